@@ -1,0 +1,92 @@
+"""From the words of a command to settings; a user's mistake ends in one message and exit code 2."""
+
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from flax_transformer.config import Config, ConfigError
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Trains a translation model, or goes on where the run in the same work directory stopped.
+
+    Every setting of the config file can be overridden: --training.steps 1000.
+    """
+
+    config: Path
+    """Python file that builds the settings, such as configs/quickstart.py."""
+    workdir: Path | None = None
+    """Folder of the run; by default runs/<name of the config file>."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+def run_command(main: Callable[[Sequence[str]], None]) -> None:
+    """Calls `main` with the command's words; turns a user's mistake into a message and code 2."""
+    try:
+        main(sys.argv[1:])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def parse_arguments(
+    cls: type[Arguments], words: Sequence[str], default: Arguments | None = None
+) -> Arguments:
+    """`words` as a `cls`, laid over `default`.
+
+    An unknown flag, a wrong type or a value that the settings refuse ends the program with a
+    message and exit code 2.
+    """
+    # Which kind of corpus it is, the default says; otherwise tyro would ask for a subcommand.
+    options: dict[str, Any] = {"config": (tyro.conf.AvoidSubcommands,)}
+    return tyro.cli(cls, args=list(words), default=default, **options)
+
+
+def parse_train_arguments(words: Sequence[str]) -> tuple[Config, Path]:
+    """The settings of the file behind --config with the flags laid over, and the work directory.
+
+    All flags are laid over at once, so that checks which concern several settings see them all.
+    """
+    path = _value_of("--config", words)
+    settings = Config() if path is None else load_config_file(Path(path))
+    default = TrainArguments(config=tyro.MISSING, settings=settings)
+    arguments = parse_arguments(TrainArguments, words, default)
+    return arguments.settings, arguments.workdir or Path("runs") / arguments.config.stem
+
+
+def load_config_file(path: Path) -> Config:
+    """The `Config` that a Python file assigns to the name `config`.
+
+    Raises `ConfigError` naming the file for anything wrong in it.
+    """
+    if not path.is_file():
+        known = ", ".join(sorted(str(other) for other in path.parent.glob("*.py")))
+        raise ConfigError(f"{path} does not exist; there is: {known or 'no .py file beside it'}")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path} must assign a Config to the name 'config'")
+    return config
+
+
+def _value_of(flag: str, words: Sequence[str]) -> str | None:
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return None

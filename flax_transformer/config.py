@@ -1,0 +1,395 @@
+"""Every setting of a run, as frozen dataclasses that import nothing but the standard library.
+
+A file in `configs/` builds one `Config`; the command line lays its flags over it; the result is
+saved as JSON in the work directory, from where evaluation and translation read it back.
+A value that cannot be right raises `ConfigError` here, before any work begins.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A setting, a path or an input that the user can put right; shown without a traceback."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_positive(section: object, name: str, *fields: str) -> None:
+    for field_name in fields:
+        value = getattr(section, field_name)
+        _require(value > 0, f"{name}.{field_name} is {value}, but must be greater than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builtin:
+    """English to French sentences made by a small grammar inside this package; no network."""
+
+    num_pairs: int = 40_000
+    """Training pairs to generate."""
+
+    def __post_init__(self):
+        _require_positive(self, "data", "num_pairs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFiles:
+    """Aligned text files `<split>.<language>`, or one `<split>.tsv` with source and target columns.
+
+    Each may carry .gz or .xz behind its name. One sentence a line, UTF-8.
+    """
+
+    directory: str
+    """Folder that holds the files."""
+    source_language: str
+    """Ending of the files to translate from, such as en."""
+    target_language: str
+    """Ending of the files to translate to, such as de."""
+    train: tuple[str, ...] = ("train",)
+    """Names of the training files, without the language; several are read one after the other."""
+    validation: str = "valid"
+    """Name of the validation files, without the language."""
+    test: tuple[str, ...] = ("test",)
+    """Names of the test files, without the language; each is scored on its own."""
+
+    def __post_init__(self):
+        _require(
+            self.source_language != self.target_language,
+            f"data.source_language and data.target_language are both '{self.source_language}'",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tfds:
+    """A translation dataset of TensorFlow Datasets, read without TensorFlow."""
+
+    name: str = "wmt14_translate/de-en"
+    """Dataset and configuration, as in the TensorFlow Datasets catalogue."""
+    source_language: str = "en"
+    """Feature to translate from."""
+    target_language: str = "de"
+    """Feature to translate to."""
+    directory: str | None = None
+    """Folder of prepared datasets; by default the library's own, ~/tensorflow_datasets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """The SentencePiece vocabulary that source and target share (Section 5.1)."""
+
+    vocabulary_size: int = 37_000
+    """Pieces, with the 256 bytes and the 4 special symbols."""
+    training_sentences: int = 10_000_000
+    """Most sentences that the vocabulary is learnt from; a larger corpus is sampled."""
+    normalization: Literal["identity", "nfkc", "nmt_nfkc"] = "identity"
+    """Unicode normalisation before splitting; identity keeps every character as it is."""
+
+    def __post_init__(self):
+        _require(
+            self.vocabulary_size >= 300,
+            f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
+            "bytes and special symbols: use at least 300",
+        )
+        _require_positive(self, "tokenizer", "training_sentences")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Rows of fixed shape, each packed with several sentence pairs."""
+
+    rows: int = 100
+    """Rows in one optimizer step, over all devices."""
+    source_length: int = 256
+    """Source tokens in a row; longer sentences are dropped from training."""
+    target_length: int = 256
+    """Target tokens in a row; longer sentences are dropped from training."""
+    max_length_ratio: float = 9.0
+    """Pairs of which one side has more than this many times the tokens of the other are dropped."""
+    read_ahead: int = 4
+    """Batches prepared in advance by a background thread."""
+
+    def __post_init__(self):
+        _require_positive(self, "batch", "rows", "source_length", "target_length", "read_ahead")
+        _require(
+            self.max_length_ratio >= 1,
+            f"batch.max_length_ratio is {self.max_length_ratio}, but must be at least 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The model of Section 3; the defaults are the paper's base model."""
+
+    num_encoder_layers: int = 6
+    """Layers of the encoder."""
+    num_decoder_layers: int = 6
+    """Layers of the decoder."""
+    d_model: int = 512
+    """Width of the residual stream."""
+    num_heads: int = 8
+    """Attention heads; must divide d_model."""
+    d_ff: int = 2048
+    """Inner width of the feed-forward sub-layer."""
+    dropout: float = 0.1
+    """Rate on every sub-layer's output and on the embedding sums (Section 5.4)."""
+    norm: Literal["post", "pre"] = "post"
+    """Layer normalisation after each residual sum (the paper) or before each sub-layer."""
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    """Position encoding: Section 3.5's sines, or a learned table (Table 3, row E)."""
+    max_positions: int = 1024
+    """Rows of the learned position table; sinusoids have no limit."""
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of matrix products; parameters, softmax, norms and the loss stay in float32."""
+    remat: Literal["nothing", "dots", "everything"] = "nothing"
+    """What the backward pass computes again instead of keeping: nothing, all but the matrix
+    products, or everything."""
+    unroll_layers: int = 1
+    """Layers compiled into one turn of the loop over layers; more runs faster on small models
+    (a fifth on a CPU) and compiles longer."""
+
+    def __post_init__(self):
+        _require_positive(
+            self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
+            "d_ff", "max_positions", "unroll_layers",
+        )  # fmt: skip
+        _require(
+            self.d_model % self.num_heads == 0,
+            f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
+        )
+        _require(
+            self.positions == "learned" or self.d_model % 2 == 0,
+            f"model.d_model ({self.d_model}) must be even for sinusoidal positions",
+        )
+        _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam and the learning rate schedule of Section 5.3."""
+
+    learning_rate_scale: float = 1.0
+    """Factor on the paper's rate, d_model^-0.5 * min(step^-0.5, step * warmup_steps^-1.5)."""
+    warmup_steps: int = 4000
+    """Steps over which the rate rises linearly."""
+    cooldown_steps: int = 0
+    """Last steps of the run over which the rate falls linearly to zero; the paper has none."""
+    beta1: float = 0.9
+    """Adam's decay of the first moment."""
+    beta2: float = 0.98
+    """Adam's decay of the second moment."""
+    epsilon: float = 1e-9
+    """Adam's epsilon."""
+    clip_norm: float | None = None
+    """Largest global norm of the gradient; None leaves it as it is."""
+
+    def __post_init__(self):
+        _require_positive(self, "optimizer", "learning_rate_scale", "warmup_steps", "epsilon")
+        _require(self.cooldown_steps >= 0, "optimizer.cooldown_steps must not be negative")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optimizer.{name} is {value}, but must be in [0, 1)")
+        _require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"optimizer.clip_norm is {self.clip_norm}, but must be greater than 0 (or None)",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Length of the run, and what happens along the way."""
+
+    steps: int = 100_000
+    """Optimizer steps."""
+    seed: int = 0
+    """Seed of parameters, data order and dropout."""
+    label_smoothing: float = 0.1
+    """Probability taken from the true token and spread over the vocabulary (Section 5.4)."""
+    accumulation_steps: int = 1
+    """Parts into which a step's rows are split, one after the other, to save memory."""
+    log_every: int = 50
+    """Steps between two lines of metrics."""
+    evaluate_every: int = 2000
+    """Steps between two validations (loss, perplexity and BLEU)."""
+    validation_sentences: int = 1000
+    """Most validation sentences that are translated for BLEU at each validation."""
+    patience: int = 0
+    """Validations without a better BLEU before the run stops early; 0 never stops early."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 5
+    """Latest checkpoints kept, besides the best by BLEU; evaluation averages over them."""
+
+    def __post_init__(self):
+        _require_positive(
+            self, "training", "steps", "accumulation_steps", "log_every", "evaluate_every",
+            "validation_sentences", "checkpoint_every", "keep_checkpoints",
+        )  # fmt: skip
+        _require(self.patience >= 0, "training.patience must not be negative")
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"training.label_smoothing is {self.label_smoothing}, but must be in [0, 1)",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices share each kind of work; -1, once, takes the devices that are left."""
+
+    data: int = -1
+    """Devices over which batches are split and parameters copied."""
+    fsdp: int = 1
+    """Devices over which batches, parameters and optimizer state are split."""
+    model: int = 1
+    """Devices over which heads, feed-forward width and vocabulary are split."""
+
+    def __post_init__(self):
+        sizes = (self.data, self.fsdp, self.model)
+        _require(
+            all(size == -1 or size > 0 for size in sizes) and sizes.count(-1) <= 1,
+            f"mesh is data={self.data} fsdp={self.fsdp} model={self.model}: use positive numbers "
+            "and at most one -1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """Beam search (Section 6.1)."""
+
+    beam_size: int = 4
+    """Hypotheses kept at each position; 1 is greedy search."""
+    length_penalty: float = 0.6
+    """Alpha of ((5 + length) / 6)^alpha, by which a hypothesis' log probability is divided."""
+    extra_length: int = 50
+    """Target tokens allowed beyond the number of source tokens."""
+    average_checkpoints: int = 5
+    """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
+    batch_tokens: int = 4096
+    """Source tokens, padding included, that are translated at a time."""
+    max_source_length: int = 256
+    """Source tokens in one piece; longer lines are translated in pieces of at most this many."""
+
+    def __post_init__(self):
+        _require_positive(
+            self, "decoding", "beam_size", "extra_length", "average_checkpoints", "batch_tokens",
+            "max_source_length",
+        )  # fmt: skip
+        _require(self.length_penalty >= 0, "decoding.length_penalty must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, whole."""
+
+    data: Builtin | TextFiles | Tfds = field(default_factory=Builtin)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    def __post_init__(self):
+        _require(
+            self.batch.rows % self.training.accumulation_steps == 0,
+            f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "
+            f"batch.rows ({self.batch.rows})",
+        )
+        longest = max(
+            self.batch.source_length,
+            self.batch.target_length,
+            self.decoding.max_source_length + self.decoding.extra_length,
+        )
+        _require(
+            self.model.positions != "learned" or self.model.max_positions >= longest,
+            f"model.max_positions ({self.model.max_positions}) is less than the longest sequence "
+            f"({longest}) that batch.* and decoding.* allow",
+        )
+        _require(
+            self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.training.steps
+            or self.optimizer.cooldown_steps == 0,
+            "optimizer.warmup_steps and optimizer.cooldown_steps together exceed training.steps",
+        )
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes `config` as JSON; the file appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(config_to_dict(config), indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def load_config(path: Path) -> Config:
+    """Reads what `save_config` wrote; `ConfigError` names the file and what is wrong in it."""
+    try:
+        return config_from_dict(Config, json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: is this the work directory of a run?") from None
+    except (json.JSONDecodeError, TypeError, KeyError, ConfigError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+
+
+def config_to_dict(section: Any) -> dict[str, Any]:
+    """A dataclass as nested plain dictionaries; where a field may hold one of several dataclasses,
+    the key "kind" tells which."""
+    result: dict[str, Any] = {}
+    for name, annotation in typing.get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        if dataclasses.is_dataclass(value):
+            tag = {"kind": type(value).__name__} if _alternatives(annotation) else {}
+            result[name] = tag | config_to_dict(value)
+        else:
+            result[name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def config_from_dict(cls: type, values: Mapping[str, Any]) -> Any:
+    """The inverse of `config_to_dict`; an unknown key is a `TypeError`, as in a call."""
+    annotations = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        annotation = annotations.get(name)
+        if isinstance(value, Mapping):
+            value = dict(value)
+            section_class: Any = annotation
+            if alternatives := _alternatives(annotation):
+                section_class = alternatives[value.pop("kind")]
+            value = config_from_dict(section_class, value)
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+def differing_fields(a: Config, b: Config) -> list[str]:
+    """One line `section.field: old -> new` for every setting in which `a` and `b` differ."""
+    before, after = _flatten(config_to_dict(a)), _flatten(config_to_dict(b))
+    absent = "(absent)"
+    return [
+        f"{name}: {before.get(name, absent)} -> {after.get(name, absent)}"
+        for name in {**before, **after}
+        if before.get(name, absent) != after.get(name, absent)
+    ]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
+def _alternatives(annotation: Any) -> dict[str, type]:
+    """The dataclasses of a union by name; empty for anything else."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return {}
+    members = [t for t in typing.get_args(annotation) if dataclasses.is_dataclass(t)]
+    return {member.__name__: member for member in members}

@@ -1,0 +1,62 @@
+"""The built-in corpus: English to French, made by a small synchronous grammar of this project.
+
+A sentence is first drawn as a structure (`structure`), with words from `lexicon`, and then put
+into words twice, by `english` and by `french`. The French shows what makes translation more than
+a dictionary: agreement, adjectives after the noun, elision and contraction, negation around the
+verb, pronouns that move before it, two past tenses, a future after "when". The English sentence
+alone always decides the French one.
+"""
+
+from flax_transformer.config import ConfigError
+from flax_transformer.data.builtin import english, french
+from flax_transformer.data.builtin.noun_phrases import Draw
+from flax_transformer.data.builtin.sentences import sentence
+from flax_transformer.data.builtin.structure import Sentence
+
+MAX_PAIRS = 1_000_000
+"""Most training pairs that can be asked for."""
+SENTENCE_WORDS = range(3, 36)
+"""English words in a sentence."""
+HELD_OUT_PAIRS = 500
+"""Pairs in each of validation, test and test_compositional."""
+SEED = 20170612
+
+
+def generate(num_pairs: int) -> dict[str, list[tuple[str, str]]]:
+    """The splits train (`num_pairs` pairs), validation, test and test_compositional (500 each).
+
+    No two pairs, of whatever splits, share an English or a French sentence. Each sentence of
+    test_compositional holds a combination of words that no other split has (`withheld`). The same
+    `num_pairs` always gives the same pairs, a smaller one the first of a larger one's, and the
+    other splits never change. Raises `ConfigError` above `MAX_PAIRS`.
+    """
+    if num_pairs > MAX_PAIRS:
+        raise ConfigError(
+            f"data.num_pairs is {num_pairs}, but the built-in grammar makes at most {MAX_PAIRS} "
+            "pairs: ask for fewer, or train on text files or a TFDS dataset"
+        )
+    splits: dict[str, list[tuple[str, str]]] = {
+        "train": [], "validation": [], "test": [], "test_compositional": []
+    }  # fmt: skip
+    train, compositional = splits["train"], splits["test_compositional"]
+    draw, seen = Draw(SEED), set[str]()
+    while len(train) < num_pairs or len(compositional) < HELD_OUT_PAIRS:
+        pair = realise(sentence(draw))
+        if pair[0] in seen or pair[1] in seen or pair[0].count(" ") + 1 not in SENTENCE_WORDS:
+            continue
+        seen.update(pair)
+        if draw.withheld:
+            if len(compositional) < HELD_OUT_PAIRS:
+                compositional.append(pair)
+        elif len(splits["validation"]) < HELD_OUT_PAIRS:
+            splits["validation"].append(pair)
+        elif len(splits["test"]) < HELD_OUT_PAIRS:
+            splits["test"].append(pair)
+        elif len(train) < num_pairs:
+            train.append(pair)
+    return splits
+
+
+def realise(structure: Sentence) -> tuple[str, str]:
+    """A sentence structure in English and in French."""
+    return english.realise(structure), french.realise(structure)

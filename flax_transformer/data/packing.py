@@ -1,0 +1,251 @@
+"""Packing sentence pairs into rows of fixed shape, so that XLA sees one shape and little padding.
+
+Which lengths share a row is decided once for a corpus; which of the pairs with those lengths
+take the places, and the order of rows, is drawn anew for every epoch. So an epoch always has the
+same number of rows, and `batch = f(corpus, seed, step)` without any state: a run resumes exactly
+from its step alone, on any number of devices.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from flax_transformer.config import BatchConfig, ConfigError
+from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
+from flax_transformer.tokenizer import BOS_ID, PAD_ID
+
+
+class Batch(NamedTuple):
+    """Packed rows; all int32, source arrays (b,s), target arrays (b,t).
+
+    Segments number the pairs of a row from 1 (0 is padding), positions count from 0 in each.
+    """
+
+    source_ids: np.ndarray
+    source_segments: np.ndarray
+    source_positions: np.ndarray
+    target_inputs: np.ndarray
+    """BOS and the target without its last token."""
+    target_outputs: np.ndarray
+    """The target with EOS: what the model must predict at each position."""
+    target_segments: np.ndarray
+    target_positions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pairs of a corpus that training can use, and how many it cannot, by reason."""
+
+    kept: np.ndarray
+    dropped: dict[str, int]
+
+    def describe(self) -> str:
+        reasons = [f"{count:,} {reason}" for reason, count in self.dropped.items() if count]
+        return f"{len(self.kept):,} pairs kept; dropped: {', '.join(reasons) or 'none'}"
+
+
+def select_pairs(pairs: TokenizedPairs, config: BatchConfig) -> Selection:
+    """Drops pairs that are empty on a side, too long for a row or too different in length.
+
+    Raises `ConfigError` when nothing is left.
+    """
+    source, target = pairs.source.lengths, pairs.target.lengths
+    empty = (source <= 1) | (target <= 1)  # EOS alone
+    long = (source > config.source_length) | (target > config.target_length)
+    ratio = np.maximum(source, target) > config.max_length_ratio * np.minimum(source, target)
+    reasons = {
+        "empty on one side": empty,
+        f"longer than {config.source_length} source or {config.target_length} target tokens": long,
+        f"of which one side is over {config.max_length_ratio:g} times as long as the other": ratio,
+    }
+    kept, dropped = np.ones(len(source), bool), {}
+    for reason, mask in reasons.items():
+        dropped[reason] = int((mask & kept).sum())
+        kept &= ~mask
+    selection = Selection(np.flatnonzero(kept), dropped)
+    if not len(selection.kept):
+        raise ConfigError(f"no training pair is usable: {selection.describe()}")
+    return selection
+
+
+@dataclass(frozen=True)
+class Template:
+    """Which places each row has: `slots[row_starts[r]:row_starts[r + 1]]` are row r's pairs, as
+    positions in the list of all pairs sorted by length."""
+
+    slots: np.ndarray
+    row_starts: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.row_starts) - 1
+
+
+def pack(lengths: np.ndarray, source_length: int, target_length: int) -> Template:
+    """Places pairs of `lengths` (n,2) (source, target) in rows; a pure function of the lengths.
+
+    Greedy: a row takes the longest target that still fits, among those the source that keeps
+    both sides of the row equally full. Equal rows are made in one go, so the time depends on the
+    number of distinct rows rather than on the number of pairs.
+    """
+    source, target = lengths[:, 0], lengths[:, 1]
+    classes = np.zeros((target_length + 1, source_length + 1), np.int64)
+    np.add.at(classes, (target, source), 1)
+    first = np.cumsum(classes).reshape(classes.shape) - classes  # first position of each class
+    left, next_position = classes.copy(), first.copy()
+    shortest = _shortest_sources(left)
+    slots, sizes = [], []
+    while (shortest <= source_length).any():
+        row = _fill_row(left, shortest, source_length, target_length)
+        copies = min(available // times for available, times in row.values())
+        places = []
+        for (t, s), (_, times) in row.items():
+            start = next_position[t, s]
+            places.append(np.arange(start, start + copies * times).reshape(copies, times))
+            next_position[t, s] += copies * times
+            left[t, s] -= copies * times
+            shortest[t] = _shortest_sources(left[t : t + 1])[0]
+        slots.append(np.concatenate(places, axis=1))
+        sizes.append(np.full(copies, slots[-1].shape[1]))
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+    return Template(np.concatenate([block.ravel() for block in slots]), starts)
+
+
+def _shortest_sources(left: np.ndarray) -> np.ndarray:
+    """For each target length the shortest source length left; a huge number where none is."""
+    available = left > 0
+    return np.where(available.any(axis=1), available.argmax(axis=1), np.iinfo(np.int64).max)
+
+
+def _fill_row(left, shortest, source_room: int, target_room: int) -> dict:
+    """One row as {(target, source): (number left, times taken)}; leaves its arguments alone."""
+    row: dict[tuple[int, int], tuple[int, int]] = {}
+    shortest = shortest.copy()
+    while True:
+        fitting = np.flatnonzero(shortest[: target_room + 1] <= source_room)
+        if not len(fitting):
+            break
+        t = int(fitting[-1])
+        sources = np.flatnonzero(left[t, : source_room + 1] > 0)
+        s = int(sources[np.abs(sources - source_room * t / target_room).argmin()])
+        available, times = row.get((t, s), (int(left[t, s]), 0))
+        row[t, s] = (available, times + 1)
+        left[t, s] -= 1
+        shortest[t] = _shortest_sources(left[t : t + 1])[0]
+        source_room, target_room = source_room - s, target_room - t
+    for place, (available, _) in row.items():
+        left[place] = available
+    return row
+
+
+class PackedRows:
+    """The endless stream of rows of a corpus: `batch(step)` is the same in every process."""
+
+    def __init__(self, pairs: TokenizedPairs, kept: np.ndarray, config: BatchConfig, seed: int):
+        self.pairs, self.kept, self.config, self.seed = pairs, kept, config, seed
+        self.lengths = np.stack([pairs.source.lengths[kept], pairs.target.lengths[kept]], axis=1)
+        self.template = pack(self.lengths, config.source_length, config.target_length)
+        self._plan = functools.lru_cache(maxsize=2)(self._draw_plan)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.template.num_rows / self.config.rows
+
+    @property
+    def fill(self) -> tuple[float, float]:
+        """Share of source and of target slots that hold a token."""
+        room = self.template.num_rows * np.array(
+            [self.config.source_length, self.config.target_length]
+        )
+        source, target = self.lengths.sum(axis=0) / room
+        return float(source), float(target)
+
+    def _draw_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """For this epoch: pair numbers sorted by length with ties in random order, and the
+        order of rows."""
+        random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+        ties = random.permutation(len(self.lengths))
+        by_length = np.lexsort((ties, self.lengths[:, 0], self.lengths[:, 1]))
+        return self.kept[by_length], random.permutation(self.template.num_rows)
+
+    def pairs_of_row(self, index: int) -> np.ndarray:
+        """The corpus' pair numbers in row `index`, counted from the start of training."""
+        epoch, place = divmod(index, self.template.num_rows)
+        pair_numbers, row_order = self._plan(epoch)
+        row = row_order[place]
+        return pair_numbers[
+            self.template.slots[self.template.row_starts[row] : self.template.row_starts[row + 1]]
+        ]
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """The batch of `step`, counted from 0, or only its `rows`."""
+        first = step * self.config.rows
+        indices = range(first, first + self.config.rows)[rows]
+        members = [self.pairs_of_row(index) for index in indices]
+        return lay_out(self.pairs, members, self.config.source_length, self.config.target_length)
+
+
+    def once(self) -> Iterator[Batch]:
+        """Every pair exactly once, in batches of which the last is filled up with empty rows."""
+        num_rows, rows = self.template.num_rows, self.config.rows
+        for first in range(0, num_rows, rows):
+            members = [self.pairs_of_row(i) for i in range(first, min(first + rows, num_rows))]
+            members += [np.zeros(0, np.int64)] * (rows - len(members))
+            yield lay_out(
+                self.pairs, members, self.config.source_length, self.config.target_length
+            )
+
+
+def lay_out(
+    pairs: TokenizedPairs, members: Sequence[np.ndarray], source_length: int, target_length: int
+) -> Batch:
+    """Rows with the pairs `members[row]`, in order, as one `Batch`."""
+    numbers = np.concatenate(members)
+    counts = np.array([len(row) for row in members])
+    row_of_pair = np.repeat(np.arange(len(members)), counts)
+    segment_of_pair = _count_up(counts) + 1
+    place = (row_of_pair, segment_of_pair, len(members))
+    source, source_segments, source_positions = _lay_out_side(
+        pairs.source, numbers, *place, source_length
+    )
+    target, target_segments, target_positions = _lay_out_side(
+        pairs.target, numbers, *place, target_length
+    )
+    inputs = np.where(target_positions == 0, BOS_ID, np.roll(target, 1, axis=1))
+    inputs = np.where(target_segments == 0, PAD_ID, inputs).astype(np.int32)
+    return Batch(
+        source_ids=source,
+        source_segments=source_segments,
+        source_positions=source_positions,
+        target_inputs=inputs,
+        target_outputs=target,
+        target_segments=target_segments,
+        target_positions=target_positions,
+    )
+
+
+def _lay_out_side(
+    tokens: RaggedArray, numbers, row_of_pair, segment_of_pair, num_rows: int, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, segments and positions (rows, length) of one language."""
+    lengths = tokens.offsets[numbers + 1] - tokens.offsets[numbers]
+    before = np.cumsum(lengths) - lengths  # tokens before each pair, over all rows
+    # Rows without any pair point past the end; nothing looks at theirs.
+    row_begins = np.append(before, 0)[np.searchsorted(row_of_pair, np.arange(num_rows))]
+    positions = _count_up(lengths)
+    flat = np.repeat(row_of_pair * length + before - row_begins[row_of_pair], lengths) + positions
+    values = tokens.values[np.repeat(tokens.offsets[numbers], lengths) + positions]
+    result = []
+    for content in (values, np.repeat(segment_of_pair, lengths), positions):
+        array = np.zeros(num_rows * length, np.int32)
+        array[flat] = content
+        result.append(array.reshape(num_rows, length))
+    return result[0], result[1], result[2]
+
+
+def _count_up(lengths: np.ndarray) -> np.ndarray:
+    """0 .. n-1 for every n in `lengths`, one behind the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

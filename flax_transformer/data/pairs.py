@@ -1,0 +1,67 @@
+"""A split of a corpus: sentence pairs that are read when asked for."""
+
+import hashlib
+import struct
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+Pair = tuple[str, str]
+
+_READ_AT_ONCE = 1024
+
+
+class Pairs(Sequence[Pair]):
+    """Random access to (source, target); a slice is a list."""
+
+    @abstractmethod
+    def _pairs(self, indices: range) -> list[Pair]:
+        """The pairs at `indices`, all of which lie in [0, len)."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the content, source and target told apart."""
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        # range knows negative indices, steps and the IndexError past the end.
+        chosen = range(len(self))[index]
+        if isinstance(chosen, int):
+            return self._pairs(range(chosen, chosen + 1))[0]
+        return self._pairs(chosen)
+
+    def __iter__(self) -> Iterator[Pair]:
+        # Some corpora are several times as fast when many pairs are read at once.
+        for start in range(0, len(self), _READ_AT_ONCE):
+            yield from self[start : start + _READ_AT_ONCE]
+
+
+class PairList(Pairs):
+    """Pairs that lie in memory as they are."""
+
+    def __init__(self, pairs: Sequence[Pair]):
+        self._list = pairs
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def _pairs(self, indices: range) -> list[Pair]:
+        return [self._list[i] for i in indices]
+
+    def fingerprint(self) -> str:
+        return hash_contents(side.encode() for pair in self._list for side in pair)
+
+
+def hash_contents(contents: Iterable[bytes]) -> str:
+    """SHA-256 over several byte strings, of which each one's length counts too: moving a boundary
+    changes the hash."""
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(struct.pack("<Q", len(content)))
+        digest.update(content)
+    return digest.hexdigest()

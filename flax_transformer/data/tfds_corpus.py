@@ -1,0 +1,105 @@
+"""A translation dataset of TensorFlow Datasets as a corpus, without TensorFlow.
+
+Prepared as ArrayRecord files, a dataset can be read at random and needs no TensorFlow at all. The
+library is imported when used, since that takes a while and text files do without.
+"""
+
+import hashlib
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flax_transformer.config import ConfigError, Tfds
+from flax_transformer.data.pairs import Pair, Pairs, hash_contents
+
+_FORMAT = "array_record"
+
+
+def title_and_loaders(config: Tfds) -> tuple[str, dict[str, Callable[[], Pairs]]]:
+    """What to call the corpus, and how to read each split.
+
+    Downloads and prepares the dataset where that has not been done. Raises `ConfigError` for an
+    unknown dataset, language or split, and for a failed download.
+    """
+    builder = _builder(config)
+    languages = (config.source_language, config.target_language)
+    for setting, language in zip(("source_language", "target_language"), languages, strict=True):
+        if language not in builder.info.features:
+            raise ConfigError(
+                f"data.{setting} is '{language}', but {config.name} has only "
+                f"{', '.join(builder.info.features)}"
+            )
+    available = list(builder.info.splits)
+    for name in ("train", "validation"):
+        if name not in available:
+            raise ConfigError(f"{config.name} has no {name} split, only {', '.join(available)}")
+    # Some have no test split; they can be trained on all the same.
+    names = ["train", "validation"] + ["test"] * ("test" in available)
+    title = f"TFDS {builder.info.full_name}, {' -> '.join(languages)}"
+    return title, {name: partial(TfdsPairs, builder, name, languages) for name in names}
+
+
+class TfdsPairs(Pairs):
+    """One split of a prepared dataset."""
+
+    def __init__(self, builder: Any, split: str, languages: tuple[str, str]):
+        self._records = builder.as_data_source(split)
+        self._files = [Path(path) for path in builder.info.splits[split].filepaths]
+        self._languages = languages
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _pairs(self, indices: range) -> list[Pair]:
+        source, target = self._languages
+        return [
+            (record[source].decode("utf-8"), record[target].decode("utf-8"))
+            for record in self._records.__getitems__(indices)
+        ]
+
+    def fingerprint(self) -> str:
+        """Hashes the files as they are, which is much faster than to decode every pair."""
+        digests = []
+        for path in self._files:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").digest())
+        return hash_contents([language.encode() for language in self._languages] + digests)
+
+
+def _builder(config: Tfds) -> Any:
+    import tensorflow_datasets
+    import tensorflow_datasets.translate  # registers the datasets
+
+    directory = config.directory and Path(config.directory).expanduser()
+    try:
+        builder = tensorflow_datasets.builder(config.name, data_dir=directory)
+    except (OSError, TypeError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 600)
+        raise ConfigError(f"data.name is '{config.name}', but: {reason}") from None
+    _prepare(builder, config)
+    if builder.info.file_format.value != _FORMAT:
+        raise ConfigError(
+            f"{builder.data_dir} holds {config.name} in the format "
+            f"{builder.info.file_format.value}, which cannot be read at random: name another, "
+            f"empty folder in data.directory to prepare it as {_FORMAT}"
+        )
+    return builder
+
+
+def _prepare(builder: Any, config: Tfds) -> None:
+    """Downloads and writes the dataset, or does nothing where it lies already."""
+    try:
+        builder.download_and_prepare(file_format=_FORMAT)
+    # Whatever goes wrong inside (network, disk, a download that changed), the way out is the same.
+    except Exception as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
+        raise ConfigError(
+            f"{config.name} is not in {builder.data_dir}, and preparing it there failed "
+            f"({reason}). To prepare it elsewhere, run\n"
+            f'  python -c "import tensorflow_datasets as tfds, tensorflow_datasets.translate; '
+            f"tfds.builder('{config.name}', data_dir='DATA', file_format='{_FORMAT}')"
+            '.download_and_prepare()"\n'
+            "on a machine with a network, copy the folder DATA here and name it in data.directory"
+        ) from error

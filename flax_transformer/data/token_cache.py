@@ -1,0 +1,174 @@
+"""Token ids of a split, computed once and then read from disk as memory-mapped arrays."""
+
+import hashlib
+import itertools
+import os
+import struct
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from flax_transformer.config import ConfigError
+from flax_transformer.data.pairs import Pair
+from flax_transformer.tokenizer import EOS_ID, Tokenizer
+
+_FORMAT = 1
+_HEADER = struct.Struct("<8sQQQ32x")  # mark, pairs, source ids, target ids; 64 bytes, for alignment
+_MARK = b"FTTOKENS"
+_PAIRS_AT_A_TIME = 20_000
+
+
+@dataclass(frozen=True)
+class RaggedArray:
+    """Rows of different lengths: row i is values[offsets[i]:offsets[i + 1]]."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each row."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class TokenizedPairs:
+    """Ids of both sides, each row closed by EOS; an empty sentence is EOS alone."""
+
+    source: RaggedArray
+    target: RaggedArray
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def default_cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/flax_transformer`, with ~/.cache where that is not set."""
+    try:
+        parent = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            "there is no home directory for the token cache: name a folder in the environment "
+            "variable XDG_CACHE_HOME"
+        ) from None
+    return parent / "flax_transformer"
+
+
+def tokenize_pairs(
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    cache_directory: Path,
+    description: str,
+) -> TokenizedPairs:
+    """Ids of every pair, from the cache where this text met this vocabulary before.
+
+    `fingerprint` stands for the content of `pairs`; `description` labels the progress bar.
+    Raises `ConfigError` if the cache cannot be written.
+    """
+    parts = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint}"
+    path = cache_directory / f"{hashlib.sha256(parts.encode()).hexdigest()}.tokens"
+    # Ids of up to 65,536 pieces fit in half the room.
+    dtype = np.dtype("<u2" if tokenizer.vocabulary_size <= 1 << 16 else "<i4")
+    if (cached := _read(path, len(pairs), dtype)) is not None:
+        return cached
+    with _explained(cache_directory):  # before the work, not after it
+        cache_directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache_directory).close()
+    offsets, chunks = _encode(pairs, tokenizer, dtype, description)
+    with _explained(cache_directory):
+        _write(path, offsets, chunks)
+    written = _read(path, len(pairs), dtype)
+    assert written is not None, f"{path} changed while it was written"
+    return written
+
+
+@contextmanager
+def _explained(cache_directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"the token cache in {cache_directory} cannot be written ({error.strerror}): make room "
+            "there, or name another folder in the environment variable XDG_CACHE_HOME"
+        ) from None
+
+
+Sides = tuple[list[np.ndarray], list[np.ndarray]]
+
+
+def _encode(
+    pairs: Sequence[Pair], tokenizer: Tokenizer, dtype: np.dtype, description: str
+) -> tuple[list[np.ndarray], Sides]:
+    """Offsets of source and target, and their ids in chunks that follow one another."""
+    lengths: Sides = ([], [])
+    chunks: Sides = ([], [])
+    # No bar where nobody watches (disable=None), nor for what is done at once.
+    with tqdm(
+        total=len(pairs), desc=description, unit=" pairs", leave=False, disable=None, delay=1
+    ) as bar:
+        for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
+            some = pairs[start : start + _PAIRS_AT_A_TIME]
+            for side in (0, 1):
+                rows = tokenizer.encode([pair[side] for pair in some])
+                for row in rows:
+                    row.append(EOS_ID)
+                chunks[side].append(np.fromiter(itertools.chain.from_iterable(rows), dtype))
+                lengths[side].append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            bar.update(len(some))
+    offsets = [np.concatenate([[0], *side]).astype("<i8").cumsum() for side in lengths]
+    return offsets, chunks
+
+
+def _write(path: Path, offsets: list[np.ndarray], chunks: Sides) -> None:
+    # A name of its own, so that two processes do not write into one file; whoever ends last
+    # replaces the other's equal file.
+    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
+    source, target = offsets
+    try:
+        with partial.open("wb") as file:
+            file.write(_HEADER.pack(_MARK, len(source) - 1, source[-1], target[-1]))
+            for array in itertools.chain(offsets, *chunks):
+                file.write(array.data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read(path: Path, num_pairs: int, dtype: np.dtype) -> TokenizedPairs | None:
+    """The cached ids, or None where there are none or the file is not whole."""
+    try:
+        memory = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+    except (OSError, ValueError):  # absent, or empty
+        return None
+    if len(memory) < _HEADER.size:
+        return None
+    mark, pairs, *sizes = _HEADER.unpack_from(memory.data)
+    blocks = [(np.dtype("<i8"), pairs + 1)] * 2 + [(dtype, size) for size in sizes]
+    expected = _HEADER.size + sum(block_type.itemsize * size for block_type, size in blocks)
+    if mark != _MARK or pairs != num_pairs or len(memory) != expected:
+        return None
+    arrays, start = [], _HEADER.size
+    for block_type, size in blocks:
+        end = start + block_type.itemsize * size
+        arrays.append(memory[start:end].view(block_type))
+        start = end
+    rows = [
+        RaggedArray(values, offsets) for offsets, values in zip(arrays[:2], arrays[2:], strict=True)
+    ]
+    if any(row.offsets[0] != 0 or row.offsets[-1] != len(row.values) for row in rows):
+        return None
+    return TokenizedPairs(*rows)

@@ -1,0 +1,63 @@
+"""From a corpus to the packed rows that training and validation read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flax_transformer.config import Config
+from flax_transformer.data.corpus import Corpus
+from flax_transformer.data.packing import PackedRows, select_pairs
+from flax_transformer.data.token_cache import default_cache_directory, tokenize_pairs
+from flax_transformer.tokenizer import Tokenizer, train_tokenizer
+
+TOKENIZER_FILE = "tokenizer.model"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a run reads."""
+
+    tokenizer: Tokenizer
+    train: PackedRows
+    validation: PackedRows
+    notes: tuple[str, ...]
+    """For a person: what was kept, what was dropped and how full the rows are."""
+
+
+def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> TrainingData:
+    """Learns the vocabulary if `workdir` has none yet, tokenises and packs.
+
+    The vocabulary comes from the training split alone (Section 5.1). Raises `ConfigError` for
+    text that cannot be read or used.
+    """
+    path = workdir / TOKENIZER_FILE
+    if path.exists():
+        tokenizer = Tokenizer.load(path)
+    else:
+        sentences = _sentences(corpus)
+        tokenizer = train_tokenizer(sentences, config.tokenizer, path, config.training.seed)
+    notes = []
+    packed = {}
+    for split in (corpus.train, corpus.validation):
+        pairs = tokenize_pairs(
+            corpus.split(split),
+            tokenizer,
+            corpus.fingerprint(split),
+            default_cache_directory(),
+            f"Tokenising {split}",
+        )
+        selection = select_pairs(pairs, config.batch)
+        rows = PackedRows(pairs, selection.kept, config.batch, config.training.seed)
+        source, target = rows.fill
+        notes.append(
+            f"{split}: {selection.describe()}; {rows.template.num_rows:,} rows, "
+            f"{source:.1%} of source and {target:.1%} of target slots filled"
+        )
+        packed[split] = rows
+    return TrainingData(tokenizer, packed[corpus.train], packed[corpus.validation], tuple(notes))
+
+
+def _sentences(corpus: Corpus) -> Iterator[str]:
+    for source, target in corpus.split(corpus.train):
+        yield source
+        yield target

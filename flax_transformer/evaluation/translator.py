@@ -1,0 +1,226 @@
+"""From lines of text to their translations: batches of few shapes through one compiled search.
+
+Letters: b batch, w beam width, s source length, t target length.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from flax_transformer.config import Config, DecodingConfig, MeshConfig
+from flax_transformer.decoding.beam_search import Hypotheses, beam_search
+from flax_transformer.evaluation.long_lines import cut_lines
+from flax_transformer.models import build_model
+from flax_transformer.sharding import BATCH_AXES, batch_sharding, build_mesh
+from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+
+_SHORTEST_BUCKET = 16
+
+_FEW_ROWS = 8
+"""Rows of a batch when so few lines wait, as when somebody types: a whole one would be waste."""
+
+_LINE_ENDS = str.maketrans("\n\r", "  ")
+
+
+class Hypothesis(NamedTuple):
+    """One translation.
+
+    text: without "\\n" and "\\r", so that it is one line of a file. score: natural-log probability
+    over the length penalty; of a line that was cut, the sum over its pieces. tokens: number of
+    target tokens, end symbols included.
+    """
+
+    text: str
+    score: float
+    tokens: int
+
+
+class Translator:
+    """Beam search (Section 6.1) over lines of text, on every device of `mesh`.
+
+    Batches come in at most two shapes for each of a few lengths, and each shape is compiled once in
+    the life of the translator. What it counts, over all calls:
+
+    compile_seconds: spent on compiling. compiled_shapes: (b,s) of each program. cut_lines: lines
+    that were too long and were translated in pieces. target_tokens: of the best hypotheses, end
+    symbols included.
+    """
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, mesh: Mesh | None = None):
+        """Without a `mesh`, rows are split over all devices."""
+        self._decoding = config.decoding
+        self._tokenizer = tokenizer
+        self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
+        self._devices = math.prod(self._mesh.shape[axis] for axis in BATCH_AXES)
+        model = build_model(config.model, config.tokenizer.vocabulary_size)
+        # Every process gets all results, so that each can write them down.
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        self._search = jax.jit(partial(search, model, config.decoding), out_shardings=everywhere)
+        self._programs: dict[tuple[int, int], jax.stages.Compiled] = {}
+        self.compile_seconds = 0.0
+        self.cut_lines = 0
+        self.target_tokens = 0
+
+    @property
+    def compiled_shapes(self) -> list[tuple[int, int]]:
+        return list(self._programs)
+
+    def translate(
+        self, params: Any, lines: Sequence[str], *, progress: str | None = None
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of each line, in order, best first: `beam_size`, or fewer where there are
+        not so many.
+
+        params: of the model, unboxed; at every call with the same shapes and shardings. A line
+        without text has one hypothesis without text. `progress` names a bar on stderr.
+        """
+        # The end symbol takes the last place of a piece.
+        cut = cut_lines(lines, self._tokenizer, self._decoding.max_source_length - 1)
+        self.cut_lines += sum(len(pieces) > 1 for pieces in cut)
+        pieces = [[*piece, EOS_ID] for pieces in cut for piece in pieces]
+        translated = iter(self._translate_pieces(params, pieces, progress))
+        result = [_join([next(translated) for _ in pieces]) for pieces in cut]
+        self.target_tokens += sum(hypotheses[0].tokens for hypotheses in result)
+        return result
+
+    def _translate_pieces(
+        self, params: Any, pieces: list[list[int]], progress: str | None
+    ) -> list[list[Hypothesis]]:
+        results: list[list[Hypothesis]] = [[] for _ in pieces]
+        with tqdm(
+            total=len(pieces), desc=progress, leave=False, disable=None if progress else True
+        ) as bar:
+            batches = self._batches(pieces)
+            for indices, hypotheses in _one_ahead(self._start(params, *batch) for batch in batches):
+                for index, found in zip(indices, self._read(hypotheses), strict=False):
+                    results[index] = found
+                bar.update(len(indices))
+        return results
+
+    def _batches(self, pieces: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """(indices of the pieces, ids (b,s)); rows behind the pieces hold an end symbol only.
+
+        From the longest piece down, so that the places left in the last batch of a length are
+        taken by shorter pieces, and memory runs out in the first batch if at all.
+        """
+        order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index]))
+        start = 0
+        while start < len(order):
+            s = self._bucket(len(pieces[order[start]]))
+            indices = order[start : start + self._rows(s, len(order) - start)]
+            ids = np.full((self._rows(s, len(order) - start), s), PAD_ID, np.int32)
+            ids[:, 0] = EOS_ID
+            for row, index in enumerate(indices):
+                ids[row, : len(pieces[index])] = pieces[index]
+            yield indices, ids
+            start += len(indices)
+
+    def _bucket(self, length: int) -> int:
+        """The shape's length: a power of two, or the longest there is."""
+        power = 1 << (length - 1).bit_length()
+        return min(max(power, _SHORTEST_BUCKET), self._decoding.max_source_length)
+
+    def _rows(self, s: int, waiting: int) -> int:
+        def round_up(rows: int) -> int:
+            return -(-rows // self._devices) * self._devices
+
+        many = max(self._decoding.batch_tokens // s // self._devices * self._devices, self._devices)
+        few = min(round_up(_FEW_ROWS), many)
+        return few if waiting <= few else many
+
+    def _start(
+        self, params: Any, indices: list[int], ids: np.ndarray
+    ) -> tuple[list[int], Hypotheses]:
+        """Begins the search, and does not wait for the result."""
+        device_ids = self._put(ids)
+        if ids.shape not in self._programs:
+            start = time.perf_counter()
+            self._programs[ids.shape] = self._search.lower(params, device_ids).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return indices, self._programs[ids.shape](params, device_ids)
+
+    def _put(self, ids: np.ndarray) -> jax.Array:
+        """`ids` over the devices. Every process knows them all, and moves the rows of its own."""
+        sharding = batch_sharding(self._mesh)
+        places = sharding.addressable_devices_indices_map(ids.shape)
+        rows = [jax.device_put(ids[place], device) for device, place in places.items()]
+        return jax.make_array_from_single_device_arrays(ids.shape, sharding, rows)
+
+    def _read(self, hypotheses: Hypotheses) -> list[list[Hypothesis]]:
+        """Every row's hypotheses as text."""
+        ids, scores = jax.device_get(hypotheses)
+        b, w, t = ids.shape
+        texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
+        tokens = np.count_nonzero(ids != PAD_ID, axis=2)
+        return [
+            [
+                Hypothesis(texts[i * w + j].translate(_LINE_ENDS), scores[i, j].item(), count)
+                for j, count in enumerate(tokens[i].tolist())
+                # Where there are fewer than w, but never none: parameters that are not finite
+                # have no translation.
+                if j == 0 or scores[i, j] > -np.inf
+            ]
+            for i in range(b)
+        ]
+
+
+def search(model: nn.Module, config: DecodingConfig, params: Any, ids: jax.Array) -> Hypotheses:
+    """Beam search for the translations of source `ids` (b,s), each ended by EOS, then PAD.
+
+    A row that holds EOS alone is padding of the batch and has no hypotheses. Hypotheses have up to
+    `config.extra_length` tokens more than their source, end symbols counted in both.
+    """
+    chex.assert_rank(ids, 2)
+    chex.assert_type(ids, jnp.int32)
+    b, s = ids.shape
+    segments = (ids != PAD_ID).astype(jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(s, dtype=jnp.int32)[None], (b, s))
+    apply = partial(model.apply, {"params": params})
+    max_steps = s + config.extra_length
+    memory = apply(ids, segments, positions, method="encode")
+    cache = apply(memory, segments, max_steps, config.beam_size, method="start_cache")
+    lengths = segments.sum(axis=1)
+    return beam_search(
+        partial(apply, method="decode_step"),
+        cache,
+        jnp.where(lengths > 1, lengths + config.extra_length, 0),
+        max_steps=max_steps,
+        beam_size=config.beam_size,
+        length_penalty=config.length_penalty,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        pad_id=PAD_ID,
+    )
+
+
+def _one_ahead(iterator: Iterable) -> Iterator:
+    """The same elements, each given out once the next one has been made."""
+    waiting = []
+    for element in iterator:
+        waiting.append(element)
+        if len(waiting) == 2:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def _join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
+    """The best hypotheses of the pieces one behind the other, then the second best, and so on."""
+    if not pieces:
+        return [Hypothesis("", 0.0, 0)]
+    joined = []
+    for rank in range(max(map(len, pieces))):
+        parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
+        text = " ".join(part.text for part in parts)
+        score = sum(part.score for part in parts)
+        joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
+    return joined

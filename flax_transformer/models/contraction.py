@@ -1,0 +1,58 @@
+"""Matrix products in the compute type, summed in float32 in both directions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def contract(subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None) -> jax.Array:
+    """`jnp.einsum(subscripts, x, y)` of operands cast to `dtype`, accumulated in float32.
+
+    The result comes in `out_dtype`, by default `dtype`. The gradient's two products take
+    operands of `dtype` as well: left to itself, differentiation would multiply a float32
+    cotangent by a bfloat16 operand, which no matrix unit does at full speed. Every letter of an
+    operand must stand in the other one or in the result.
+    """
+    return _product(subscripts, x, y, dtype).astype(out_dtype or dtype)
+
+
+def _product(subscripts, x, y, dtype):
+    """Operands rounded to `dtype`, sums and result in float32."""
+    # On TPU and GPU the default precision would round float32 operands.
+    precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+    def multiply(x, y):
+        return jnp.einsum(
+            subscripts, x, y, precision=precision, preferred_element_type=jnp.float32
+        )
+
+    def multiply_on_cpu(x, y):
+        # XLA's CPU backend has no bfloat16 product with a batch axis, as attention needs.
+        return multiply(x.astype(jnp.float32), y.astype(jnp.float32))
+
+    operands, result = subscripts.split("->")
+    x_letters, y_letters = operands.split(",")
+    x, y = x.astype(dtype), y.astype(dtype)
+    if set(x_letters) & set(y_letters) & set(result):
+        return jax.lax.platform_dependent(x, y, cpu=multiply_on_cpu, default=multiply)
+    return multiply(x, y)
+
+
+def _forward(subscripts, x, y, dtype, out_dtype):
+    # An empty array of each operand's type remembers what type its gradient must have.
+    types = (jnp.zeros((0,), x.dtype), jnp.zeros((0,), y.dtype))
+    return contract(subscripts, x, y, dtype, out_dtype), (x.astype(dtype), y.astype(dtype), types)
+
+
+def _backward(subscripts, dtype, out_dtype, saved, gradient):
+    x, y, (x_type, y_type) = saved
+    operands, result = subscripts.split("->")
+    x_letters, y_letters = operands.split(",")
+    x_gradient = _product(f"{result},{y_letters}->{x_letters}", gradient, y, dtype)
+    y_gradient = _product(f"{x_letters},{result}->{y_letters}", x, gradient, dtype)
+    return x_gradient.astype(x_type.dtype), y_gradient.astype(y_type.dtype)
+
+
+contract.defvjp(_forward, _backward)

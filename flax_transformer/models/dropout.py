@@ -1,0 +1,49 @@
+"""Dropout whose mask is computed where it is used, from a counter."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Dropout(nn.Module):
+    """Zeroes a share `rate` of the elements and scales up the rest; no "dropout" key, no dropout.
+
+    Whether an element stays is decided by a hash of its position and of the key, so the mask is
+    the same however many devices share the array. A counter hashed in place costs a few integer
+    operations; threefry's bits took a quarter of a small model's training step on a CPU.
+    Source: Srivastava et al. 2014; Section 5.4 of the paper for where it is applied.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.rate == 0 or not self.has_rng("dropout"):
+            return x
+        keep = keep_mask(self.make_rng("dropout"), x.shape, 1 - self.rate)
+        return jnp.where(keep, x * (1 / (1 - self.rate)), 0).astype(x.dtype)
+
+
+def keep_mask(key: jax.Array, shape: tuple[int, ...], keep_rate: float) -> jax.Array:
+    """A bool array of `shape`, True with probability `keep_rate`, independent for every key."""
+    seed, offset = jax.random.bits(key, (2,), "uint32")
+    threshold = jnp.uint32(round(keep_rate * (2**32 - 1)))
+    return _hash(_hash(_index(shape) ^ seed) + offset) < threshold
+
+
+def _index(shape: tuple[int, ...]) -> jax.Array:
+    """Each element's place in row-major order, modulo 2^32, as uint32."""
+    index, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        place = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        index += place * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    return index
+
+
+def _hash(x: jax.Array) -> jax.Array:
+    """A bijection of 32 bits that mixes every input bit into every output bit (murmur3's
+    finaliser, Appleby 2011)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

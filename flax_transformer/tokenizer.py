@@ -1,0 +1,141 @@
+"""One SentencePiece vocabulary for source and target: text to ids and back, with nothing lost.
+
+Characters without a piece are spelt in bytes, so no text is unknown, and
+`decode(encode(text)) == text` for every text, spaces and control characters included. The one
+exception is U+2581, by which SentencePiece writes a space: it comes back as a space. (This holds
+under the `identity` normalisation; the others change the text by intention.)
+"""
+
+import hashlib
+import io
+import os
+import random
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from flax_transformer.config import ConfigError, TokenizerConfig
+
+PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
+"""Special symbols, which text is never encoded to: not even a text that spells their names."""
+
+_QUIET = 2  # SentencePiece's log level for errors, which it raises as well.
+_LONGEST_SENTENCE = 1 << 30  # bytes, the most SentencePiece takes; it skips longer ones silently.
+
+
+class Tokenizer:
+    """A trained vocabulary; thread-safe.
+
+    Raises `ValueError` for bytes that are not such a model.
+    """
+
+    def __init__(self, model: bytes):
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError:
+            raise ValueError("not a SentencePiece model") from None
+        processor = self._processor
+        # An empty or cut model can pass for one: ask for what comes last in it too.
+        specials = [processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id()]
+        if specials != [PAD_ID, EOS_ID, BOS_ID, UNK_ID]:
+            raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
+        self._num_threads = os.cpu_count() or 1
+        self.vocabulary_size: int = processor.get_piece_size()
+        self.fingerprint: str = hashlib.sha256(model).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Reads the file that `train_tokenizer` wrote."""
+        try:
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"the vocabulary {path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} is not a vocabulary of this program, or damaged: {error}"
+            ) from None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without end or beginning symbols; large lists use every core."""
+        return self._processor.encode(list(texts), num_threads=self._num_threads)
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each sequence; special symbols are left out, bytes that are not UTF-8 become
+        U+FFFD."""
+        plain = [[int(i) for i in sequence if i > UNK_ID] for sequence in ids]
+        # SentencePiece takes an empty list for one sequence, not for none.
+        return self._processor.decode(plain, num_threads=self._num_threads) if plain else []
+
+
+def train_tokenizer(
+    sentences: Iterable[str], config: TokenizerConfig, path: Path, seed: int
+) -> Tokenizer:
+    """Learns a vocabulary by byte-pair encoding and writes it to `path`, whole or not at all.
+
+    The same sentences, settings and `seed` (which matters if there are more sentences than
+    `config.training_sentences`) give the same file.
+
+    Raises `ConfigError` where the text does not fit the size of the vocabulary.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(_sample(sentences, config.training_sentences, seed)),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=config.vocabulary_size,
+            byte_fallback=True,
+            character_coverage=1.0,
+            pad_id=PAD_ID,
+            eos_id=EOS_ID,
+            bos_id=BOS_ID,
+            unk_id=UNK_ID,
+            normalization_rule_name=config.normalization,
+            remove_extra_whitespaces=config.normalization != "identity",
+            # A word is the same piece at the start of a sentence as after a space.
+            add_dummy_prefix=True,
+            max_sentence_length=_LONGEST_SENTENCE,
+            num_threads=os.cpu_count() or 1,
+            minloglevel=_QUIET,
+        )
+    except RuntimeError as error:
+        raise _explain(str(error), config) from None
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(model.getvalue())
+    partial.replace(path)
+    return Tokenizer(model.getvalue())
+
+
+def _sample(sentences: Iterable[str], most: int, seed: int) -> list[str]:
+    """Up to `most` sentences, each as likely as any other (reservoir sampling).
+
+    SentencePiece has such a sampler, but seeds it afresh in each process.
+    """
+    generator = random.Random(seed)
+    chosen: list[str] = []
+    for index, sentence in enumerate(sentences):
+        if index < most:
+            chosen.append(sentence)
+        elif (place := generator.randrange(index + 1)) < most:
+            chosen[place] = sentence
+    return chosen
+
+
+def _explain(message: str, config: TokenizerConfig) -> Exception:
+    """SentencePiece's complaint in terms of the settings."""
+    size = f"tokenizer.vocabulary_size is {config.vocabulary_size}"
+    if largest := re.search(r"too high .* <= (\d+)", message):
+        return ConfigError(
+            f"{size}, but the training text has only enough for {largest[1]}: "
+            f"use at most {largest[1]}, or more text"
+        )
+    if smallest := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
+        return ConfigError(
+            f"{size}, but the training text has so many different characters that it takes "
+            f"{smallest[1]}: use at least {smallest[1]}"
+        )
+    if "!sentences_.empty()" in message:
+        return ConfigError("there is no text to learn the vocabulary from")
+    return RuntimeError(f"SentencePiece: {message}")

@@ -1,0 +1,55 @@
+"""What a person sees of a run."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Console:
+    """A progress bar on a terminal, a line at intervals elsewhere; times only what is training."""
+
+    def __init__(self, steps: int, first_step: int):
+        # tqdm draws to stderr, and not at all (disable=None) where that is a file.
+        self._bar = tqdm(
+            total=steps, initial=first_step, unit=" steps", disable=None, dynamic_ncols=True
+        )
+        self._tokens, self._seconds, self._since = 0.0, 0.0, time.perf_counter()
+
+    @staticmethod
+    def say(line: str = "") -> None:
+        """Prints a line without breaking the bar."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def step(self) -> None:
+        self._bar.update()
+
+    def pause(self) -> None:
+        """Stops the clock of tokens per second: for validation, saving, compilation."""
+        self._seconds += time.perf_counter() - self._since
+
+    def go_on(self) -> None:
+        self._since = time.perf_counter()
+
+    def restart(self) -> None:
+        """Forgets the time so far, such as that of the first step's compilation."""
+        self._seconds = 0.0
+        self.go_on()
+
+    def log(self, step: int, values: dict[str, float]) -> float:
+        """Shows the loss; returns target tokens per second since the last time."""
+        self.pause()
+        speed = values["tokens"] / max(self._seconds, 1e-9)
+        self._seconds = 0.0
+        self.go_on()
+        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:,.0f} tokens/s")
+        if self._bar.disable:
+            self.say(
+                f"step {step:,} of {self._bar.total:,}: loss {values['loss']:.4f}, "
+                f"accuracy {values['accuracy']:.1%}, {speed:,.0f} target tokens/s"
+            )
+        return speed
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,54 @@
+"""What a training step changes."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from flax_transformer.config import Config
+from flax_transformer.data.packing import Batch
+from flax_transformer.models import build_model
+from flax_transformer.sharding import named_sharding
+from flax_transformer.training.optimizer import build_optimizer
+
+
+class TrainState(NamedTuple):
+    """Everything that a checkpoint must hold to go on; data order and dropout follow from `step`."""
+
+    step: jax.Array
+    params: Any
+    optimizer_state: optax.OptState
+
+
+def _initialize(config: Config, key: jax.Array) -> TrainState:
+    """A fresh state, its arrays boxed with their logical axis names."""
+    model = build_model(config.model, config.tokenizer.vocabulary_size)
+    ids = jnp.zeros((1, 1), jnp.int32)
+    params = model.init(key, Batch(*(ids for _ in Batch._fields)))["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, build_optimizer(config).init(params))
+
+
+def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
+    """Shapes, types and shardings of the state, without computing or storing anything."""
+    boxed = jax.eval_shape(lambda key: _initialize(config, key), jax.random.key(0))
+    specs = nn.get_partition_spec(boxed)
+
+    def describe(array, spec):
+        sharding = named_sharding(mesh, tuple(spec), array.shape)
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+    return jax.tree.map(describe, nn.unbox(boxed), specs)
+
+
+def create_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
+    """The state before the first step, every device computing only its own part."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    create = jax.jit(lambda key: nn.unbox(_initialize(config, key)), out_shardings=shardings)
+    return create(jax.random.key(config.training.seed))
+
+
+def count_parameters(params: Any) -> int:
+    """Number of trained numbers."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

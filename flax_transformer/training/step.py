@@ -1,0 +1,76 @@
+"""One optimizer step, and one step of validation: pure functions, jitted by their callers."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flax_transformer.config import Config
+from flax_transformer.data.packing import Batch
+from flax_transformer.models import build_model
+from flax_transformer.training.loss import LossSums, smoothed_cross_entropy
+from flax_transformer.training.optimizer import build_optimizer
+from flax_transformer.training.state import TrainState
+
+
+def loss_sums(config: Config, params, batch: Batch, key: jax.Array | None) -> LossSums:
+    """The loss of a packed batch under teacher forcing; without a key there is no dropout."""
+    model = build_model(config.model, config.tokenizer.vocabulary_size)
+    variables = {"params": params}
+    rngs = None if key is None else {"dropout": key}
+    features = model.apply(variables, batch, rngs=rngs)
+    return smoothed_cross_entropy(
+        features,
+        model.apply(variables, method="output_table"),
+        batch.target_outputs,
+        (batch.target_segments > 0).astype(jnp.float32),
+        config.training.label_smoothing,
+        config.model.compute_dtype,
+    )
+
+
+def train_step(
+    config: Config, state: TrainState, batch: Batch, key: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Updates the parameters by the mean gradient over all target tokens of `batch`.
+
+    Dropout's key is `key` folded with the step. Metrics are sums over tokens (see `LossSums`),
+    and the gradient's global norm before clipping.
+    """
+    key = jax.random.fold_in(key, state.step)
+
+    def loss_of(params, part: Batch, part_key):
+        sums = loss_sums(config, params, part, part_key)
+        return sums.loss, sums
+
+    gradient = jax.grad(loss_of, has_aux=True)
+    parts = config.training.accumulation_steps
+    if parts == 1:
+        gradients, sums = gradient(state.params, batch, key)
+    else:
+
+        def add_part(total, indexed):
+            index, part = indexed
+            new = gradient(state.params, part, jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, total, new), None
+
+        # Row r goes to part r modulo `parts`, so that every device has its share of each.
+        stacked = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
+        )
+        zeros = (
+            jax.tree.map(jnp.zeros_like, state.params),
+            LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields)),
+        )
+        (gradients, sums), _ = jax.lax.scan(add_part, zeros, (jnp.arange(parts), stacked))
+    gradients = jax.tree.map(lambda g: g / jnp.maximum(sums.tokens, 1), gradients)
+    updates, optimizer_state = build_optimizer(config).update(
+        gradients, state.optimizer_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    metrics = sums._asdict() | {"gradient_norm": optax.global_norm(gradients)}
+    return TrainState(state.step + 1, params, optimizer_state), metrics
+
+
+def validation_step(config: Config, params, batch: Batch) -> LossSums:
+    """The sums of `LossSums` over one packed batch, without dropout."""
+    return loss_sums(config, params, batch, None)

@@ -1,0 +1,266 @@
+"""Beam search against exhaustive search, greedy search and a search without early exit."""
+
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_transformer.decoding.beam_search import Hypotheses, _largest, beam_search
+
+PAD, EOS, BOS = 0, 1, 2
+STATES = 1009
+
+
+def tables(seed: int, v: int, sentences: int = 3, sharpness: float = 1.5) -> np.ndarray:
+    """The language of each sentence, (b,states,v): the logits after every state."""
+    normal = np.random.default_rng(seed).normal(size=(sentences, STATES, v))
+    return (sharpness * normal).astype(np.float32)
+
+
+def next_state(state, token):
+    """A hash of the whole prefix, so that a state of another beam gives other logits."""
+    return (31 * state + token + 7) % STATES
+
+
+def step(logits_of, ids, position, cache):
+    """Reads the prefix from a cache that beams own, the language from one that they share."""
+    state = next_state(cache["state"][0, :, :, 0], ids)
+    logits = logits_of[cache["sentence"][0], state]
+    return logits, {"state": state[None, :, :, None], "sentence": cache["sentence"]}
+
+
+def start_cache(sentences, beam_size):
+    b = len(sentences)
+    return {
+        "state": jnp.zeros((1, b, beam_size, 1), jnp.int32),
+        "sentence": jnp.array(sentences, jnp.int32).reshape(1, b, 1),
+    }
+
+
+@functools.cache
+def compiled(beam_size, alpha, max_steps, on_step):
+    """`beam_search` as a jitted function of (logits_of, cache, max_lengths)."""
+
+    def run(logits_of, cache, max_lengths):
+        def observed_step(ids, position, cache):
+            if on_step is not None:
+                on_step(position)
+            return step(logits_of, ids, position, cache)
+
+        return beam_search(
+            observed_step, cache, max_lengths, max_steps=max_steps, beam_size=beam_size,
+            length_penalty=alpha, bos_id=BOS, eos_id=EOS, pad_id=PAD,
+        )  # fmt: skip
+
+    return jax.jit(run)
+
+
+def search(
+    logits_of, max_lengths, beam_size, alpha, *, sentences=None, max_steps=None, on_step=None
+) -> Hypotheses:
+    """Searches in the languages of `sentences` (all of them, in order)."""
+    sentences = range(len(max_lengths)) if sentences is None else sentences
+    max_steps = max_steps or max(max_lengths)
+    cache = start_cache(sentences, beam_size)
+    run = compiled(beam_size, alpha, max_steps, on_step)
+    result = run(logits_of, cache, jnp.array(max_lengths, jnp.int32))
+    return jax.tree.map(np.asarray, result)
+
+
+def log_probs_of(table: np.ndarray, state: int) -> np.ndarray:
+    logits = table[state].astype(np.float64)
+    return logits - np.log(np.exp(logits).sum())
+
+
+def score(table: np.ndarray, ids, alpha: float) -> float:
+    """From the definition, one token after the other."""
+    total, state = 0.0, next_state(0, BOS)
+    for token in ids:
+        total += log_probs_of(table, state)[token]
+        state = next_state(state, token)
+    return total / ((5 + len(ids)) / 6) ** alpha
+
+
+def words(v: int) -> list[int]:
+    return [token for token in range(v) if token not in (PAD, EOS, BOS)]
+
+
+def exhaustive(table, max_length, alpha, v):
+    """Every hypothesis and its score, best first."""
+    found = [
+        (score(table, (*prefix, EOS), alpha), (*prefix, EOS))
+        for length in range(max_length)
+        for prefix in itertools.product(words(v), repeat=length)
+    ]
+    return sorted(found, reverse=True)
+
+
+def patient_search(table, max_length, w, alpha, v):
+    """The same rules as `beam_search` for one sentence, without the exit by bound."""
+    live, finished = [(0.0, (), next_state(0, BOS))], []
+    for length in range(1, max_length + 1):
+        candidates = []
+        for total, ids, state in live:
+            for token in [EOS] if length == max_length else [EOS, *words(v)]:
+                log_prob = total + log_probs_of(table, state)[token]
+                candidates.append((log_prob, (*ids, token), next_state(state, token)))
+        candidates = sorted(candidates, reverse=True)[: 2 * w]
+        for log_prob, ids, _ in candidates[:w]:
+            if ids[-1] == EOS:
+                finished.append((log_prob / ((5 + length) / 6) ** alpha, ids))
+        finished = sorted(finished, reverse=True)[:w]
+        if all(ids[-1] == EOS for _, ids, _ in candidates[:w]):
+            break
+        live = [candidate for candidate in candidates if candidate[1][-1] != EOS][:w]
+    return finished
+
+
+def assert_hypotheses(result: Hypotheses, sentence: int, expected) -> None:
+    """`expected`: (score, ids), best first; the places after them hold no hypothesis."""
+    w, t = result.ids.shape[1:]
+    expected = expected[:w] + [(-np.inf, ())] * (w - len(expected))
+    rows = [[*ids, *[PAD] * (t - len(ids))] for _, ids in expected]
+    np.testing.assert_array_equal(result.ids[sentence], rows)
+    np.testing.assert_allclose(result.scores[sentence], [s for s, _ in expected], 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize(("v", "max_lengths", "beam_size"), [(4, (6, 1, 3), 8), (5, (4, 2, 3), 15)])
+def test_wide_beam_equals_exhaustive_search(v, max_lengths, beam_size, alpha):
+    # So wide that at no position a candidate is lost, and every hypothesis is returned.
+    logits_of = tables(seed=v, v=v)
+    result = search(logits_of, max_lengths, beam_size, alpha)
+    for i, max_length in enumerate(max_lengths):
+        assert_hypotheses(result, i, exhaustive(logits_of[i], max_length, alpha, v))
+
+
+@pytest.mark.parametrize(("beam_size", "alpha"), [(1, 0.6), (2, 0.0), (3, 0.6), (5, 2.0)])
+def test_early_exit_changes_nothing(beam_size, alpha):
+    v, max_lengths = 7, (12, 5, 9, 1, 12, 12)
+    logits_of = tables(seed=beam_size, v=v, sentences=6)
+    logits_of[4:, :, EOS] += 2  # sentences that end long before their limit
+    result = search(logits_of, max_lengths, beam_size, alpha)
+    for i, max_length in enumerate(max_lengths):
+        expected = patient_search(logits_of[i], max_length, beam_size, alpha, v)
+        assert_hypotheses(result, i, expected)
+
+
+def test_search_stops_early():
+    positions = []
+
+    def on_step(position):
+        jax.debug.callback(lambda p: positions.append(int(p)), position)
+
+    logits_of = tables(seed=0, v=7)
+    logits_of[:2, :, EOS] += 8
+    search(logits_of, (40, 40), 2, 0.6, on_step=on_step)
+    jax.effects_barrier()
+    short, positions[:] = sorted(positions), []
+    logits_of[2, :, EOS] -= 100
+    search(logits_of, (40, 40, 30), 2, 0.6, on_step=on_step)
+    jax.effects_barrier()
+    assert short == list(range(len(short))) and len(short) < 10
+    assert sorted(positions) == list(range(30))  # the third has nothing to return before
+
+
+def test_beam_of_one_is_greedy_search():
+    # A penalty that favours long hypotheses, of which greedy search takes no notice.
+    alpha, v, max_lengths = 3.0, 9, (20, 7, 20, 1, 20)
+    logits_of = tables(seed=3, v=v, sentences=5, sharpness=1.0)
+    result = search(logits_of, max_lengths, 1, alpha)
+    for i, max_length in enumerate(max_lengths):
+        ids, state = [], next_state(0, BOS)
+        while not ids or ids[-1] != EOS:
+            allowed = [EOS] if len(ids) + 1 == max_length else [EOS, *words(v)]
+            ids.append(allowed[int(np.argmax(logits_of[i, state, allowed]))])
+            state = next_state(state, ids[-1])
+        assert_hypotheses(result, i, [(score(logits_of[i], ids, alpha), tuple(ids))])
+
+
+def test_beam_of_one_breaks_ties_as_greedy_search_does():
+    logits_of = np.zeros((1, STATES, 6), np.float32)
+    assert search(logits_of, (4,), 1, 0.6).ids.tolist() == [[[EOS, PAD, PAD, PAD]]]
+    logits_of[:, :, EOS] = -1
+    assert search(logits_of, (4,), 1, 0.6).ids.tolist() == [[[3, 3, 3, EOS]]]
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_hypotheses_are_well_formed_and_scores_are_theirs(beam_size):
+    alpha, max_lengths = 0.6, (10, 3, 7)
+    logits_of = tables(seed=11, v=8)
+    logits_of[:, :, [PAD, BOS]] += 3  # most probable, and still never chosen
+    result = search(logits_of, max_lengths, beam_size, alpha, max_steps=12)
+    chex.assert_shape(result.ids, (3, beam_size, 12))
+    for i, j in np.ndindex(3, beam_size):
+        ids = result.ids[i, j].tolist()
+        length = ids.index(EOS) + 1
+        assert length <= max_lengths[i] and set(ids[length:]) <= {PAD}
+        assert not {PAD, EOS, BOS} & set(ids[: length - 1])
+        np.testing.assert_allclose(
+            result.scores[i, j], score(logits_of[i], ids[:length], alpha), 1e-5, 1e-5
+        )
+    assert (np.diff(result.scores, axis=1) <= 0).all()
+    assert all(len(np.unique(hypotheses, axis=0)) == beam_size for hypotheses in result.ids)
+
+
+def test_neighbours_do_not_matter():
+    logits_of = tables(seed=5, v=7)
+    logits_of[0, :, EOS] += 3
+    logits_of[1, :, EOS] -= 3  # runs long after the first is done
+    max_lengths = (20, 20, 8)
+    together = search(logits_of, max_lengths, 3, 0.6)
+    for i, max_length in enumerate(max_lengths):
+        alone = search(logits_of, (max_length,), 3, 0.6, sentences=[i], max_steps=20)
+        np.testing.assert_array_equal(together.ids[i], alone.ids[0])
+        np.testing.assert_array_equal(together.scores[i], alone.scores[0])
+
+
+def test_padding_sentences_have_no_hypotheses():
+    result = search(tables(seed=1, v=5, sentences=2), (0, 4), 2, 0.6)
+    assert_hypotheses(result, 0, [])
+    assert np.isfinite(result.scores[1]).all()
+
+
+def test_no_hypothesis_is_longer_than_max_steps():
+    logits_of = tables(seed=1, v=6)
+    logits_of[:, :, EOS] -= 50
+    cut = search(logits_of, (9, 5, 2**31 - 1), 2, 0.6, max_steps=5)
+    exact = search(logits_of, (5, 5, 5), 2, 0.6)
+    jax.tree.map(np.testing.assert_array_equal, cut, exact)
+
+
+def test_search_compiles_once_for_a_shape():
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(logits_of, cache, max_lengths):
+        return beam_search(
+            functools.partial(step, logits_of), cache, max_lengths, max_steps=6, beam_size=2,
+            length_penalty=0.6, bos_id=BOS, eos_id=EOS, pad_id=PAD,
+        )  # fmt: skip
+
+    for seed, max_lengths in enumerate([(6, 6, 6), (1, 2, 3)]):
+        run(tables(seed, v=6), start_cache(range(3), 2), jnp.array(max_lengths, jnp.int32))
+
+
+@pytest.mark.parametrize("v", [128, 200, 1000])
+def test_largest_is_top_k(v):
+    generator = np.random.default_rng(v)
+    for logits in (
+        generator.normal(size=(2, 3, v)),
+        generator.integers(0, 4, size=(2, 3, v)),  # ties everywhere
+        np.full((2, 3, v), -np.inf),
+    ):
+        logits = jnp.asarray(logits, jnp.float32)
+        found = jax.jit(functools.partial(_largest, k=5, block=8))(logits)
+        chex.assert_trees_all_equal(found, tuple(jax.lax.top_k(logits, 5)))
+
+
+def test_shapes_are_checked():
+    with pytest.raises(AssertionError):
+        search(tables(0, 5), (3, 3), 2, 0.6, sentences=[0, 1, 2])

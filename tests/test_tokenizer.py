@@ -1,0 +1,138 @@
+import random
+import subprocess
+import sys
+
+import pytest
+
+from flax_transformer.config import ConfigError, TokenizerConfig
+from flax_transformer.tokenizer import EOS_ID, UNK_ID, Tokenizer, train_tokenizer
+
+WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "dog's", "l'été", "near"]
+
+
+def sentences(count=400, seed=0):
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(WORDS, k=6)) for _ in range(count)]
+
+
+def train(path, seed=0, text=None, **settings):
+    config = TokenizerConfig(**{"vocabulary_size": 320} | settings)
+    return train_tokenizer(sentences() if text is None else text, config, path, seed)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("vocabulary") / "tokenizer.model")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the cat sees a dog",
+        "",
+        " ",
+        "  two  leading,   three inside, one trailing ",
+        "\ttabs\t\r and \x00 control \x01\x7f\x85 characters",
+        "lines\u2028and\u2029paragraphs\u00a0\u3000\u200b",
+        "never seen: 😀👩‍👩‍👧 مرحبا 漢字 \ufeff \U0010ffff e\u0301",
+        "ﬁ ① Å — not normalised",
+        "<s> </s> <pad> <unk> <0x41> ⁇",
+    ],
+)
+def test_text_survives(tokenizer, text):
+    (ids,) = tokenizer.encode([text])
+    assert tokenizer.decode([ids]) == [text]
+    assert all(UNK_ID < i < tokenizer.vocabulary_size for i in ids)
+
+
+def test_the_sign_for_a_space_is_the_one_exception(tokenizer):
+    assert tokenizer.decode(tokenizer.encode(["a\u2581b"])) == ["a b"]
+
+
+def test_normalization_is_a_choice(tmp_path):
+    folding = train(tmp_path / "nfkc.model", normalization="nfkc")
+    assert folding.decode(folding.encode(["ﬁne  ①"])) == ["fine 1"]
+
+
+def test_batches_keep_their_order(tokenizer):
+    texts = [f"{text} {i}" for i, text in enumerate(sentences(300, seed=1))]
+    assert tokenizer.encode(texts) == [tokenizer.encode([text])[0] for text in texts]
+    assert tokenizer.decode(tokenizer.encode(texts)) == texts
+    assert tokenizer.encode([]) == tokenizer.decode([]) == []
+    assert tokenizer.decode([[], [EOS_ID], *tokenizer.encode(["dog"])]) == ["", "", "dog"]
+    assert tokenizer.decode([[]]) == [""]
+
+
+def test_decoding_drops_special_symbols_and_mends_bytes(tokenizer):
+    (ids,) = tokenizer.encode(["the cat"])
+    assert tokenizer.decode([[2, *ids, EOS_ID, 0, 0, UNK_ID]]) == ["the cat"]
+    (emoji,) = tokenizer.encode(["😀"])
+    assert "\ufffd" in tokenizer.decode([emoji[:-1]])[0]
+
+
+def test_size_and_file(tmp_path):
+    path = tmp_path / "tokenizer.model"
+    trained = train(path)
+    loaded = Tokenizer.load(path)
+    assert loaded.vocabulary_size == trained.vocabulary_size == 320
+    assert loaded.fingerprint == trained.fingerprint
+    assert loaded.encode(["a dog"]) == trained.encode(["a dog"])
+    assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.model"]
+
+
+def test_sampling_is_reproducible_across_processes(tmp_path):
+    settings = {"training_sentences": 50}
+    here = train(tmp_path / "here.model", seed=3, **settings)
+    script = (
+        "import sys; sys.path.insert(0, 'tests'); from pathlib import Path; import test_tokenizer;"
+        f"test_tokenizer.train(Path(r'{tmp_path}') / 'there.model', seed=3, **{settings})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == done.stderr == ""  # SentencePiece is talkative unless silenced.
+    assert Tokenizer.load(tmp_path / "there.model").fingerprint == here.fingerprint
+    assert train(tmp_path / "other.model", seed=4, **settings).fingerprint != here.fingerprint
+
+
+def test_the_sample_reaches_the_whole_text(tmp_path):
+    text = ["aa ab ba"] * 200 + [f"{a}{b} {b}{a}" for a in "xyzuvw" for b in "klmnop"] * 6
+    sampled = train(tmp_path / "m", text=text, training_sentences=200, vocabulary_size=300)
+    pieces = sampled.encode(["klxyz"])[0]
+    assert len(pieces) <= 6, "characters from the end of the text have pieces of their own"
+
+
+def test_long_lines_are_not_skipped(tmp_path):
+    text = [*sentences(), "Ω " * 10_000]  # SentencePiece skips lines of over 4,192 bytes by default
+    (ids,) = train(tmp_path / "m", text=text).encode(["Ω"])
+    assert len(ids) <= 2
+
+
+def test_size_must_fit_the_text(tmp_path):
+    with pytest.raises(ConfigError, match=r"tokenizer.vocabulary_size is 9000.*at most \d+") as e:
+        train(tmp_path / "m", vocabulary_size=9000)
+    largest = int(str(e.value).split("use at most ")[1].split(",")[0])
+    assert train(tmp_path / "m", vocabulary_size=largest).vocabulary_size == largest
+    many = [chr(0x4E00 + i) * 2 for i in range(300)]
+    with pytest.raises(ConfigError, match=r"vocabulary_size is 320.*at least 561"):
+        train(tmp_path / "n", text=many)
+    assert not (tmp_path / "n").exists()
+    train(tmp_path / "n", text=many, vocabulary_size=561)
+
+
+def test_no_text(tmp_path):
+    with pytest.raises(ConfigError, match="no text"):
+        train(tmp_path / "m", text=[])
+
+
+def test_missing_and_broken_files(tmp_path, tokenizer):
+    path = tmp_path / "tokenizer.model"
+    with pytest.raises(ConfigError, match=r"tokenizer\.model cannot be read"):
+        Tokenizer.load(path)
+    whole = tmp_path / "whole.model"
+    train(whole)
+    model = whole.read_bytes()
+    for broken in (b"", b"not a model", model[: len(model) // 2], model[:-200]):
+        path.write_bytes(broken)
+        with pytest.raises(ConfigError, match=r"tokenizer\.model is not a vocabulary"):
+            Tokenizer.load(path)
