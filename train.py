@@ -6,10 +6,8 @@ directory. The same command again goes on where the run stopped, exactly.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flax_transformer.command_line import parse_train_arguments, run_command
 

@@ -1,5 +1,6 @@
 """From the words of a command to settings; a user's mistake ends in one message and exit code 2."""
 
+import dataclasses
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config, ConfigError, DecodingConfig, load_config
 
 Arguments = TypeVar("Arguments")
 
@@ -26,6 +27,20 @@ class TrainArguments:
     workdir: Path | None = None
     """Folder of the run; by default runs/<name of the config file>."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingArguments:
+    """What every command that translates with a trained model is told."""
+
+    workdir: Path
+    """Folder of the run, as train.py left it."""
+    decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = field(
+        default_factory=DecodingConfig
+    )
+
+
+WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
@@ -64,6 +79,17 @@ def parse_train_arguments(words: Sequence[str]) -> tuple[Config, Path]:
     default = TrainArguments(config=tyro.MISSING, settings=settings)
     arguments = parse_arguments(TrainArguments, words, default)
     return arguments.settings, arguments.workdir or Path("runs") / arguments.config.stem
+
+
+def parse_decoding_arguments(
+    cls: type[WithDecoding], words: Sequence[str]
+) -> tuple[WithDecoding, Config]:
+    """`words` as a `cls`, and the settings of the run in --workdir with the flags laid over."""
+    workdir = _value_of("--workdir", words)
+    config = Config() if workdir is None else load_config(Path(workdir) / "config.json")
+    default = cls(workdir=tyro.MISSING, decoding=config.decoding)
+    arguments = parse_arguments(cls, words, default)
+    return arguments, dataclasses.replace(config, decoding=arguments.decoding)
 
 
 def load_config_file(path: Path) -> Config:

@@ -275,7 +275,7 @@ class DecodingConfig:
     batch_tokens: int = 4096
     """Source tokens, padding included, that are translated at a time."""
     max_source_length: int = 256
-    """Source tokens in one piece; longer lines are translated in pieces of at most this many."""
+    """Source tokens in one piece, end symbol included; longer lines are translated in pieces."""
 
     def __post_init__(self):
         _require_positive(
@@ -283,6 +283,10 @@ class DecodingConfig:
             "max_source_length",
         )  # fmt: skip
         _require(self.length_penalty >= 0, "decoding.length_penalty must not be negative")
+        _require(
+            self.max_source_length >= 2,
+            "decoding.max_source_length is 1, but must be at least 2: a token and the end symbol",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,5 +395,5 @@ def _alternatives(annotation: Any) -> dict[str, type]:
     """The dataclasses of a union by name; empty for anything else."""
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return {}
-    members = [t for t in typing.get_args(annotation) if dataclasses.is_dataclass(t)]
-    return {member.__name__: member for member in members}
+    members = typing.get_args(annotation)
+    return {t.__name__: t for t in members if isinstance(t, type) and dataclasses.is_dataclass(t)}

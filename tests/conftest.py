@@ -2,9 +2,90 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Tests compile much and compute little, so XLA's slower optimisations are not worth their time.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import numpy as np
+import pytest
+from samples import draw_pairs
+
+from flax_transformer.config import (
+    BatchConfig,
+    Config,
+    MeshConfig,
+    TokenizerConfig,
+    TransformerConfig,
+)
+from flax_transformer.data.packing import Batch, lay_out
+from flax_transformer.data.token_cache import TokenizedPairs
+from flax_transformer.models import build_model
+from flax_transformer.sharding import build_mesh
+from flax_transformer.training.state import TrainState, create_state
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def small_config() -> Config:
+    """Two layers, no dropout; h, f, v and rows can be split over 8 devices."""
+    return Config(
+        tokenizer=TokenizerConfig(vocabulary_size=304),
+        batch=BatchConfig(rows=8, source_length=16, target_length=16),
+        model=TransformerConfig(
+            num_encoder_layers=2,
+            num_decoder_layers=2,
+            d_model=16,
+            num_heads=8,
+            d_ff=32,
+            dropout=0.0,
+            max_positions=16 + 400,
+            compute_dtype="float32",
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_pairs() -> TokenizedPairs:
+    """The 16 pairs of `packed_batch`, of 2 to 5 tokens a side."""
+    return draw_pairs(16, shortest=2, longest=5, vocabulary_size=304)
+
+
+@pytest.fixture(scope="session")
+def packed_batch(small_pairs: TokenizedPairs) -> Batch:
+    """Eight rows of 16 slots with one, two or three pairs and padding; the first has two."""
+    ends = np.cumsum([2, 1, 3, 2, 1, 2, 3, 2])
+    members = np.split(np.arange(16), ends[:-1])
+    return lay_out(small_pairs, members, 16, 16)
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """Makes parameters of which none is at a value, such as 0 for biases, that hides a mistake."""
+
+    def draw(config: Config):
+        model = build_model(config.model, config.tokenizer.vocabulary_size)
+        ids = jax.ShapeDtypeStruct((1, 1), "int32")
+        batch = Batch(*(ids for _ in Batch._fields))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+        random = np.random.default_rng(0)
+
+        def fill(path, leaf):
+            mean = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
+            return random.normal(mean, 0.3, leaf.value.shape).astype(np.float32)
+
+        return jax.tree_util.tree_map_with_path(
+            fill, shapes, is_leaf=lambda leaf: hasattr(leaf, "names")
+        )
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def initial_state(small_config: Config) -> TrainState:
+    """A fresh state of `small_config` as numpy arrays, which no step can donate."""
+    mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
+    return jax.device_get(create_state(small_config, mesh))

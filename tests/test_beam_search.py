@@ -128,8 +128,10 @@ def assert_hypotheses(result: Hypotheses, sentence: int, expected) -> None:
     np.testing.assert_allclose(result.scores[sentence], [s for s, _ in expected], 1e-5, 1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
-@pytest.mark.parametrize(("v", "max_lengths", "beam_size"), [(4, (6, 1, 3), 8), (5, (4, 2, 3), 15)])
+@pytest.mark.parametrize(
+    ("v", "max_lengths", "beam_size", "alpha"),
+    [(4, (6, 1, 3), 8, 0.6), (5, (4, 2, 3), 15, 0.0), (5, (4, 2, 3), 15, 2.0)],
+)
 def test_wide_beam_equals_exhaustive_search(v, max_lengths, beam_size, alpha):
     # So wide that at no position a candidate is lost, and every hypothesis is returned.
     logits_of = tables(seed=v, v=v)
@@ -149,22 +151,26 @@ def test_early_exit_changes_nothing(beam_size, alpha):
         assert_hypotheses(result, i, expected)
 
 
-def test_search_stops_early():
+def test_search_stops_as_soon_as_no_live_hypothesis_can_win():
     positions = []
 
     def on_step(position):
         jax.debug.callback(lambda p: positions.append(int(p)), position)
 
-    logits_of = tables(seed=0, v=7)
-    logits_of[:2, :, EOS] += 8
-    search(logits_of, (40, 40), 2, 0.6, on_step=on_step)
+    logits_of = np.full((2, STATES, 5), -50, np.float32)
+    logits_of[:, :, 3], logits_of[:, :, EOS] = 1, 0
+    logits_of[1, :, EOS] = -100
+    word, end = -np.log1p(np.exp(-1)), -np.log1p(np.exp(1))
+    result = search(logits_of, (40, 40), 2, 0.0, sentences=[0, 0], on_step=on_step)
     jax.effects_barrier()
-    short, positions[:] = sorted(positions), []
-    logits_of[2, :, EOS] -= 100
-    search(logits_of, (40, 40, 30), 2, 0.6, on_step=on_step)
+    assert_hypotheses(result, 0, [(end, (EOS,)), (word + end, (3, EOS))])
+    # Nothing beats the second of these once its log probability is that of `steps` words.
+    steps = int(np.ceil((word + end) / word))
+    assert sorted(positions) == list(range(steps))
+    positions.clear()
+    search(logits_of, (40, 40), 2, 0.0, sentences=[0, 1], on_step=on_step)
     jax.effects_barrier()
-    assert short == list(range(len(short))) and len(short) < 10
-    assert sorted(positions) == list(range(30))  # the third has nothing to return before
+    assert sorted(positions) == list(range(40))  # the second has nothing to return before
 
 
 def test_beam_of_one_is_greedy_search():
@@ -248,12 +254,14 @@ def test_search_compiles_once_for_a_shape():
         run(tables(seed, v=6), start_cache(range(3), 2), jnp.array(max_lengths, jnp.int32))
 
 
-@pytest.mark.parametrize("v", [128, 200, 1000])
+@pytest.mark.parametrize("v", [129, 200, 1003])
 def test_largest_is_top_k(v):
     generator = np.random.default_rng(v)
     for logits in (
         generator.normal(size=(2, 3, v)),
         generator.integers(0, 4, size=(2, 3, v)),  # ties everywhere
+        generator.integers(0, v // 4, size=(2, 3, v)),
+        np.broadcast_to(np.arange(v), (2, 3, v)),  # the largest in the last block
         np.full((2, 3, v), -np.inf),
     ):
         logits = jnp.asarray(logits, jnp.float32)

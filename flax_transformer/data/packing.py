@@ -9,7 +9,7 @@ from its step alone, on any number of devices.
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,20 +19,21 @@ from flax_transformer.tokenizer import BOS_ID, PAD_ID
 
 
 class Batch(NamedTuple):
-    """Packed rows; all int32, source arrays (b,s), target arrays (b,t).
+    """Packed rows; all int32, source arrays (b,s), target arrays (b,t), of numpy here and of jax
+    on the devices.
 
     Segments number the pairs of a row from 1 (0 is padding), positions count from 0 in each.
     """
 
-    source_ids: np.ndarray
-    source_segments: np.ndarray
-    source_positions: np.ndarray
-    target_inputs: np.ndarray
+    source_ids: Any
+    source_segments: Any
+    source_positions: Any
+    target_inputs: Any
     """BOS and the target without its last token."""
-    target_outputs: np.ndarray
+    target_outputs: Any
     """The target with EOS: what the model must predict at each position."""
-    target_segments: np.ndarray
-    target_positions: np.ndarray
+    target_segments: Any
+    target_positions: Any
 
 
 @dataclass(frozen=True)
@@ -180,23 +181,21 @@ class PackedRows:
             self.template.slots[self.template.row_starts[row] : self.template.row_starts[row + 1]]
         ]
 
-    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
-        """The batch of `step`, counted from 0, or only its `rows`."""
+    def batch(self, step: int, own: slice = slice(None)) -> Batch:
+        """The batch of `step`, counted from 0, or only its rows `own`."""
         first = step * self.config.rows
-        indices = range(first, first + self.config.rows)[rows]
+        indices = range(first, first + self.config.rows)[own]
         members = [self.pairs_of_row(index) for index in indices]
         return lay_out(self.pairs, members, self.config.source_length, self.config.target_length)
 
-
-    def once(self) -> Iterator[Batch]:
-        """Every pair exactly once, in batches of which the last is filled up with empty rows."""
+    def once(self, own: slice = slice(None)) -> Iterator[Batch]:
+        """Every pair exactly once, in batches of which the last is filled up with empty rows; of
+        each batch only the rows `own`."""
         num_rows, rows = self.template.num_rows, self.config.rows
         for first in range(0, num_rows, rows):
             members = [self.pairs_of_row(i) for i in range(first, min(first + rows, num_rows))]
             members += [np.zeros(0, np.int64)] * (rows - len(members))
-            yield lay_out(
-                self.pairs, members, self.config.source_length, self.config.target_length
-            )
+            yield lay_out(self.pairs, members, self.config.source_length, self.config.target_length)
 
 
 def lay_out(

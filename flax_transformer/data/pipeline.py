@@ -7,20 +7,15 @@ import grain.python as grain
 from flax_transformer.data.packing import Batch, PackedRows
 
 
-def read_batches(
-    rows: PackedRows,
-    first_step: int,
-    last_step: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """The batches of steps `first_step` up to, not including, `last_step`, in order.
+def own_rows(rows: int, process_index: int, process_count: int) -> slice:
+    """The rows of every batch that a process makes; `process_count` must divide `rows`."""
+    share = rows // process_count
+    return slice(process_index * share, (process_index + 1) * share)
 
-    Every process makes only its own share of the rows, prepared by a background thread.
-    """
-    share = rows.config.rows // process_count
-    own = slice(process_index * share, (process_index + 1) * share)
+
+def read_batches(rows: PackedRows, steps: range, own: slice) -> Iterator[Batch]:
+    """The `own` rows of the batches of `steps`, in order, prepared by a background thread."""
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=rows.config.read_ahead)
-    steps = grain.MapDataset.range(first_step, last_step)
-    batches = steps.map(lambda step: rows.batch(int(step), own))
+    numbers = grain.MapDataset.range(steps.start, steps.stop)
+    batches = numbers.map(lambda step: rows.batch(int(step), own))
     return iter(batches.to_iter_dataset(options))

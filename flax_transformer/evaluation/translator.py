@@ -45,15 +45,30 @@ class Hypothesis(NamedTuple):
     tokens: int
 
 
+class Counts(NamedTuple):
+    """What a translator has done since it was made.
+
+    target_tokens: of the best hypotheses, end symbols included. cut_lines: lines that were too
+    long and were translated in pieces. compile_seconds: spent on compiling.
+    """
+
+    target_tokens: int = 0
+    cut_lines: int = 0
+    compile_seconds: float = 0.0
+
+    def __sub__(self, earlier: "Counts") -> "Counts":
+        return Counts(
+            self.target_tokens - earlier.target_tokens,
+            self.cut_lines - earlier.cut_lines,
+            self.compile_seconds - earlier.compile_seconds,
+        )
+
+
 class Translator:
-    """Beam search (Section 6.1) over lines of text, on every device of `mesh`.
+    """Beam search (Section 6.1) over lines of text, on every device of a mesh.
 
     Batches come in at most two shapes for each of a few lengths, and each shape is compiled once in
-    the life of the translator. What it counts, over all calls:
-
-    compile_seconds: spent on compiling. compiled_shapes: (b,s) of each program. cut_lines: lines
-    that were too long and were translated in pieces. target_tokens: of the best hypotheses, end
-    symbols included.
+    the life of the translator.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer, mesh: Mesh | None = None):
@@ -63,16 +78,26 @@ class Translator:
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
         self._devices = math.prod(self._mesh.shape[axis] for axis in BATCH_AXES)
         model = build_model(config.model, config.tokenizer.vocabulary_size)
+        # Every device searches for its own rows, with whole parameters along these axes: left to
+        # itself, XLA would collect all logits on every device at every step.
+        rows = PartitionSpec(BATCH_AXES)
+        search_rows = jax.shard_map(
+            partial(search, model, config.decoding),
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(), rows),
+            out_specs=rows,
+            axis_names=set(BATCH_AXES),
+            check_vma=False,
+        )
         # Every process gets all results, so that each can write them down.
         everywhere = NamedSharding(self._mesh, PartitionSpec())
-        self._search = jax.jit(partial(search, model, config.decoding), out_shardings=everywhere)
+        self._search = jax.jit(search_rows, out_shardings=everywhere)
         self._programs: dict[tuple[int, int], jax.stages.Compiled] = {}
-        self.compile_seconds = 0.0
-        self.cut_lines = 0
-        self.target_tokens = 0
+        self.counts = Counts()
 
     @property
     def compiled_shapes(self) -> list[tuple[int, int]]:
+        """(b,s) of each program."""
         return list(self._programs)
 
     def translate(
@@ -86,12 +111,18 @@ class Translator:
         """
         # The end symbol takes the last place of a piece.
         cut = cut_lines(lines, self._tokenizer, self._decoding.max_source_length - 1)
-        self.cut_lines += sum(len(pieces) > 1 for pieces in cut)
         pieces = [[*piece, EOS_ID] for pieces in cut for piece in pieces]
         translated = iter(self._translate_pieces(params, pieces, progress))
         result = [_join([next(translated) for _ in pieces]) for pieces in cut]
-        self.target_tokens += sum(hypotheses[0].tokens for hypotheses in result)
+        self._count(
+            target_tokens=sum(hypotheses[0].tokens for hypotheses in result),
+            cut_lines=sum(len(pieces) > 1 for pieces in cut),
+        )
         return result
+
+    def _count(self, **more: Any) -> None:
+        total = {name: getattr(self.counts, name) + more[name] for name in more}
+        self.counts = self.counts._replace(**total)
 
     def _translate_pieces(
         self, params: Any, pieces: list[list[int]], progress: str | None
@@ -146,7 +177,7 @@ class Translator:
         if ids.shape not in self._programs:
             start = time.perf_counter()
             self._programs[ids.shape] = self._search.lower(params, device_ids).compile()
-            self.compile_seconds += time.perf_counter() - start
+            self._count(compile_seconds=time.perf_counter() - start)
         return indices, self._programs[ids.shape](params, device_ids)
 
     def _put(self, ids: np.ndarray) -> jax.Array:

@@ -3,12 +3,15 @@
 Letters: b batch, t query position, s key position, d model width, h heads, k width of a head.
 """
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from flax_transformer.models.contraction import contract
+from flax_transformer.models.parameters import named
 
 
 def scaled_dot_product_attention(
@@ -47,16 +50,11 @@ class MultiHeadAttention(nn.Module):
     dtype: jnp.dtype
 
     def setup(self):
-        split = nn.with_logical_partitioning(
-            # Fans are those of the d x (h k) matrix that the kernel is; xavier_uniform would
-            # take them from the last two axes and start far too small.
-            nn.initializers.variance_scaling(1, "fan_avg", "uniform", in_axis=0, out_axis=(1, 2)),
-            ("d", "h", "k"),
-        )
-        join = nn.with_logical_partitioning(
-            nn.initializers.variance_scaling(1, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2),
-            ("h", "k", "d"),
-        )
+        # Fans are those of the d x (h k) matrix that the kernel is; xavier_uniform would take
+        # them from the last two axes and start far too small.
+        xavier = functools.partial(nn.initializers.variance_scaling, 1, "fan_avg", "uniform")
+        split = named(xavier(in_axis=0, out_axis=(1, 2)), "dhk")
+        join = named(xavier(in_axis=(0, 1), out_axis=2), "hkd")
         shape = (self.d_model, self.num_heads, self.d_model // self.num_heads)
         self.query = self.param("query", split, shape)
         self.key = self.param("key", split, shape)

@@ -4,6 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+MATRIX_PRODUCT = "matrix_product"
+"""Name, for remat policies, of every product without a batch axis: dear to compute again."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
@@ -15,7 +19,12 @@ def contract(subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None)
     cotangent by a bfloat16 operand, which no matrix unit does at full speed. Every letter of an
     operand must stand in the other one or in the result.
     """
-    return _product(subscripts, x, y, dtype).astype(out_dtype or dtype)
+    return _named_product(subscripts, x, y, dtype, out_dtype)
+
+
+def _named_product(subscripts, x, y, dtype, out_dtype):
+    result = _product(subscripts, x, y, dtype).astype(out_dtype or dtype)
+    return result if _is_batched(subscripts) else checkpoint_name(result, MATRIX_PRODUCT)
 
 
 def _product(subscripts, x, y, dtype):
@@ -24,26 +33,30 @@ def _product(subscripts, x, y, dtype):
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
     def multiply(x, y):
-        return jnp.einsum(
-            subscripts, x, y, precision=precision, preferred_element_type=jnp.float32
-        )
+        return jnp.einsum(subscripts, x, y, precision=precision, preferred_element_type=jnp.float32)
 
     def multiply_on_cpu(x, y):
         # XLA's CPU backend has no bfloat16 product with a batch axis, as attention needs.
         return multiply(x.astype(jnp.float32), y.astype(jnp.float32))
 
-    operands, result = subscripts.split("->")
-    x_letters, y_letters = operands.split(",")
     x, y = x.astype(dtype), y.astype(dtype)
-    if set(x_letters) & set(y_letters) & set(result):
+    if _is_batched(subscripts):
         return jax.lax.platform_dependent(x, y, cpu=multiply_on_cpu, default=multiply)
     return multiply(x, y)
+
+
+def _is_batched(subscripts: str) -> bool:
+    operands, result = subscripts.split("->")
+    x_letters, y_letters = operands.split(",")
+    return bool(set(x_letters) & set(y_letters) & set(result))
 
 
 def _forward(subscripts, x, y, dtype, out_dtype):
     # An empty array of each operand's type remembers what type its gradient must have.
     types = (jnp.zeros((0,), x.dtype), jnp.zeros((0,), y.dtype))
-    return contract(subscripts, x, y, dtype, out_dtype), (x.astype(dtype), y.astype(dtype), types)
+    # Not `contract` itself, inside which a remat policy would not find the name.
+    result = _named_product(subscripts, x, y, dtype, out_dtype)
+    return result, (x.astype(dtype), y.astype(dtype), types)
 
 
 def _backward(subscripts, dtype, out_dtype, saved, gradient):

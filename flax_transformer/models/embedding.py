@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from flax_transformer.config import TransformerConfig
 from flax_transformer.models.dropout import Dropout
+from flax_transformer.models.parameters import named
 
 
 def sinusoids(positions: jax.Array, d_model: int) -> jax.Array:
@@ -15,7 +16,8 @@ def sinusoids(positions: jax.Array, d_model: int) -> jax.Array:
     PE(pos, 2i) = sin(pos / 10000^(2i/d)) and PE(pos, 2i+1) = cos(the same) (Section 3.5).
     """
     even = jnp.arange(0, d_model, 2, dtype=jnp.float32)
-    angles = positions[..., None].astype(jnp.float32) * 10_000.0 ** (-even / d_model)
+    rates = jnp.expand_dims(10_000.0 ** (-even / d_model), range(positions.ndim))
+    angles = positions[..., None].astype(jnp.float32) * rates
     pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return pairs.reshape(*positions.shape, d_model)
 
@@ -32,10 +34,10 @@ class Embedding(nn.Module):
     def setup(self):
         config = self.config
         scale = config.d_model**-0.5
-        table = nn.with_logical_partitioning(nn.initializers.normal(scale), ("v", "d"))
+        table = named(nn.initializers.normal(scale), "vd")
         self.table = self.param("table", table, (self.vocabulary_size, config.d_model))
         if config.positions == "learned":
-            learned = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("p", "d"))
+            learned = named(nn.initializers.normal(0.02), "pd")
             shape = (config.max_positions, config.d_model)
             self.position_table = self.param("positions", learned, shape)
         self.dropout = Dropout(config.dropout)

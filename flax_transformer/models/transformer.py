@@ -15,9 +15,10 @@ import jax.numpy as jnp
 
 from flax_transformer.config import TransformerConfig
 from flax_transformer.models.attention import MultiHeadAttention
-from flax_transformer.models.contraction import contract
+from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.embedding import Embedding
+from flax_transformer.models.parameters import named
 
 Cache = dict[str, Any]
 
@@ -31,13 +32,12 @@ class FeedForward(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         d, f, dtype = self.config.d_model, self.config.d_ff, self.config.compute_dtype
         xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
-        partitioned = nn.with_logical_partitioning
-        w1 = self.param("w1", partitioned(xavier, ("d", "f")), (d, f))
-        b1 = self.param("b1", partitioned(zeros, ("f",)), (f,))
-        w2 = self.param("w2", partitioned(xavier, ("f", "d")), (f, d))
-        b2 = self.param("b2", partitioned(zeros, ("d",)), (d,))
-        hidden = jax.nn.relu(contract("btd,df->btf", x, w1, dtype) + b1.astype(dtype))
-        return contract("btf,fd->btd", hidden, w2, dtype) + b2.astype(dtype)
+        w1 = self.param("w1", named(xavier, "df"), (d, f))
+        b1 = self.param("b1", named(zeros, "f"), (f,))
+        w2 = self.param("w2", named(xavier, "fd"), (f, d))
+        b2 = self.param("b2", named(zeros, "d"), (d,))
+        hidden = jax.nn.relu(contract("btd,df->btf", x, w1, dtype) + b1.astype(dtype)[None, None])
+        return contract("btf,fd->btd", hidden, w2, dtype) + b2.astype(dtype)[None, None]
 
 
 class LayerNorm(nn.Module):
@@ -47,11 +47,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        partitioned = nn.with_logical_partitioning
         return nn.LayerNorm(
             dtype=self.config.compute_dtype,
-            scale_init=partitioned(nn.initializers.ones_init(), ("d",)),
-            bias_init=partitioned(nn.initializers.zeros_init(), ("d",)),
+            scale_init=named(nn.initializers.ones_init(), "d"),
+            bias_init=named(nn.initializers.zeros_init(), "d"),
             name="norm",
         )(x)
 
@@ -160,7 +159,7 @@ def _write(cache: jax.Array, column: jax.Array, position: jax.Array) -> jax.Arra
 
 _SAVED = {
     "nothing": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT),
     "everything": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -183,7 +182,10 @@ def _stack(layer, config: TransformerConfig, num_layers: int, **inputs_of_method
         }
         for name, in_axes in inputs_of_method.items()
     }
-    kept = nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=False)
+    # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would, and
+    # keep it, which undoes remat.
+    prevent_cse = config.remat != "nothing" and config.unroll_layers > 1
+    kept = nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse)
     return nn.scan(kept, methods=methods)(config)
 
 
@@ -196,9 +198,7 @@ class Transformer(nn.Module):
     def setup(self):
         config, same = self.config, nn.broadcast
         self.embedding = Embedding(config, self.vocabulary_size)
-        self.encoder = _stack(
-            EncoderLayer, config, config.num_encoder_layers, __call__=same
-        )
+        self.encoder = _stack(EncoderLayer, config, config.num_encoder_layers, __call__=same)
         self.decoder = _stack(
             DecoderLayer,
             config,

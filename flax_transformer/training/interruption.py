@@ -5,7 +5,7 @@ from types import FrameType, TracebackType
 
 
 class Interruption:
-    """While entered, the first signal sets `requested`; a second Ctrl-C ends the program at once."""
+    """While entered, the first signal sets `requested`; a second Ctrl-C ends the program."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -14,7 +14,10 @@ def learning_rate_schedule(config: Config) -> optax.Schedule:
     warmup, cooldown = optimizer.warmup_steps, optimizer.cooldown_steps
     peak = optimizer.learning_rate_scale * (config.model.d_model * warmup) ** -0.5
     paper = optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, warmup), lambda after: peak * (1 + after / warmup) ** -0.5],
+        [
+            optax.linear_schedule(0.0, peak, warmup),
+            lambda after: peak * (1 + after / warmup) ** -0.5,
+        ],
         boundaries=[warmup],
     )
     if not cooldown:

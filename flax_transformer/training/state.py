@@ -15,7 +15,7 @@ from flax_transformer.training.optimizer import build_optimizer
 
 
 class TrainState(NamedTuple):
-    """Everything that a checkpoint must hold to go on; data order and dropout follow from `step`."""
+    """All that a checkpoint must hold: data order and dropout follow from `step`."""
 
     step: jax.Array
     params: Any

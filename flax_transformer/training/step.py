@@ -1,5 +1,7 @@
 """One optimizer step, and one step of validation: pure functions, jitted by their callers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,10 +19,11 @@ def loss_sums(config: Config, params, batch: Batch, key: jax.Array | None) -> Lo
     model = build_model(config.model, config.tokenizer.vocabulary_size)
     variables = {"params": params}
     rngs = None if key is None else {"dropout": key}
-    features = model.apply(variables, batch, rngs=rngs)
+    features: Any = model.apply(variables, batch, rngs=rngs)
+    table: Any = model.apply(variables, method="output_table")
     return smoothed_cross_entropy(
         features,
-        model.apply(variables, method="output_table"),
+        table,
         batch.target_outputs,
         (batch.target_segments > 0).astype(jnp.float32),
         config.training.label_smoothing,
@@ -67,7 +70,7 @@ def train_step(
         gradients, state.optimizer_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    metrics = sums._asdict() | {"gradient_norm": optax.global_norm(gradients)}
+    metrics = sums._asdict() | {"gradient_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, params, optimizer_state), metrics
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +13,9 @@ import numpy as np
 from flax_transformer.config import Config, ConfigError
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch
-from flax_transformer.data.pipeline import read_batches
+from flax_transformer.data.pipeline import own_rows, read_batches
 from flax_transformer.data.training_data import prepare_training_data
+from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.scores import bleu_only
 from flax_transformer.evaluation.translator import Translator
 from flax_transformer.sharding import batch_sharding, build_mesh, check_rows, replicated
@@ -51,9 +51,7 @@ class Trainer:
         self._step = self.first_step
         self._pending: dict[str, jax.Array] | None = None
         self._means = RunningMeans()
-        self._key = jax.device_put(
-            jax.random.key(config.training.seed + 1), replicated(self.mesh)
-        )
+        self._key = jax.device_put(jax.random.key(config.training.seed + 1), replicated(self.mesh))
         self._train_step = jax.jit(
             functools.partial(train_step, config),
             donate_argnums=0,
@@ -124,9 +122,9 @@ class Trainer:
         if self._step:
             self.console.say(f"Going on after step {self._step:,}.")
         self.console.say("Compiling the training step...")
-        processes = (jax.process_index(), jax.process_count())
-        last = self.config.training.steps
-        for batch in read_batches(self.data.train, self._step, last, *processes):
+        own = own_rows(self.config.batch.rows, jax.process_index(), jax.process_count())
+        steps = range(self._step, self.config.training.steps)
+        for batch in read_batches(self.data.train, steps, own):
             yield self._to_devices(batch)
 
     def _to_devices(self, batch: Batch) -> Batch:
@@ -175,11 +173,9 @@ class Trainer:
         self.console.pause()
         started = time.perf_counter()
         means = RunningMeans()
-        for batch in self.data.validation.once():
-            share = len(batch.source_ids) // jax.process_count()
-            first = share * jax.process_index()
-            own = jax.tree.map(lambda rows: rows[first : first + share], batch)
-            sums = self._validation_step(self.state.params, self._to_devices(own))
+        own = own_rows(self.config.batch.rows, jax.process_index(), jax.process_count())
+        for batch in self.data.validation.once(own):
+            sums = self._validation_step(self.state.params, self._to_devices(batch))
             means.add(jax.device_get(sums)._asdict())
         values = means.means() | {"bleu": self._validation_bleu()}
         values["seconds"] = time.perf_counter() - started
@@ -201,8 +197,8 @@ class Trainer:
         self.console.go_on()
 
     def _validation_bleu(self) -> float:
-        pairs = self.corpus.split(self.corpus.validation)
-        pairs = pairs[: self.config.training.validation_sentences]
+        most = self.config.training.validation_sentences
+        pairs = self.corpus.split(self.corpus.validation)[:most]
         lines = self._translator.translate(
             self.state.params, [source for source, _ in pairs], progress="Validation"
         )
@@ -213,6 +209,16 @@ class Trainer:
         self.console.pause()
         self.checkpoints.save(self.state, self.progress)
         self.console.go_on()
+
+    def report(self) -> None:
+        """Scores the test splits with the averaged checkpoints, and says what to type next."""
+        test_sets = corpus_test_sets(self.corpus, self.config)
+        report_on(self.workdir, self.config, test_sets, samples=10)
+        Console.say(
+            f"Next: translate something of your own,\n"
+            f'  echo "..." | python translate.py --workdir {self.workdir}\n'
+            f"or look at the curves,\n  tensorboard --logdir {self.workdir}"
+        )
 
     def should_stop(self) -> bool:
         """After Ctrl-C, SIGTERM or when out of patience; saves where the run stands."""

@@ -19,7 +19,8 @@ SENTENCE_WORDS = range(3, 36)
 """English words in a sentence."""
 HELD_OUT_PAIRS = 500
 """Pairs in each of validation, test and test_compositional."""
-SEED = 20170612
+SEED = 1
+"""With it, training has every word of the other splits from 40,000 pairs on."""
 
 
 def generate(num_pairs: int) -> dict[str, list[tuple[str, str]]]:

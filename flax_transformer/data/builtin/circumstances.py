@@ -47,6 +47,8 @@ def finish(
     polarity = frequency = None
     if not positive and draw.chance(0.26):
         polarity = draw.pick(_POLARITIES[tense])
+        if clause.attribute is not None and clause.attribute.than is not None:
+            polarity = s.NOT  # "no longer older" would be "plus plus vieux"
     if modal is None and tense in _FREQUENT and draw.chance(0.1):
         if positive or polarity is s.NOT:
             frequency = draw.pick(p.NEGATABLE_FREQUENCIES)
@@ -87,7 +89,7 @@ def _adverbials(draw: Draw, clause: Clause) -> tuple[Phrase, ...]:
     verb, number = clause.verb, draw.number()
     if number < 0.1 and verb in p.PACED:
         return (draw.pick(p.MANNERS),)
-    if verb.aspect == "state" or verb in p.PLACELESS:
+    if verb.aspect == "state" or verb.kind == "giving" or verb in p.PLACELESS:
         return ()
     if number < 0.18:
         companion = draw.pick(p.COMPANIONS)

@@ -26,7 +26,8 @@ OBJECTS: dict[Verb, tuple[Noun, ...]] = {
     for verb in VERBS.values()
 }
 _PREDICATIVE = {
-    group: tuple(a for a in ADJECTIVES.values() if group in a.groups) for group in NOUN_GROUPS
+    group: tuple(a for a in ADJECTIVES.values() if group in a.groups and a.english != "new")
+    for group in NOUN_GROUPS
 }
 _COMPARABLE = {
     group: tuple(a for a in all_ if a.comparative) for group, all_ in _PREDICATIVE.items()
@@ -87,7 +88,7 @@ def _unfinished(
     else:
         kind = draw.pick(_ANIMAL_KINDS) if group == "animal" else "copular"
     if kind == "copular":
-        return Clause(subject, VERBS["be"], attribute=attribute_of(draw, group))
+        return Clause(subject, VERBS["be"], attribute=attribute_of(draw, subject, group))
     if kind == "having":
         owned = draw.pick(OBJECTS[VERBS["have"]])
         draw.note_object(VERBS["have"], owned)
@@ -129,7 +130,8 @@ def subject_of(draw: Draw, previous: Clause | None = None) -> tuple[Subject, str
         return _pair(draw), "person"
     pool = PEOPLE if number < 0.82 else NOUN_GROUPS["animal"] if number < 0.91 else _THINGS
     noun = draw.pick(pool)
-    return with_relative(draw, noun_phrase(draw, noun)), noun.group
+    phrase = definite(draw, noun, 0.35) if pool is _THINGS else noun_phrase(draw, noun)
+    return with_relative(draw, phrase), noun.group
 
 
 def person(draw: Draw) -> Pronoun | NounPhrase:
@@ -138,10 +140,17 @@ def person(draw: Draw) -> Pronoun | NounPhrase:
 
 
 def _pair(draw: Draw) -> s.Coordination:
-    first, second = draw.pick(PEOPLE), draw.pick(PEOPLE)
-    while second is first:
-        second = draw.pick(PEOPLE)
+    first = draw.pick(PEOPLE)
+    second = _other(draw, PEOPLE, first)
     return s.Coordination(noun_phrase(draw, first), noun_phrase(draw, second))
+
+
+def _other(draw: Draw, nouns: tuple[Noun, ...], noun: Noun | None) -> Noun:
+    """One of `nouns` other than `noun`."""
+    other = draw.pick(nouns)
+    while other is noun:
+        other = draw.pick(nouns)
+    return other
 
 
 def pronoun_for(phrase: NounPhrase) -> Pronoun:
@@ -166,7 +175,8 @@ def object_of(
         return _person_pronoun(draw, subject, before)
     noun = draw.pick(OBJECTS[verb])
     draw.note_object(verb, noun)
-    return with_relative(draw, noun_phrase(draw, noun))
+    phrase = noun_phrase(draw, noun)
+    return phrase if verb.kind == "giving" else with_relative(draw, phrase)
 
 
 def _person_pronoun(draw: Draw, subject: Subject, before: NounPhrase | Pronoun | None) -> Pronoun:
@@ -180,7 +190,7 @@ def recipient_of(draw: Draw, subject: Subject, clitic: bool) -> NounPhrase | Pro
     """Somebody to give to; often a pronoun, all the more beside another one."""
     if draw.chance(0.7 if clitic else 0.4):
         return draw.pick(OBJECT_PRONOUNS[subject.agreement.person])
-    return definite(draw, draw.pick(PEOPLE))
+    return definite(draw, _other(draw, PEOPLE, getattr(subject, "noun", None)))
 
 
 def with_relative(draw: Draw, phrase: NounPhrase) -> NounPhrase:
@@ -230,7 +240,7 @@ _TAKING = {
 }
 
 
-def attribute_of(draw: Draw, group: str) -> s.Attribute:
+def attribute_of(draw: Draw, subject: Subject, group: str) -> s.Attribute:
     """An adjective for a noun of `group`; sometimes two, or a comparison."""
     group = "person" if group == "name" else group
     number = draw.number()
@@ -241,6 +251,6 @@ def attribute_of(draw: Draw, group: str) -> s.Attribute:
             return s.Attribute(adjective, link=draw.pick((p.AND, p.BUT)), other=other)
     if number < 0.4 and _COMPARABLE[group]:
         rivals = PEOPLE if group == "person" else NOUN_GROUPS[group]
-        than = definite(draw, draw.pick(rivals))
+        than = definite(draw, _other(draw, rivals, getattr(subject, "noun", None)))
         return s.Attribute(draw.pick(_COMPARABLE[group]), than, draw.chance(0.3))
     return s.Attribute(adjective)

@@ -285,7 +285,7 @@ INDEFINITE = Determiner(("a", "some"), ("un", "une", "des"), True)
 PARTITIVE = Determiner(("some", "some"), ("de le", "de la", "de les"), True)
 THIS = Determiner(("this", "these"), ("ce", "cette", "ces"))
 MANY = Determiner(("many", "many"), ("beaucoup de",) * 3)
-HOW_MANY = Determiner(("how many", "how many"), ("combien de",) * 3)
+HOW_MANY = Determiner(("how many",) * 2, ("combien de",) * 3)
 NAMED = Determiner(("", ""), ("", "", ""))
 POSSESSIVES = tuple(
     Determiner((english, english), (masculine, feminine, plural))

@@ -77,16 +77,17 @@ def noun_phrase(draw: Draw, noun: Noun) -> NounPhrase:
     plural = not noun.mass and draw.chance(0.35)
     adjectives = _adjectives(draw, noun)
     if draw.chance(0.08):
-        return NounPhrase(THE, noun, plural, adjectives, possessor=_possessor(draw))
+        return NounPhrase(THE, noun, plural, adjectives, possessor=_possessor(draw, noun))
     determiners = _MASS if noun.mass else _PLURAL if plural else _SINGULAR
     return NounPhrase(_determiner(draw, determiners), noun, plural, adjectives)
 
 
-def definite(draw: Draw, noun: Noun) -> NounPhrase:
-    """A singular noun phrase that can follow any preposition: the, this, my, or a name."""
+def definite(draw: Draw, noun: Noun, plural_share: float = 0.0) -> NounPhrase:
+    """A noun phrase that can follow any preposition: the, this, my, or a name."""
     if noun.group == "name":
         return NounPhrase(NAMED, noun)
-    return NounPhrase(_determiner(draw, _DEFINITE), noun, False, _adjectives(draw, noun))
+    plural = draw.number() < plural_share
+    return NounPhrase(_determiner(draw, _DEFINITE), noun, plural, _adjectives(draw, noun))
 
 
 def existing(draw: Draw, noun: Noun) -> NounPhrase:
@@ -122,9 +123,6 @@ def _adjectives(draw: Draw, noun: Noun) -> tuple[Adjective, ...]:
     return adjectives
 
 
-def _possessor(draw: Draw) -> NounPhrase:
-    if draw.chance(0.4):
-        return NounPhrase(NAMED, draw.pick(NOUN_GROUPS["name"]))
-    noun = draw.pick(NOUN_GROUPS["person"])
-    plural = draw.chance(0.2)
-    return NounPhrase(_determiner(draw, _DEFINITE), noun, plural, _adjectives(draw, noun))
+def _possessor(draw: Draw, possession: Noun) -> NounPhrase:
+    group = "name" if possession.group == "person" or draw.chance(0.3) else "person"
+    return definite(draw, draw.pick(NOUN_GROUPS[group]), 0.2)

@@ -79,7 +79,7 @@ def _simple(draw: Draw) -> Sentence:
 
 def _time(draw: Draw, clause: Clause) -> Phrase | None:
     """When it happens, where that can be said beside what the clause says already."""
-    if clause.frequency is not None or clause.polarity is s.NEVER:
+    if clause.frequency is not None or clause.polarity in (s.NEVER, s.NO_LONGER):
         return None
     if clause.tense is s.PRESENT and (clause.modal or clause.verb).aspect == "state":
         return draw.pick(p.STATE_TIMES)

@@ -1,0 +1,36 @@
+"""Built-in English to French sentences: from nothing to a working translator in minutes, on a CPU.
+
+Command:  python train.py --config configs/quickstart.py
+          python evaluate.py --workdir runs/quickstart
+"""
+
+from flax_transformer.config import (
+    BatchConfig,
+    Builtin,
+    Config,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    TransformerConfig,
+)
+
+config = Config(
+    data=Builtin(num_pairs=40_000),
+    tokenizer=TokenizerConfig(vocabulary_size=800),
+    batch=BatchConfig(rows=64, source_length=56, target_length=64),
+    model=TransformerConfig(
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        d_model=128,
+        num_heads=4,
+        d_ff=512,
+        unroll_layers=2,
+    ),
+    optimizer=OptimizerConfig(warmup_steps=300, cooldown_steps=400),
+    training=TrainingConfig(
+        steps=900,
+        evaluate_every=300,
+        validation_sentences=200,
+        checkpoint_every=100,
+    ),
+)

@@ -1,0 +1,99 @@
+"""Scores a trained model: python evaluate.py --workdir runs/quickstart
+
+Translates every test split of the run's corpus (or one, or any pair of files) and leaves the scores
+in evaluation/<split>.json of the work directory, the translations beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from flax_transformer.command_line import (
+    DecodingArguments,
+    parse_decoding_arguments,
+    run_command,
+)
+from flax_transformer.config import Config, ConfigError
+
+if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
+    from flax_transformer.evaluation.report import TestSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(DecodingArguments):
+    """Translates test sets with a trained model and scores the translations.
+
+    Without --split or --source, every test split of the run's corpus. Results go to
+    evaluation/<name>.json and evaluation/<name>.hypotheses.txt in the work directory.
+    """
+
+    split: str | None = None
+    """The only split to score, such as validation."""
+    source: Path | None = None
+    """File to translate instead of a split, a sentence a line (.gz and .xz too)."""
+    reference: Path | None = None
+    """File of the right translations of --source, line by line."""
+    name: str | None = None
+    """Name of the results; by default that of the split, or of the --source file."""
+    lowercase: bool = False
+    """BLEU and chrF take capitals for small letters."""
+    tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a"
+    """How BLEU splits words: none for text that is tokenised already, char or zh for Chinese."""
+    compound_split: bool = False
+    """Also compute the measure of the paper's tables, which is not comparable with BLEU."""
+
+
+def main(words: Sequence[str]) -> None:
+    arguments, config = parse_decoding_arguments(EvaluateArguments, words)
+    _check(arguments)
+
+    from flax_transformer.evaluation.evaluation import report_on
+
+    report_on(
+        arguments.workdir,
+        config,
+        _test_sets(arguments, config),
+        lowercase=arguments.lowercase,
+        tokenize=arguments.tokenize,
+        compound_split=arguments.compound_split,
+    )
+
+
+def _check(arguments: EvaluateArguments) -> None:
+    if (arguments.source is None) != (arguments.reference is None):
+        raise ConfigError("--source and --reference go together: give both or neither")
+    if arguments.split is not None and arguments.source is not None:
+        raise ConfigError("--split and --source exclude each other: give one of them")
+    name = arguments.name
+    if name is not None and arguments.split is None and arguments.source is None:
+        raise ConfigError("--name is for one test set: give --split or --source too")
+    if name is not None and (Path(name).name != name or "\0" in name):
+        raise ConfigError(f"--name is '{name}', but must be a plain file name")
+
+
+def _test_sets(arguments: EvaluateArguments, config: Config) -> list[TestSet]:
+    """What to translate, read and checked in full before the model is loaded."""
+    from flax_transformer.data.corpus import open_corpus
+    from flax_transformer.data.text_files import TextPairs
+    from flax_transformer.evaluation.evaluation import corpus_test_sets, make_test_set
+
+    source, reference = arguments.source, arguments.reference
+    if source is None or reference is None:
+        test_sets = corpus_test_sets(open_corpus(config.data), config, arguments.split)
+    else:
+        pairs = TextPairs([(source, reference)])
+        if not len(pairs):
+            raise ConfigError(f"{source} is empty: there is nothing to translate")
+        origin = {"source": str(source), "reference": str(reference)}
+        test_sets = [make_test_set(source.name, pairs, origin)]
+    if arguments.name is not None:
+        test_sets = [dataclasses.replace(test_sets[0], name=arguments.name)]
+    return test_sets
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,115 @@
+"""Test sets through a model: translations, scores, and a record of both."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flax_transformer.config import Config, config_to_dict
+from flax_transformer.data.corpus import Corpus
+from flax_transformer.data.pairs import Pairs
+from flax_transformer.evaluation import scores
+from flax_transformer.evaluation.report import TestSet, create_directory, summary, write_report
+from flax_transformer.trained_model import TrainedModel
+
+
+def make_test_set(name: str, pairs: Pairs, origin: Mapping[str, Any]) -> TestSet:
+    """All of `pairs`, with the hash of their text beside where they come from."""
+    sources, references = zip(*pairs, strict=True)
+    return TestSet(
+        name=name,
+        origin={**origin, "sha256": pairs.fingerprint()},
+        sources=sources,
+        references=references,
+    )
+
+
+def corpus_test_sets(corpus: Corpus, config: Config, split: str | None = None) -> list[TestSet]:
+    """The test splits of the run's corpus, or only `split`."""
+    described = {"kind": type(config.data).__name__} | config_to_dict(config.data)
+    return [
+        make_test_set(name, corpus.split(name), {"split": name, "corpus": described})
+        for name in ((split,) if split else corpus.test_splits)
+    ]
+
+
+def report_on(
+    workdir: Path,
+    config: Config,
+    test_sets: Iterable[TestSet],
+    *,
+    samples: int = 3,
+    lowercase: bool = False,
+    tokenize: scores.Tokenize = "13a",
+    compound_split: bool = False,
+) -> None:
+    """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
+
+    Raises `ConfigError` before the model is loaded if there is nowhere to write.
+    """
+    directory = create_directory(workdir)
+    model = TrainedModel(workdir, config)
+    for test_set in test_sets:
+        hypotheses, record = evaluate(
+            model,
+            test_set,
+            lowercase=lowercase,
+            tokenize=tokenize,
+            compound_split=compound_split,
+        )
+        paths = write_report(directory, test_set.name, record, hypotheses)
+        print(summary(test_set, record, hypotheses, samples))
+        print(f"  written     {', '.join(map(str, paths))}\n", flush=True)
+
+
+def evaluate(
+    model: TrainedModel,
+    test_set: TestSet,
+    *,
+    lowercase: bool = False,
+    tokenize: scores.Tokenize = "13a",
+    compound_split: bool = False,
+) -> tuple[Sequence[str], dict[str, Any]]:
+    """The best translation of each line, and the record of how good it is and what it took.
+
+    The flags are those of `scores.score`; `compound_split` adds the measure of the paper's tables.
+    Speed is in target tokens per second of decoding, compilation apart.
+    """
+    hypotheses, taken = _translate(model, test_set)
+    measured = scores.score(
+        hypotheses,
+        test_set.references,
+        lowercase=lowercase,
+        tokenize=tokenize,
+        processes=os.cpu_count() or 1,
+    )
+    record = dataclasses.asdict(measured)
+    if compound_split:
+        value, signature = scores.compound_split_bleu(hypotheses, test_set.references)
+        record |= {"compound_split_bleu": value, "compound_split_bleu_signature": signature}
+    return hypotheses, record | taken
+
+
+def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], dict[str, Any]]:
+    counts = model.translator.counts
+    start = time.perf_counter()
+    hypotheses = model.translate(test_set.sources, progress=test_set.name)
+    elapsed = time.perf_counter() - start
+    taken = model.translator.counts - counts
+    seconds = elapsed - taken.compile_seconds
+    return [best[0].text for best in hypotheses], {
+        "test_set": test_set.origin,
+        "sentences": len(hypotheses),
+        "sentences_cut": taken.cut_lines,
+        "checkpoints": model.steps,
+        "decoding": dataclasses.asdict(model.config.decoding),
+        "target_tokens": taken.target_tokens,
+        "seconds": round(seconds, 3),
+        "compile_seconds": round(taken.compile_seconds, 3),
+        "tokens_per_second": round(taken.target_tokens / seconds, 1),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }

@@ -1,0 +1,80 @@
+"""What an evaluation leaves in the work directory, and what it shows."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax_transformer.config import ConfigError
+
+_SHOWN_CHARACTERS = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """Sentences to translate. `origin` says where they come from; `name` becomes a file name."""
+
+    name: str
+    origin: Mapping[str, Any]
+    sources: Sequence[str]
+    references: Sequence[str]
+
+
+def create_directory(workdir: Path) -> Path:
+    """The folder for results, created if need be; `ConfigError` where it cannot be written."""
+    directory = workdir / "evaluation"
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be created: {error.strerror}") from None
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(f"{directory} cannot be written to")
+    return directory
+
+
+def write_report(
+    directory: Path, name: str, record: Mapping[str, Any], hypotheses: Sequence[str]
+) -> list[Path]:
+    """Writes <name>.hypotheses.txt and <name>.json, each whole or not at all; returns the paths."""
+    contents = {
+        directory / f"{name}.hypotheses.txt": "".join(f"{text}\n" for text in hypotheses),
+        directory / f"{name}.json": json.dumps(record, indent=2, ensure_ascii=False) + "\n",
+    }
+    for path, content in contents.items():
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_text(content, encoding="utf-8", newline="")
+            partial.replace(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+    return list(contents)
+
+
+def summary(
+    test_set: TestSet, record: Mapping[str, Any], hypotheses: Sequence[str], samples: int = 3
+) -> str:
+    """Scores, speed and some translations, for a person."""
+    names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "compound_split_bleu": "split BLEU"}
+    lines = [f"{test_set.name}: {record['sentences']:,} sentences"]
+    if record["sentences_cut"]:
+        lines.append(f"  {record['sentences_cut']:,} too long, translated in pieces")
+    for key in (key for key in names if key in record):
+        lines.append(f"  {names[key]:<12}{record[key]:6.2f}  {record[f'{key}_signature']}")
+    lines.append(
+        f"  {record['target_tokens']:,} target tokens in {record['seconds']:.1f} s, "
+        f"{record['tokens_per_second']:,.0f} a second; "
+        f"compilation took {record['compile_seconds']:.1f} s"
+    )
+    for index in range(min(samples, len(hypotheses))):
+        lines.append(f"  {'source':<12}{_shown(test_set.sources[index])}")
+        lines.append(f"  {'reference':<12}{_shown(test_set.references[index])}")
+        lines.append(f"  {'translation':<12}{_shown(hypotheses[index])}")
+    return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    """`text` short enough for a terminal, without characters that would command it."""
+    cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+    return "".join(c if c.isprintable() else " " for c in cut)

@@ -1,0 +1,152 @@
+"""Settings: files, flags, JSON, and what is refused."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from flax_transformer import config as settings
+from flax_transformer.command_line import load_config_file, parse_train_arguments
+from flax_transformer.config import (
+    Builtin,
+    Config,
+    ConfigError,
+    MeshConfig,
+    TextFiles,
+    Tfds,
+    TransformerConfig,
+    differing_fields,
+    load_config,
+    save_config,
+)
+from flax_transformer.sharding import build_mesh
+from flax_transformer.training.state import abstract_state, count_parameters
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted((ROOT / "configs").glob("*.py"))
+PARAMETERS = {"wmt_base": 63_045_632, "wmt_big": 214_171_648, "multi30k_en_de": 2_598_912}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_config_loads_and_builds_its_model_abstractly(path):
+    config = load_config_file(path)
+    mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
+    parameters = count_parameters(abstract_state(config, mesh).params)
+    assert parameters == PARAMETERS.get(path.stem, parameters)
+    assert "Command:" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Builtin(num_pairs=7), TextFiles(directory="x", source_language="a", target_language="b"),
+     Tfds(name="n")],
+)  # fmt: skip
+def test_json_gives_the_config_back(tmp_path, data):
+    config = Config(data=data, model=TransformerConfig(norm="pre", dropout=0.25))
+    save_config(config, tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json") == config
+
+
+def test_json_with_an_unknown_key_names_the_file(tmp_path):
+    save_config(Config(), tmp_path / "config.json")
+    text = (tmp_path / "config.json").read_text().replace("num_heads", "num_heds")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read.*num_heds"):
+        load_config(tmp_path / "config.json")
+
+
+def test_differing_fields_names_each():
+    other = dataclasses.replace(Config(), model=TransformerConfig(d_ff=64))
+    assert differing_fields(Config(), Config()) == []
+    assert differing_fields(Config(), other) == ["model.d_ff: 2048 -> 64"]
+
+
+def test_flags_lie_over_the_file():
+    words = ["--config", str(ROOT / "configs/wmt_base.py"), "--model.norm", "pre"]
+    # d_model and num_heads are wrong one by one and right together.
+    config, workdir = parse_train_arguments(
+        [*words, "--model.d-model", "24", "--model.num-heads", "3", "--optimizer.clip-norm", "1"]
+    )
+    assert workdir == Path("runs/wmt_base")
+    assert (config.model.norm, config.model.d_model, config.model.num_heads) == ("pre", 24, 3)
+    assert config.optimizer.clip_norm == 1.0 and config.training.steps == 100_000
+    assert config.data == load_config_file(ROOT / "configs/wmt_base.py").data
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.num-hedas", "4"], "--model.num-hea"),
+        (["--model.num-heads", "four"], "four"),
+        (["--model.num-heads", "7"], r"num_heads \(7\) must divide model.d_model \(512\)"),
+        (["--training.steps", "0"], "training.steps is 0"),
+        (["--model.norm", "middle"], "middle"),
+        (["--mesh.data", "0"], "mesh is data=0"),
+    ],
+)
+def test_wrong_flags_end_with_one_message_and_code_2(flags, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_train_arguments(["--config", str(ROOT / "configs/wmt_base.py"), *flags])
+    assert ended.value.code == 2
+    output = capsys.readouterr()
+    # tyro wraps its messages in a box.
+    assert re.search(message, re.sub(r"[\s│]+", " ", output.out + output.err))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("from flax_transformer.config import *\nconfig = Config(modl=3)", "TypeError.*modl"),
+        ("from flax_transformer.config import *\nconfig = TransformerConfig()", "must assign"),
+        ("x = 1 +", "SyntaxError"),
+        ("from flax_transformer.config import *\nx = TransformerConfig(num_heads=3)", "divide"),
+    ],
+)
+def test_wrong_config_file_is_named(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigError, match=f"mine.py.*{message}"):
+        load_config_file(tmp_path / "mine.py")
+
+
+def test_missing_config_file_lists_its_neighbours():
+    with pytest.raises(ConfigError, match="quickstart"):
+        load_config_file(ROOT / "configs" / "quickstrat.py")
+
+
+def test_mistake_on_the_command_line_shows_no_traceback():
+    command = [sys.executable, "train.py", "--config", "configs/absent.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "configs/absent.py does not exist" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_every_field_is_documented_and_has_one_reader():
+    package = [p.read_text() for p in (ROOT / "flax_transformer").rglob("*.py")]
+    sources = "\n".join(
+        text
+        for text in [*package, (ROOT / "train.py").read_text()]
+        if "Every setting of" not in text
+    )
+    own = Path(settings.__file__).read_text()
+    sections = [c for c in vars(settings).values() if isinstance(c, type)]
+    for section in filter(dataclasses.is_dataclass, sections):
+        for field in dataclasses.fields(section):
+            assert re.search(rf'    {field.name}: [^\n]*\n    """', own) or section is Config
+            assert re.search(rf"\.{field.name}\b", sources), f"{field.name} has no reader"
+
+
+def test_help_is_quick_and_loads_no_heavy_library():
+    command = [sys.executable, "-X", "importtime", "train.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--model.num-heads" in done.stdout
+    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert not loaded & {"jax", "flax", "numpy", "orbax", "grain", "tensorflow", "sentencepiece"}
+
+
+def test_environment_has_no_tensorflow():
+    command = [sys.executable, "-c", "import tensorflow"]
+    assert subprocess.run(command, capture_output=True).returncode != 0

@@ -1,0 +1,168 @@
+"""A whole run through train.py: resuming, stopping, refusing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from flax_transformer.config import MeshConfig, load_config
+from flax_transformer.sharding import build_mesh
+from flax_transformer.training.checkpoints import load_parameters
+from flax_transformer.training.metrics import MetricsWriter, RunningMeans, read_metrics
+
+ROOT = Path(__file__).parent.parent
+
+CONFIG = """
+from flax_transformer.config import *
+
+config = Config(
+    data=Builtin(num_pairs=800),
+    tokenizer=TokenizerConfig(vocabulary_size=400),
+    batch=BatchConfig(rows=8, source_length=48, target_length=48),
+    model=TransformerConfig(
+        num_encoder_layers=1, num_decoder_layers=1, d_model=16, num_heads=2, d_ff=32,
+    ),
+    optimizer=OptimizerConfig(warmup_steps=10),
+    training=TrainingConfig(
+        steps=40, log_every=1, evaluate_every=20, validation_sentences=4, checkpoint_every=4,
+        keep_checkpoints=2,
+    ),
+    mesh=MeshConfig(data=1),
+    decoding=DecodingConfig(extra_length=2, average_checkpoints=2),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "tiny.py").write_text(CONFIG, encoding="utf-8")
+    return folder
+
+
+def start(place: Path, workdir: str, *flags: str) -> subprocess.Popen:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(place / "cache"), "XLA_FLAGS": ""}
+    words = ["train.py", "--config", str(place / "tiny.py"), "--workdir", str(place / workdir)]
+    return subprocess.Popen(
+        [sys.executable, *words, *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output
+
+
+def wait_for_step(place: Path, workdir: str, step: int) -> None:
+    """Returns once the run has written the metrics of `step`."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        lines = read_metrics(place / workdir)
+        if lines and lines[-1]["step"] >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def parameters(workdir: Path, average: int = 1):
+    mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
+    return load_parameters(workdir, load_config(workdir / "config.json"), mesh, average)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place: Path) -> str:
+    return finish(start(place, "whole"))
+
+
+def test_run_reports_and_keeps_what_it_should(place, uninterrupted):
+    kinds = [line["kind"] for line in read_metrics(place / "whole")]
+    assert kinds.count("train") == 40 and kinds.count("validation") == 2
+    assert {path.name for path in (place / "whole" / "checkpoints").iterdir()} == {"36", "40"}
+    assert len(list((place / "whole" / "best").iterdir())) == 1
+    for split in ("test", "test_compositional"):
+        record = json.loads((place / "whole" / "evaluation" / f"{split}.json").read_text())
+        assert record["sentences"] == 500 and record["checkpoints"] == [36, 40]
+    assert uninterrupted.count("reference") >= 10
+    assert "python translate.py --workdir" in uninterrupted
+
+
+def test_killed_run_ends_with_the_same_parameters(place, uninterrupted):
+    for step in (6, 22):  # between checkpoints, with the second just behind a validation
+        process = start(place, "killed")
+        wait_for_step(place, "killed", step)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(start(place, "killed"))
+    chex.assert_trees_all_equal(parameters(place / "killed"), parameters(place / "whole"))
+    chex.assert_trees_all_equal(parameters(place / "killed", 2), parameters(place / "whole", 2))
+
+    def without_times(line):
+        return {k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")}
+
+    killed, whole = (
+        [without_times(line) for line in read_metrics(place / name)] for name in ("killed", "whole")
+    )
+    assert [line["step"] for line in killed] == [line["step"] for line in whole]
+    assert [line for line in killed if line["kind"] == "validation"] == [
+        line for line in whole if line["kind"] == "validation"
+    ]
+
+
+def test_sigterm_saves_and_exits_cleanly(place, uninterrupted):
+    process = start(place, "stopped")
+    wait_for_step(place, "stopped", 5)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process)
+    assert "the same command goes on from there" in output
+    latest = max(int(path.name) for path in (place / "stopped" / "checkpoints").iterdir())
+    assert 5 <= latest < 40
+    assert f"Going on after step {latest}." in finish(start(place, "stopped"))
+    # Averages as well: a checkpoint made by the interruption must not take part in them.
+    chex.assert_trees_all_equal(parameters(place / "stopped", 2), parameters(place / "whole", 2))
+
+
+def test_complete_run_says_so(place, uninterrupted):
+    assert "This run is complete: 40 steps are done." in finish(start(place, "whole"))
+
+
+def test_changed_settings_are_refused_by_name(place, uninterrupted):
+    process = start(place, "whole", "--optimizer.warmup-steps", "11", "--model.d-ff", "64")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "optimizer.warmup_steps: 10 -> 11" in errors and "model.d_ff: 32 -> 64" in errors
+    assert "Traceback" not in errors
+
+
+def test_metrics_of_later_steps_and_torn_lines_go(tmp_path):
+    lines = [{"step": 1, "kind": "train"}, {"step": 2, "kind": "train"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "ki'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    writer = MetricsWriter(tmp_path, 1)
+    writer.write(2, "train", {"loss": 0.5})
+    writer.close()
+    assert read_metrics(tmp_path) == [lines[0], {"step": 2, "kind": "train", "loss": 0.5}]
+
+
+def test_means_are_over_tokens_and_norms_over_steps():
+    means = RunningMeans()
+    means.add({"loss": 6.0, "nll": 0.0, "correct": 1.0, "tokens": 2.0, "gradient_norm": 1.0})
+    means.add({"loss": 0.0, "nll": 0.0, "correct": 3.0, "tokens": 6.0, "gradient_norm": 2.0})
+    values = means.means()
+    np.testing.assert_allclose(
+        [values[k] for k in ("loss", "perplexity", "accuracy", "gradient_norm")],
+        [0.75, 1.0, 0.5, 1.5],
+    )

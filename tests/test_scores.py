@@ -1,0 +1,91 @@
+"""Our scores are sacreBLEU's own, and the paper's measure is what its script computes."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+import sacrebleu
+
+from flax_transformer.evaluation.scores import Scores, bleu_only, compound_split_bleu, score
+
+WORDS = ["The", "cat", "sees", "a", "well-known", "house", ",", "and", "we", "eat", "bread", "12-3"]
+
+
+def corpus(count: int) -> tuple[list[str], list[str]]:
+    generator = random.Random(0)
+    references = [" ".join(generator.choices(WORDS, k=12)) + "." for _ in range(count)]
+    hypotheses = [
+        " ".join(generator.choice(WORDS) if generator.random() < 0.2 else w for w in text.split())
+        for text in references
+    ]
+    return hypotheses, references
+
+
+def scores_of_the_command(directory, hypotheses, references, *options) -> list[float]:
+    for name, texts in (("hypotheses", hypotheses), ("references", references)):
+        (directory / name).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    command = [
+        sys.executable, "-m", "sacrebleu", str(directory / "references"),
+        "-i", str(directory / "hypotheses"), "-m", "bleu", "chrf", "ter", "-w", "6", *options,
+    ]  # fmt: skip
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [result["score"] for result in json.loads(output)]
+
+
+def figures(scores: Scores) -> list[float]:
+    return [scores.bleu, scores.chrf, scores.ter]
+
+
+def test_scores_are_those_of_the_sacrebleu_command(tmp_path):
+    hypotheses, references = corpus(30)
+    expected = scores_of_the_command(tmp_path, hypotheses, references)
+    scores = score(hypotheses, references)
+    assert figures(scores) == pytest.approx(expected, abs=1e-5)
+    assert bleu_only(hypotheses, references) == scores.bleu
+    assert all(5 < figure < 95 for figure in figures(scores))
+
+
+def test_lower_case_and_tokenised_text(tmp_path):
+    hypotheses, references = corpus(30)
+    hypotheses = [text.upper() if i % 2 else text for i, text in enumerate(hypotheses)]
+    options = ("--lowercase", "--chrf-lowercase", "--tokenize", "none")
+    expected = scores_of_the_command(tmp_path, hypotheses, references, *options)[:2]
+    scores = score(hypotheses, references, lowercase=True, tokenize="none")
+    assert [scores.bleu, scores.chrf] == pytest.approx(expected, abs=1e-5)
+    assert "case:lc" in scores.bleu_signature
+    assert "tok:none" in scores.bleu_signature
+    plain = score(hypotheses, references)
+    assert plain.bleu != scores.bleu
+    assert plain.chrf != scores.chrf
+
+
+def test_several_processes_count_the_same_ter():
+    hypotheses, references = corpus(205)
+    one = score(hypotheses, references)
+    two = score(hypotheses, references, processes=2)
+    assert two == one
+
+
+def test_compounds_are_split_and_words_are_tokenised():
+    hypotheses = ["A well-known “fact”, he said.", "state-of-the-art"]
+    references = ["A well-known fact (he said).", "state-of-the-work"]
+    # As the script's regular expression, which cannot start inside of what it has just matched.
+    split = (
+        [
+            'A well ##AT##-##AT## known " fact " , he said .',
+            "state ##AT##-##AT## of ##AT##-##AT## the ##AT##-##AT## art",
+        ],
+        [
+            "A well ##AT##-##AT## known fact ( he said ) .",
+            "state ##AT##-##AT## of ##AT##-##AT## the ##AT##-##AT## work",
+        ],
+    )
+    value, signature = compound_split_bleu(hypotheses, references)
+    expected = sacrebleu.corpus_bleu(split[0], [split[1]], tokenize="none", force=True).score
+    assert value == pytest.approx(expected)
+    assert "compound_split" in signature
+    scores = score(hypotheses, references)
+    assert "compound_split" not in scores.bleu_signature
+    assert value > scores.bleu

@@ -1,0 +1,242 @@
+"""Translation of lines: batching and cutting with a search that echoes, results with a model."""
+
+import dataclasses
+import random
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_transformer.config import (
+    Config,
+    ConfigError,
+    DecodingConfig,
+    MeshConfig,
+    TokenizerConfig,
+    TransformerConfig,
+)
+from flax_transformer.decoding.beam_search import Hypotheses
+from flax_transformer.evaluation import translator as translator_module
+from flax_transformer.evaluation.long_lines import cut_lines
+from flax_transformer.evaluation.translator import Hypothesis, Translator
+from flax_transformer.models import build_model
+from flax_transformer.sharding import build_mesh
+from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, train_tokenizer
+
+CONFIG = Config(
+    tokenizer=TokenizerConfig(vocabulary_size=300),
+    model=TransformerConfig(
+        num_encoder_layers=1, num_decoder_layers=2, d_model=16, num_heads=2, d_ff=32,
+        compute_dtype="float32",
+    ),
+    decoding=DecodingConfig(
+        beam_size=3, extra_length=5, batch_tokens=256, max_source_length=32
+    ),
+)  # fmt: skip
+
+ODD_LINES = [
+    "naïve 😀👩‍👩‍👧 text",
+    "السلام عليكم",
+    "line\u2028separator\u2029and\x85and\x0b",
+    "nul \x00 bell \x07 \x1b[31m",
+    "<s> </s> <pad>",
+    "e\u0301 中文。",
+]
+
+
+def sentences(count: int, longest: int = 6) -> list[str]:
+    generator = random.Random(0)
+    words = ["the", "cat", "sees", "a", "red", "house", "and", "we", "eat", "bread", "in", "big"]
+    return [
+        f"{index} " + " ".join(generator.choices(words, k=generator.randint(0, longest)))
+        for index in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
+    return train_tokenizer(sentences(200), CONFIG.tokenizer, path, seed=0)
+
+
+@pytest.fixture(scope="module")
+def params():
+    model = build_model(CONFIG.model, CONFIG.tokenizer.vocabulary_size)
+    ids = jnp.zeros((1, 1), jnp.int32)
+
+    def run(module):
+        memory = module.encode(ids, ids, ids)
+        return module.logits(module.decode(ids, ids, ids, memory, ids))
+
+    return nn.unbox(jax.jit(nn.init(run, model))(jax.random.key(3)))["params"]
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizer):
+    """With a real search, on all devices."""
+    return Translator(CONFIG, tokenizer, build_mesh(MeshConfig(data=4, fsdp=2)))
+
+
+@pytest.fixture
+def echo(monkeypatch):
+    """A search that finds the source itself; the list grows by one at each trace."""
+    traces = []
+
+    def search(model, config, params, ids):
+        traces.append(ids.shape)
+        lengths = (ids != PAD_ID).sum(axis=1)
+        return Hypotheses(ids[:, None], -lengths[:, None].astype(jnp.float32))
+
+    monkeypatch.setattr(translator_module, "search", search)
+    return traces
+
+
+def best_texts(translated: list[list[Hypothesis]]) -> list[str]:
+    return [hypotheses[0].text for hypotheses in translated]
+
+
+def replicate(params, translator):
+    return jax.device_put(params, jax.NamedSharding(translator._mesh, jax.P()))
+
+
+def test_every_line_keeps_its_place_and_its_characters(echo, tokenizer):
+    lines = [*sentences(100), "", "x" * 500, *ODD_LINES, "  ", "last"]
+    random.Random(1).shuffle(lines)
+    translated = Translator(CONFIG, tokenizer).translate({}, lines)
+    for line, (best,) in zip(lines, translated, strict=True):
+        assert best.text.replace(" ", "") == line.replace(" ", "")
+
+
+def test_a_hypothesis_is_one_line(echo, tokenizer):
+    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["one\ntwo\rthree"])
+    assert text == "one two three"
+
+
+def test_lines_without_text_need_no_model(echo, tokenizer):
+    translator = Translator(CONFIG, tokenizer)
+    translated = translator.translate({}, ["", " ", "\t \r", "\u3000\u2028"])
+    assert translated == [[Hypothesis("", 0.0, 0)]] * 4
+    assert translator.translate({}, []) == []
+    assert not echo
+
+
+def test_each_shape_is_traced_once_and_there_are_few(echo, tokenizer):
+    translator = Translator(CONFIG, tokenizer)
+    for count in (100, 1, 37, 2, 100):
+        translator.translate({}, sentences(count, longest=12))
+        translator.translate({}, ["few"] * min(count, 8))
+    # 8 rows for few lines, and otherwise as many as make 256 tokens.
+    assert set(translator.compiled_shapes) == {(8, 16), (16, 16), (8, 32)}
+    assert len(echo) == 3
+    compiling = translator.counts.compile_seconds
+    assert compiling > 0
+    translator.translate({}, sentences(100))
+    assert translator.counts.compile_seconds == compiling
+
+
+def test_rows_are_a_multiple_of_the_devices(echo, tokenizer):
+    mesh = build_mesh(MeshConfig(data=3, fsdp=2), jax.devices()[:6])
+    translator = Translator(CONFIG, tokenizer, mesh)
+    assert len(translator.translate({}, sentences(50, longest=12))) == 50
+    assert all(rows % 6 == 0 for rows, _ in translator.compiled_shapes)
+
+
+def test_parts_of_a_long_line_are_joined_and_counted(echo, tokenizer):
+    translator = Translator(CONFIG, tokenizer)
+    line = " ".join(sentences(30))
+    (long,), (short,) = translator.translate({}, [line, "short"])
+    assert long.text.split() == line.split()
+    # The end symbol of each piece is counted, and the echo scores by length.
+    assert long.score == -long.tokens < -len(tokenizer.encode([line])[0])
+    assert translator.counts.cut_lines == 1
+    assert translator.counts.target_tokens == long.tokens + short.tokens
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["word " * 5000, "x" * 20_000, "😀" * 300, "a. " * 400, "Hi. " * 9 + "w " * 900, "界。" * 200],
+    ids=["words", "one word", "emoji", "sentences", "uneven", "no spaces"],
+)
+def test_pieces_fit_and_nothing_is_lost(tokenizer, line):
+    (pieces,) = cut_lines([line], tokenizer, 20)
+    assert len(pieces) > 1
+    assert all(0 < len(piece) <= 20 for piece in pieces)
+    assert "".join(tokenizer.decode(pieces)).replace(" ", "") == line.replace(" ", "")
+
+
+def test_lines_are_cut_where_sentences_end(tokenizer):
+    first, second = "We eat bread. ", "The big cat sees the red house?"
+    (pieces,) = cut_lines([first + second], tokenizer, 25)
+    assert tokenizer.decode(pieces) == [first.strip(), second]
+    most = max(len(piece) for piece in pieces)
+    assert all(len(cut) == 1 for cut in cut_lines([first, second], tokenizer, most))
+
+
+def test_the_score_is_that_of_the_model(translator, tokenizer, params):
+    """Teacher forcing on the unpadded sentence gives the log probability that the search found."""
+    line = "the cat sees a red house"
+    with jax.transfer_guard("disallow"):
+        (hypotheses,) = translator.translate(replicate(params, translator), [line])
+    assert len(hypotheses) == CONFIG.decoding.beam_size
+    assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+    source = [*tokenizer.encode([line])[0], EOS_ID]
+    longest = len(source) + CONFIG.decoding.extra_length
+    assert all(h.tokens <= longest for h in hypotheses)
+
+    model = build_model(CONFIG.model, CONFIG.tokenizer.vocabulary_size)
+    search = jax.jit(partial(translator_module.search, model, CONFIG.decoding))
+    searched = search(params, jnp.array([source], jnp.int32))
+    target = [token for token in searched.ids[0, 0].tolist() if token != PAD_ID]
+    assert target[-1] == EOS_ID
+    assert tokenizer.decode([target]) == [hypotheses[0].text]
+    penalty = ((5 + len(target)) / 6) ** CONFIG.decoding.length_penalty
+    log_probability = teacher_forced(params, source, target)
+    np.testing.assert_allclose(hypotheses[0].score, log_probability / penalty, rtol=1e-4)
+
+
+def teacher_forced(params, source: list[int], target: list[int]) -> float:
+    model = build_model(CONFIG.model, CONFIG.tokenizer.vocabulary_size)
+
+    def inputs(ids):
+        row = np.array([ids], np.int32)
+        return row, np.ones_like(row), np.arange(row.shape[1], dtype=np.int32)[None]
+
+    def run(module):
+        memory = module.encode(*inputs(source))
+        features = module.decode(*inputs([BOS_ID, *target[:-1]]), memory, inputs(source)[1])
+        return jax.nn.log_softmax(module.logits(features))
+
+    log_probs = jax.jit(nn.apply(run, model))({"params": params})
+    return float(log_probs[0, np.arange(len(target)), np.array(target)].sum())
+
+
+def test_company_and_devices_change_nothing(translator, tokenizer, params):
+    lines = [*sentences(20, longest=10), *ODD_LINES]
+    together = translator.translate(replicate(params, translator), lines)
+    assert len(set(best_texts(together))) > len(lines) // 2, "the lines must be told apart"
+
+    single = dataclasses.replace(CONFIG.decoding, batch_tokens=1, max_source_length=64)
+    one = Translator(
+        dataclasses.replace(CONFIG, decoding=single),
+        tokenizer,
+        build_mesh(MeshConfig(), jax.devices()[:1]),
+    )
+    for index in (0, 7, 19, 22):
+        # Alone in its batch, of another width, on one device.
+        ((alone, *_),) = one.translate(replicate(params, one), [lines[index]])
+        assert alone.text == together[index][0].text
+        np.testing.assert_allclose(alone.score, together[index][0].score, rtol=1e-4)
+
+
+def test_parameters_that_are_not_finite_do_not_stop_a_validation(translator, params):
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    ((best,),) = translator.translate(replicate(broken, translator), ["the cat"])
+    assert not np.isfinite(best.score)
+
+
+def test_a_piece_has_room_for_a_token_and_the_end():
+    with pytest.raises(ConfigError, match="max_source_length"):
+        DecodingConfig(max_source_length=1)
