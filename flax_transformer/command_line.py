@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from flax_transformer.config import Config, ConfigError, DecodingConfig, load_config
+from flax_transformer.config import Config, ConfigError, DecodingConfig
+from flax_transformer.config_json import load_config
 
 Arguments = TypeVar("Arguments")
 

@@ -19,10 +19,8 @@ from flax_transformer.config import (
     TextFiles,
     Tfds,
     TransformerConfig,
-    differing_fields,
-    load_config,
-    save_config,
 )
+from flax_transformer.config_json import differing_fields, load_config, save_config
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.state import abstract_state, count_parameters
 

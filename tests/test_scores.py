@@ -74,7 +74,7 @@ def test_compounds_are_split_and_words_are_tokenised():
     # As the script's regular expression, which cannot start inside of what it has just matched.
     split = (
         [
-            'A well ##AT##-##AT## known " fact " , he said .',
+            "A well ##AT##-##AT## known “ fact ” , he said .",
             "state ##AT##-##AT## of ##AT##-##AT## the ##AT##-##AT## art",
         ],
         [

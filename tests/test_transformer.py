@@ -144,10 +144,10 @@ def test_loss_of_packed_pairs_is_the_sum_of_their_losses(
     small_config, random_params, packed_batch, small_pairs
 ):
     params = random_params(small_config)
-    loss = jax.jit(lambda batch: loss_sums(small_config, params, batch, None))
-    packed = loss(packed_batch)
+    loss = jax.jit(lambda params, batch: loss_sums(small_config, params, batch, None))
+    packed = loss(params, packed_batch)
     singles = [lay_out(small_pairs, [np.arange(i, i + 1)] * 8, 16, 16) for i in range(16)]
-    sums = jax.tree.map(lambda *parts: sum(parts) / 8, *[loss(single) for single in singles])
+    sums = jax.tree.map(lambda *parts: sum(parts) / 8, *[loss(params, one) for one in singles])
     chex.assert_trees_all_close(packed, sums, rtol=1e-5)
     assert packed.tokens == len(small_pairs.target.values)
 

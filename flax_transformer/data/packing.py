@@ -164,6 +164,14 @@ class PackedRows:
         source, target = self.lengths.sum(axis=0) / room
         return float(source), float(target)
 
+    def describe(self) -> str:
+        """How many rows an epoch has and how full they are, for a person."""
+        source, target = self.fill
+        return (
+            f"{self.template.num_rows:,} rows, {source:.1%} of source and {target:.1%} of target "
+            "slots filled"
+        )
+
     def _draw_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """For this epoch: pair numbers sorted by length with ties in random order, and the
         order of rows."""

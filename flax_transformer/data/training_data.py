@@ -1,5 +1,6 @@
 """From a corpus to the packed rows that training and validation read."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +49,10 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
         )
         selection = select_pairs(pairs, config.batch)
         rows = PackedRows(pairs, selection.kept, config.batch, config.training.seed)
-        source, target = rows.fill
-        notes.append(
-            f"{split}: {selection.describe()}; {rows.template.num_rows:,} rows, "
-            f"{source:.1%} of source and {target:.1%} of target slots filled"
-        )
+        notes.append(f"{split}: {selection.describe()}; {rows.describe()}")
         packed[split] = rows
+    if hint := _hint(packed[corpus.train]):
+        notes.append(hint)
     return TrainingData(tokenizer, packed[corpus.train], packed[corpus.validation], tuple(notes))
 
 
@@ -61,3 +60,14 @@ def _sentences(corpus: Corpus) -> Iterator[str]:
     for source, target in corpus.split(corpus.train):
         yield source
         yield target
+
+
+def _hint(rows: PackedRows) -> str | None:
+    """Which setting would fill the rows of a corpus of which one language is longer."""
+    fill = dict(zip(("source", "target"), rows.fill, strict=True))
+    side = min(fill, key=lambda name: fill[name])
+    if fill[side] >= 0.9 * max(fill.values()):
+        return None
+    length = getattr(rows.config, f"{side}_length") * fill[side] / max(fill.values())
+    better = 8 * math.ceil(length / 8)
+    return f"hint: --batch.{side}-length {better} would fill the {side} slots as well as the others"

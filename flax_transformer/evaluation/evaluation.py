@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from flax_transformer.config import Config, config_to_dict
+from flax_transformer.config import Config
+from flax_transformer.config_json import config_to_dict
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.pairs import Pairs
 from flax_transformer.evaluation import scores

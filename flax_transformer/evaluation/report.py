@@ -9,6 +9,9 @@ from typing import Any
 
 from flax_transformer.config import ConfigError
 
+DIRECTORY = "evaluation"
+"""Folder of the results, in the work directory."""
+
 _SHOWN_CHARACTERS = 200
 
 
@@ -22,9 +25,14 @@ class TestSet:
     references: Sequence[str]
 
 
+def report_path(workdir: Path, test_set: TestSet) -> Path:
+    """Where the scores of `test_set` lie once it has been evaluated."""
+    return workdir / DIRECTORY / f"{test_set.name}.json"
+
+
 def create_directory(workdir: Path) -> Path:
     """The folder for results, created if need be; `ConfigError` where it cannot be written."""
-    directory = workdir / "evaluation"
+    directory = workdir / DIRECTORY
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:

@@ -59,14 +59,13 @@ def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) ->
     """The measure of the paper's tables (tensor2tensor's get_ende_bleu.sh), with its signature.
 
     Not to be compared with BLEU: text is tokenised, a hyphen between two characters becomes a word
-    of its own, and BLEU counts the words that result, capitals told apart. It is higher, since
-    every hyphen is one more match.
+    of its own, and BLEU counts the words that result, capitals told apart. It tends to be higher,
+    since more words match.
 
-    The script replaces Chinese punctuation and curly quotes by ASCII, then tokenises with Moses'
-    tokenizer.perl. Here the same characters are replaced, but the tokenizer is sacreBLEU's 13a.
-    They differ in that 13a keeps apostrophes inside words, splits the point off abbreviations and
-    a hyphen off a digit before it, and does not split off punctuation outside of ASCII, such as
-    the opening quote of German. Expect a difference of some tenths.
+    The script tokenises with Moses' tokenizer.perl -l de. Here sacreBLEU's 13a does, after
+    punctuation and symbols outside of ASCII have been set apart as Moses does. What differs still:
+    13a leaves apostrophes inside words, splits the point off abbreviations, and a hyphen off a
+    digit before it. Expect a difference of some tenths.
     """
     bleu = _bleu(False, "none")
     value, signature = _corpus_score(
@@ -77,18 +76,11 @@ def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) ->
     return value, signature.replace("tok:none", "tok:13a+compound_split")
 
 
-# What Moses' replace-unicode-punctuation.perl replaces.
-_ASCII_PUNCTUATION = str.maketrans(
-    dict(zip("，、”“：∶？》（）！；」「《１２３４５６７８９０～’━〈〉【】％",
-             ",,\"\"::?\"()!;\"\"\"1234567890~'-<>[]%", strict=True))
-    | {"。": ". ", "．": ". ", "…": "..."}
-)  # fmt: skip
-
 _tokenize_13a = Tokenizer13a()
 
 
 def _split_compounds(text: str) -> str:
-    words = _tokenize_13a(text.translate(_ASCII_PUNCTUATION))
+    words = _tokenize_13a(re.sub(r"([^\w\s\x00-\x7f])", r" \1 ", text))
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", words)
 
 

@@ -16,6 +16,7 @@ from flax_transformer.data.packing import Batch
 from flax_transformer.data.pipeline import own_rows, read_batches
 from flax_transformer.data.training_data import prepare_training_data
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
+from flax_transformer.evaluation.report import report_path
 from flax_transformer.evaluation.scores import bleu_only
 from flax_transformer.evaluation.translator import Translator
 from flax_transformer.sharding import batch_sharding, build_mesh, check_rows, replicated
@@ -211,9 +212,15 @@ class Trainer:
         self.console.go_on()
 
     def report(self) -> None:
-        """Scores the test splits with the averaged checkpoints, and says what to type next."""
+        """Scores the test splits with the averaged checkpoints, and says what to type next.
+
+        A run that was complete before is scored only where its scores are missing.
+        """
         test_sets = corpus_test_sets(self.corpus, self.config)
-        report_on(self.workdir, self.config, test_sets, samples=10)
+        if self.first_step == self._step:
+            test_sets = [one for one in test_sets if not report_path(self.workdir, one).exists()]
+        if test_sets:
+            report_on(self.workdir, self.config, test_sets, samples=10)
         Console.say(
             f"Next: translate something of your own,\n"
             f'  echo "..." | python translate.py --workdir {self.workdir}\n'

@@ -1,0 +1,203 @@
+"""evaluate.py and translate.py on the work directory of a small untrained model."""
+
+import gzip
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from flax_transformer.config import (
+    Config,
+    ConfigError,
+    DecodingConfig,
+    TextFiles,
+    TokenizerConfig,
+    TransformerConfig,
+)
+from flax_transformer.config_json import save_config
+from flax_transformer.sharding import build_mesh
+from flax_transformer.tokenizer import train_tokenizer
+from flax_transformer.training.checkpoints import Checkpoints, Progress
+from flax_transformer.training.state import create_state
+
+ROOT = Path(__file__).parents[1]
+ENGLISH = ["The cat sees the dog.", "A red house.", "", "We eat bread\u2028and apples."]
+FRENCH = ["Le chat voit le chien.", "Une maison rouge.", "", "Nous mangeons du pain\u2028ici."]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    for name in ("train", "valid", "test", "other"):
+        for language, lines in (("en", ENGLISH), ("fr", FRENCH)):
+            text = "".join(f"{line}\n" for line in lines)
+            (directory / f"{name}.{language}").write_text(text, encoding="utf-8")
+    config = Config(
+        data=TextFiles(
+            directory=str(directory), source_language="en", target_language="fr",
+            test=("test", "other"),
+        ),
+        tokenizer=TokenizerConfig(vocabulary_size=300),
+        model=TransformerConfig(
+            num_encoder_layers=1, num_decoder_layers=1, d_model=16, num_heads=2, d_ff=32,
+            compute_dtype="float32",
+        ),
+        decoding=DecodingConfig(
+            beam_size=2, extra_length=2, batch_tokens=16, max_source_length=32
+        ),
+    )  # fmt: skip
+    save_config(config, directory / "config.json")
+    texts = [*ENGLISH, *FRENCH]
+    tokenizer = train_tokenizer(texts, config.tokenizer, directory / "tokenizer.model", seed=0)
+    checkpoints = Checkpoints(directory, config)
+    state = create_state(config, build_mesh(config.mesh))
+    for step in (1000, 2000):
+        state = state._replace(step=jnp.int32(step))
+        checkpoints.save(state, Progress(tokenizer=tokenizer.fingerprint))
+    checkpoints.close()
+    return directory
+
+
+@pytest.fixture
+def evaluate(monkeypatch):
+    # dataclasses look their module up here.
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_file_location("evaluate", ROOT / "evaluate.py")
+    )
+    monkeypatch.setitem(sys.modules, "evaluate", module)
+    module.__spec__.loader.exec_module(module)
+
+    def run(*words):
+        module.main([str(word) for word in words])
+
+    return run
+
+
+def start_translating(*words) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "translate.py"), *map(str, words)]
+    # One device, which compiles faster.
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def test_every_test_split_is_scored(evaluate, workdir, capsys):
+    evaluate("--workdir", workdir, "--compound-split", "--lowercase")
+    shown = capsys.readouterr().out
+    for name in ("test", "other"):
+        record = json.loads((workdir / "evaluation" / f"{name}.json").read_text())
+        assert {"bleu", "chrf", "ter", "compound_split_bleu", "seconds"} <= record.keys()
+        assert "case:lc" in record["bleu_signature"]
+        assert record["sentences"] == 4
+        assert record["checkpoints"] == [1000, 2000]
+        assert record["decoding"]["beam_size"] == 2
+        assert record["test_set"]["split"] == name
+        assert record["tokens_per_second"] == pytest.approx(
+            record["target_tokens"] / record["seconds"], rel=0.1
+        )
+        hypotheses = (workdir / "evaluation" / f"{name}.hypotheses.txt").read_bytes()
+        assert hypotheses.count(b"\n") == 4
+        assert hypotheses.split(b"\n")[2] == b""
+        assert f"{name}: 4 sentences" in shown
+    assert "Le chat voit" in shown
+    assert not list((workdir / "evaluation").glob("*.partial"))
+
+
+def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
+    source = tmp_path / "source.txt.gz"
+    source.write_bytes(gzip.compress(b"The cat.\nA house, and more words.\n"))
+    reference = tmp_path / "reference.txt"
+    reference.write_text("Le chat.\nUne maison.\n")
+    evaluate(
+        "--workdir", workdir, "--source", source, "--reference", reference, "--name", "mine",
+        "--beam-size", "1", "--average-checkpoints", "1", "--max-source-length", "16",
+    )  # fmt: skip
+    record = json.loads((workdir / "evaluation" / "mine.json").read_text())
+    assert record["checkpoints"] == [2000]
+    assert record["decoding"]["beam_size"] == 1
+    assert record["sentences_cut"] == 1
+    assert "compound_split_bleu" not in record
+    assert record["test_set"]["source"] == str(source)
+    assert "1 too long" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--source", "x"), "go together"),
+        (("--split", "test", "--source", "x", "--reference", "y"), "exclude"),
+        (("--beam-size", "0"), "beam_size is 0"),
+        (("--name", "x"), "one test set"),
+        (("--name", "../x", "--split", "test"), "plain file name"),
+        (("--split", "tset"), "no split 'tset'"),
+        (("--source", "{}/test.en", "--reference", "{}/absent"), "absent"),
+        (("--source", "{}/test.en", "--reference", "{}/tokenizer.model"), "not UTF-8"),
+        (("--source", "{}/test.en", "--reference", "{}/three"), "3 lines"),
+        (("--source", "{}/empty", "--reference", "{}/empty"), "empty"),
+    ],
+)
+def test_mistakes_are_named_before_the_model_is_loaded(evaluate, workdir, words, message):
+    (workdir / "three").write_text("1\n2\n3\n")
+    (workdir / "empty").write_text("")
+    words = [word.replace("{}", str(workdir)) for word in words]
+    with pytest.raises(ConfigError, match=message):
+        evaluate("--workdir", workdir, *words)
+
+
+def test_an_empty_work_directory_is_a_mistake(evaluate, tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.json does not exist"):
+        evaluate("--workdir", tmp_path)
+
+
+def test_an_untrained_run_is_a_mistake(evaluate, workdir, tmp_path):
+    for name in ("config.json", "tokenizer.model"):
+        (tmp_path / name).write_bytes((workdir / name).read_bytes())
+    with pytest.raises(ConfigError, match="checkpoints"):
+        evaluate("--workdir", tmp_path)
+
+
+@pytest.mark.parametrize("words", [("--tokenize", "14a"), ("--beam-sise", "2")])
+def test_wrong_values_and_names_exit_with_code_2(evaluate, workdir, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate("--workdir", workdir, *words)
+    assert stop.value.code == 2
+    assert words[0].strip("-").replace("-", "_")[:8] in capsys.readouterr().err.replace("-", "_")
+
+
+def test_lines_are_answered_as_they_come(workdir):
+    process = start_translating("--workdir", workdir, "--n-best", "2")
+    # The answer to the first line is there before the second is written.
+    process.stdin.write(b"The cat.\n")
+    process.stdin.flush()
+    answer = [process.stdout.readline().decode() for _ in range(2)]
+    assert all(line.startswith("1 ||| ") for line in answer)
+    scores = [float(line.split(" ||| ")[2]) for line in answer]
+    assert scores[0] >= scores[1]
+    rest, errors = process.communicate("\r\nA\u2028red house.\n\nlast".encode(), timeout=120)
+    lines = rest.decode().removesuffix("\n").split("\n")
+    assert [line.split(" ||| ")[0] for line in lines] == ["2", "3", "3", "4", "5", "5"]
+    assert lines[0].split(" ||| ")[1] == lines[3].split(" ||| ")[1] == ""
+    assert process.returncode == 0
+    assert errors == b""
+
+
+def test_lines_before_a_broken_one_still_come_out(workdir):
+    process = start_translating("--workdir", workdir)
+    output, errors = process.communicate(b"The cat.\nA red house.\ncaf\xe9\nnever\n", timeout=120)
+    assert output.count(b"\n") == 2
+    assert process.returncode == 2
+    assert errors.decode().startswith("error: standard input line 3 is not UTF-8 (byte 0xe9)")
+    assert "Traceback" not in errors.decode()
+
+
+@pytest.mark.parametrize("n_best", [0, 3])
+def test_no_more_translations_than_beams(workdir, n_best):
+    process = start_translating("--workdir", workdir, "--n-best", n_best)
+    output, errors = process.communicate(b"", timeout=60)
+    assert (process.returncode, output) == (2, b"")
+    assert f"--n-best is {n_best}" in errors.decode()

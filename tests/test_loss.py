@@ -1,0 +1,101 @@
+"""The chunked loss against Optax on whole logits."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flax_transformer.training import loss as loss_module
+from flax_transformer.training.loss import smoothed_cross_entropy
+
+B, T, D, V = 3, 8, 4, 11
+
+loss_sums = jax.jit(smoothed_cross_entropy, static_argnums=(4, 5))
+
+
+@pytest.fixture
+def inputs():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(B, T, D)).astype(np.float32)
+    table = random.normal(size=(V, D)).astype(np.float32)
+    targets = random.integers(0, V, (B, T)).astype(np.int32)
+    weights = (np.arange(T) < np.array([[8], [5], [0]])).astype(np.float32)
+    return features, table, targets, weights
+
+
+def whole_loss(features, table, targets, weights, label_smoothing):
+    logits = jnp.einsum("btd,vd->btv", features, table, precision="highest")
+    labels = optax.smooth_labels(jax.nn.one_hot(targets, V), label_smoothing)
+    return (optax.softmax_cross_entropy(logits, labels) * weights).sum()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk_length", [1, 4, 8])
+def test_loss_and_gradients_equal_those_of_optax(
+    inputs, label_smoothing, chunk_length, monkeypatch
+):
+    # Logits of 5 positions for 5: the longest divisor of 8 below it is 4.
+    room = {1: 1, 4: 5, 8: 8}[chunk_length]
+    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", 4 * B * V * room)
+    assert loss_module._chunk_length(B, T, V) == chunk_length
+    features, table, targets, weights = inputs
+
+    def chunked_loss(features, table):
+        sums = smoothed_cross_entropy(
+            features, table, targets, weights, label_smoothing, "float32"
+        )
+        return 3 * sums.loss, sums
+
+    def expected_loss(features, table):
+        return 3 * whole_loss(features, table, targets, weights, label_smoothing)
+
+    @jax.jit
+    def evaluate(features, table):
+        of_chunked = jax.value_and_grad(chunked_loss, argnums=(0, 1), has_aux=True)
+        of_whole = jax.value_and_grad(expected_loss, argnums=(0, 1))
+        (value, sums), gradients = of_chunked(features, table)
+        # Without differentiation the sums take another way.
+        plain_sums = chunked_loss(features, table)[1]
+        return (value, gradients), of_whole(features, table), sums, plain_sums
+
+    result, expected, sums, plain_sums = evaluate(features, table)
+    chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(sums, plain_sums, rtol=1e-5)
+    gradients = result[1]
+    assert (np.asarray(gradients[0])[weights == 0] == 0).all()
+
+
+def test_sums(inputs):
+    features, table, targets, weights = inputs
+    sums = loss_sums(features, table, targets, weights, 0.1, "float32")
+    logits = np.einsum("btd,vd->btv", features, table).astype(np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    true = np.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(sums.nll, -(true * weights).sum(), rtol=1e-5)
+    correct = (logits.argmax(axis=-1) == targets) * weights
+    assert 0 < correct.sum() < weights.sum()
+    assert sums.correct == correct.sum()
+    assert sums.tokens == weights.sum() == 13
+    chex.assert_type(list(sums), jnp.float32)
+
+
+def test_padding_has_no_weight(inputs):
+    features, table, targets, weights = inputs
+    sums = loss_sums(features, table, targets, weights, 0.1, "float32")
+    padding = weights == 0
+    features, targets = features.copy(), targets.copy()
+    features[padding], targets[padding] = 100, 0
+    other = loss_sums(features, table, targets, weights, 0.1, "float32")
+    chex.assert_trees_all_close(sums, other, rtol=1e-6)
+    none = loss_sums(features, table, targets, 0 * weights, 0.1, "float32")
+    chex.assert_trees_all_equal(none, jax.tree.map(jnp.zeros_like, none))
+
+
+def test_bfloat16_rounds_operands_only(inputs):
+    features, table, targets, weights = inputs
+    sums = loss_sums(features, table, targets, weights, 0.1, "bfloat16")
+    rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32) for x in (features, table)]
+    expected = whole_loss(*rounded, targets, weights, 0.1)
+    np.testing.assert_allclose(sums.loss, expected, rtol=1e-5)
