@@ -16,7 +16,7 @@ from flax_transformer.config import (
 
 config = Config(
     data=Builtin(num_pairs=40_000),
-    tokenizer=TokenizerConfig(vocabulary_size=800),
+    tokenizer=TokenizerConfig(vocabulary_size=2000),
     batch=BatchConfig(rows=64, source_length=56, target_length=64),
     model=TransformerConfig(
         num_encoder_layers=2,
@@ -26,11 +26,11 @@ config = Config(
         d_ff=512,
         unroll_layers=2,
     ),
-    optimizer=OptimizerConfig(warmup_steps=300, cooldown_steps=400),
+    optimizer=OptimizerConfig(warmup_steps=200, cooldown_steps=300),
     training=TrainingConfig(
-        steps=900,
-        evaluate_every=300,
+        steps=700,
+        evaluate_every=350,
         validation_sentences=200,
-        checkpoint_every=100,
+        checkpoint_every=25,
     ),
 )

@@ -67,7 +67,7 @@ def decoder_layer(order, params, x, memory, self_mask, cross_mask):
 
 def embed(params, ids, positions):
     """Sections 3.4 and 3.5."""
-    v, d = params["table"].shape
+    d = params["table"].shape[1]
     if "positions" in params:
         encodings = params["positions"][positions]
     else:

@@ -78,7 +78,9 @@ def test_same_mask_on_one_and_on_eight_devices(axes):
     x = jnp.ones(SHAPE)
     key = jax.random.key(0)
     apply = jax.jit(lambda x, key: Dropout(0.5).apply({}, x, rngs={"dropout": key}))
-    split = apply(jax.device_put(x, sharding), jax.device_put(key, NamedSharding(mesh, PartitionSpec())))
+    split = apply(
+        jax.device_put(x, sharding), jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
+    )
     assert len(split.sharding.device_set) == 8
     assert split.addressable_shards[0].data.size == x.size // 8
     chex.assert_trees_all_equal(np.asarray(split), np.asarray(apply(x, key)))

@@ -43,9 +43,7 @@ def test_loss_and_gradients_equal_those_of_optax(
     features, table, targets, weights = inputs
 
     def chunked_loss(features, table):
-        sums = smoothed_cross_entropy(
-            features, table, targets, weights, label_smoothing, "float32"
-        )
+        sums = smoothed_cross_entropy(features, table, targets, weights, label_smoothing, "float32")
         return 3 * sums.loss, sums
 
     def expected_loss(features, table):

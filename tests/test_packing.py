@@ -55,9 +55,7 @@ def unpack(batch: Batch) -> list[tuple]:
                 np.testing.assert_array_equal(np.diff(np.flatnonzero(place)), 1)
                 np.testing.assert_array_equal(positions[place], np.arange(place.sum()))
             outputs = row_of.target_outputs[target]
-            np.testing.assert_array_equal(
-                row_of.target_inputs[target], [BOS_ID, *outputs[:-1]]
-            )
+            np.testing.assert_array_equal(row_of.target_inputs[target], [BOS_ID, *outputs[:-1]])
             pairs.append((tuple(row_of.source_ids[source]), tuple(outputs)))
         assert row_of.target_segments.max() == row_of.source_segments.max()
         for array in row_of[:3]:
@@ -68,9 +66,7 @@ def unpack(batch: Batch) -> list[tuple]:
 
 
 def originals(rows: PackedRows) -> list[tuple]:
-    return sorted(
-        (tuple(rows.pairs.source[i]), tuple(rows.pairs.target[i])) for i in rows.kept
-    )
+    return sorted((tuple(rows.pairs.source[i]), tuple(rows.pairs.target[i])) for i in rows.kept)
 
 
 def test_lay_out():
@@ -192,7 +188,7 @@ def test_dropped_pairs_are_counted_by_reason():
 
 def test_nothing_left_is_an_error():
     pairs = TokenizedPairs(ragged([[5] * 30, [1]]), ragged([[6, 1], [6, 1]]))
-    with pytest.raises(ConfigError, match="no training pair is usable.*1 empty.*1 longer"):
+    with pytest.raises(ConfigError, match=r"no training pair is usable.*1 empty.*1 longer"):
         select_pairs(pairs, CONFIG)
 
 

@@ -70,7 +70,7 @@ def test_several_processes_count_the_same_ter():
 
 def test_compounds_are_split_and_words_are_tokenised():
     hypotheses = ["A well-known “fact”, he said.", "state-of-the-art"]
-    references = ["A well-known fact (he said).", "state-of-the-work"]
+    references = ["A well - known fact (he said).", "state-of-the-work"]
     # As the script's regular expression, which cannot start inside of what it has just matched.
     split = (
         [
@@ -78,7 +78,7 @@ def test_compounds_are_split_and_words_are_tokenised():
             "state ##AT##-##AT## of ##AT##-##AT## the ##AT##-##AT## art",
         ],
         [
-            "A well ##AT##-##AT## known fact ( he said ) .",
+            "A well - known fact ( he said ) .",
             "state ##AT##-##AT## of ##AT##-##AT## the ##AT##-##AT## work",
         ],
     )

@@ -145,11 +145,9 @@ def test_rows_must_divide(small_config):
     accumulating = dataclasses.replace(small_config, training=training)
     check_rows(small_config, make_mesh(4, 2, 1))
     check_rows(accumulating, make_mesh(2, 1, 4))
-    with pytest.raises(ConfigError, match="batch.rows is 8.*multiple of 16"):
+    with pytest.raises(ConfigError, match=r"batch\.rows is 8.*multiple of 16"):
         check_rows(accumulating, make_mesh(2, 2, 2))
-    nine = dataclasses.replace(
-        small_config, batch=dataclasses.replace(small_config.batch, rows=9)
-    )
-    with pytest.raises(ConfigError, match="batch.rows is 9"):
+    nine = dataclasses.replace(small_config, batch=dataclasses.replace(small_config.batch, rows=9))
+    with pytest.raises(ConfigError, match=r"batch\.rows is 9"):
         check_rows(nine, make_mesh(8, 1, 1))
     np.testing.assert_array_equal(batch_sharding(make_mesh(4, 2, 1)).shard_shape((8, 3)), (1, 3))

@@ -29,8 +29,13 @@ def configure(config, dropout=0.0, accumulation_steps=1):
 @pytest.fixture(scope="module")
 def step(small_config):
     """The step without dropout, which refuses to be traced a second time."""
-    once = chex.assert_max_traces(functools.partial(train_step, configure(small_config)), n=1)
-    return jax.jit(once, donate_argnums=0)
+    config = configure(small_config)
+
+    @chex.assert_max_traces(n=1)
+    def step(state, batch, key):
+        return train_step(config, state, batch, key)
+
+    return jax.jit(step, donate_argnums=0)
 
 
 @pytest.fixture

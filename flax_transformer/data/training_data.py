@@ -68,6 +68,8 @@ def _hint(rows: PackedRows) -> str | None:
     side = min(fill, key=lambda name: fill[name])
     if fill[side] >= 0.9 * max(fill.values()):
         return None
-    length = getattr(rows.config, f"{side}_length") * fill[side] / max(fill.values())
-    better = 8 * math.ceil(length / 8)
+    length = getattr(rows.config, f"{side}_length")
+    better = 8 * math.ceil(length * fill[side] / max(fill.values()) / 8)
+    if better >= length:
+        return None
     return f"hint: --batch.{side}-length {better} would fill the {side} slots as well as the others"

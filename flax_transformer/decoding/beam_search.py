@@ -186,7 +186,8 @@ def _largest(logits: Array, k: int, block: int = 64) -> tuple[Array, Array]:
     """The same as `lax.top_k`, ties included, in less time when v is large.
 
     The k blocks with the greatest maxima hold the k largest logits; sorted by place, so that of
-    equal logits the first wins. On a CPU core, (64, 4, 10000) and k = 11 take 1.6 ms for 4.2 ms.
+    equal logits the first wins. On a CPU core with k = 11, (64, 4, 10000) takes 2.0 ms for 4.3 ms
+    and (64, 4, 37000) 5 ms for 14 ms.
     """
     v = logits.shape[2]
     if v <= k * block:
