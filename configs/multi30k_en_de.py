@@ -42,5 +42,5 @@ config = Config(
         checkpoint_every=100,
         keep_checkpoints=10,
     ),
-    decoding=DecodingConfig(average_checkpoints=10),
+    decoding=DecodingConfig(average_checkpoints=10, max_source_length=64),
 )

@@ -8,6 +8,7 @@ from flax_transformer.config import (
     BatchConfig,
     Builtin,
     Config,
+    DecodingConfig,
     OptimizerConfig,
     TokenizerConfig,
     TrainingConfig,
@@ -33,4 +34,6 @@ config = Config(
         validation_sentences=200,
         checkpoint_every=25,
     ),
+    # Longer lines than the model was trained on are translated in pieces.
+    decoding=DecodingConfig(max_source_length=56),
 )

@@ -8,6 +8,7 @@ Data:     DIR holds train.en, train.fr, valid.*, test.* (README, "Datasets").
 from flax_transformer.config import (
     BatchConfig,
     Config,
+    DecodingConfig,
     OptimizerConfig,
     TextFiles,
     TokenizerConfig,
@@ -28,8 +29,10 @@ config = Config(
         d_ff=768,
         unroll_layers=3,
     ),
-    optimizer=OptimizerConfig(warmup_steps=1000, cooldown_steps=1500),
+    optimizer=OptimizerConfig(warmup_steps=800, cooldown_steps=1400),
     training=TrainingConfig(
-        steps=3200, evaluate_every=400, checkpoint_every=50, keep_checkpoints=5
+        steps=2800, evaluate_every=400, checkpoint_every=50, keep_checkpoints=5
     ),
+    # Longer lines than the model was trained on are translated in pieces.
+    decoding=DecodingConfig(max_source_length=56),
 )
