@@ -155,6 +155,22 @@ def test_complete_run_says_so_and_scores_only_what_is_missing(place, uninterrupt
     assert report.exists()
 
 
+def test_run_without_progress_stops_early_and_stays_stopped(place):
+    flags = ("--training.patience", "1", "--training.evaluate-every", "4")
+    assert "no better BLEU in 1 validations" in finish(start(place, "patient", *flags))
+    steps = [x["step"] for x in read_metrics(place / "patient") if x["kind"] == "validation"]
+    # BLEU stays at 0 so early: the first validation is the best, the second exhausts patience.
+    assert steps == [4, 8]
+    assert "This run is complete: 8 steps are done." in finish(start(place, "patient", *flags))
+
+
+def test_loss_that_is_not_finite_ends_the_run_with_advice(place):
+    process = start(place, "diverged", "--optimizer.learning-rate-scale", "1e30")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2
+    assert "not a finite number any more at step" in errors and "Traceback" not in errors
+
+
 def test_changed_settings_are_refused_by_name(place, uninterrupted):
     process = start(place, "whole", "--optimizer.warmup-steps", "11", "--model.d-ff", "64")
     _, errors = process.communicate(timeout=60)

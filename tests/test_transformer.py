@@ -158,8 +158,9 @@ def test_bfloat16_is_close_to_float32(small_config, random_params, packed_batch)
     narrow = vary(small_config, compute_dtype="bfloat16")
     rounded = compiled_features(narrow)(params, packed_batch)
     chex.assert_type(rounded, jnp.bfloat16)
-    error = np.abs(np.asarray(rounded, np.float32) - exact)[packed_batch.target_segments > 0]
-    assert 1e-4 < error.mean() < 0.02 * np.abs(exact).mean()
+    real = packed_batch.target_segments > 0
+    error = np.abs(np.asarray(rounded, np.float32) - exact)[real]
+    assert 1e-4 < error.mean() < 0.008 * np.abs(exact[real]).mean()
 
 
 def test_wrong_shapes_are_refused(small_config, random_params, packed_batch):

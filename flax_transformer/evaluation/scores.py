@@ -52,7 +52,8 @@ def score(
 
 def bleu_only(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """The BLEU of `score`, in a fraction of the time."""
-    return _corpus_score(_bleu(False, "13a"), hypotheses, references)[0]
+    # force: on text that is tokenised already this would warn at every validation.
+    return _corpus_score(BLEU(force=True), hypotheses, references)[0]
 
 
 def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
