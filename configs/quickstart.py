@@ -27,12 +27,12 @@ config = Config(
         d_ff=512,
         unroll_layers=2,
     ),
-    optimizer=OptimizerConfig(warmup_steps=200, cooldown_steps=300),
+    optimizer=OptimizerConfig(warmup_steps=150, cooldown_steps=270),
     training=TrainingConfig(
-        steps=700,
-        evaluate_every=350,
+        steps=580,
+        evaluate_every=290,
         validation_sentences=200,
-        checkpoint_every=25,
+        checkpoint_every=20,
     ),
     # Longer lines than the model was trained on are translated in pieces.
     decoding=DecodingConfig(max_source_length=56),

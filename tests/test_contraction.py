@@ -1,5 +1,7 @@
 """Matrix products: equal to einsum, in the right types in both directions."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -29,49 +31,42 @@ def operands(subscripts, seed=0):
     ]
 
 
-def value_and_gradients(function, x, y):
-    """A number that depends on every element differently, and its gradients."""
+def result_and_gradients(function, x, y):
+    """And the gradients of a number that depends on every element of the result differently."""
 
     def total(x, y):
         result = function(x, y)
         weights = jnp.cos(jnp.arange(result.size, dtype=jnp.float32)).reshape(result.shape)
-        return (result * weights).sum()
+        return (result * weights).sum(), result
 
-    return jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(x, y)
+    gradients, result = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))(x, y)
+    return result, gradients
+
+
+def einsum(subscripts):
+    return lambda x, y: jnp.einsum(subscripts, x, y, precision="highest")
 
 
 @pytest.mark.parametrize("subscripts", PRODUCTS)
 def test_equals_einsum(subscripts):
     x, y = operands(subscripts)
-
-    def einsum(x, y):
-        return jnp.einsum(subscripts, x, y, precision="highest")
-
-    def product(x, y):
-        return contract(subscripts, x, y, jnp.float32)
-
-    expected = einsum(x, y)
-    chex.assert_trees_all_close(product(x, y), expected, rtol=1e-5, atol=1e-5)
-    chex.assert_trees_all_close(
-        value_and_gradients(product, x, y), value_and_gradients(einsum, x, y), rtol=1e-4, atol=1e-4
-    )
+    product = functools.partial(contract, subscripts, dtype=jnp.float32)
+    expected = result_and_gradients(einsum(subscripts), x, y)
+    chex.assert_trees_all_close(result_and_gradients(product, x, y), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("subscripts", PRODUCTS)
 def test_bfloat16_rounds_operands_only(subscripts):
     x, y = operands(subscripts)
-
-    def product(x, y):
-        return contract(subscripts, x, y, jnp.bfloat16, jnp.float32)
-
+    product = functools.partial(contract, subscripts, dtype=jnp.bfloat16, out_dtype=jnp.float32)
+    result, gradients = result_and_gradients(product, x, y)
     rounded = [np.asarray(jnp.asarray(each, jnp.bfloat16), np.float32) for each in (x, y)]
-    expected = np.einsum(subscripts, *rounded)
-    chex.assert_trees_all_close(product(x, y), expected, rtol=1e-5, atol=1e-5)
-    chex.assert_type(contract(subscripts, x, y, jnp.bfloat16), jnp.bfloat16)
-    _, exact = value_and_gradients(lambda x, y: jnp.einsum(subscripts, x, y), x, y)
-    _, gradients = value_and_gradients(product, x, y)
+    chex.assert_trees_all_close(result, np.einsum(subscripts, *rounded), rtol=1e-5, atol=1e-5)
+    _, exact = result_and_gradients(einsum(subscripts), x, y)
     chex.assert_type(gradients, [jnp.float32, jnp.float32])
     chex.assert_trees_all_close(gradients, exact, rtol=0.05, atol=0.05)
+    by_default = jax.eval_shape(lambda x, y: contract(subscripts, x, y, jnp.bfloat16), x, y)
+    assert by_default.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("subscripts", PRODUCTS)

@@ -203,7 +203,9 @@ class PackedRows:
         for first in range(0, num_rows, rows):
             members = [self.pairs_of_row(i) for i in range(first, min(first + rows, num_rows))]
             members += [np.zeros(0, np.int64)] * (rows - len(members))
-            yield lay_out(self.pairs, members, self.config.source_length, self.config.target_length)
+            yield lay_out(
+                self.pairs, members[own], self.config.source_length, self.config.target_length
+            )
 
 
 def lay_out(
