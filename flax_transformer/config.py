@@ -148,7 +148,7 @@ class TransformerConfig:
     products, or everything."""
     unroll_layers: int = 1
     """Layers compiled into one turn of the loop over layers; more runs faster on small models
-    (a fifth on a CPU) and compiles longer."""
+    and compiles longer."""
 
     def __post_init__(self):
         _require_positive(
