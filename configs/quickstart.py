@@ -2,6 +2,8 @@
 
 Command:  python train.py --config configs/quickstart.py
           python evaluate.py --workdir runs/quickstart
+Hardware: 2 CPU cores, 3 minutes of training.
+Score:    BLEU 95.5 on test, 95.0 on test_compositional (combinations never seen in training).
 """
 
 from flax_transformer.config import (
