@@ -2,7 +2,7 @@
 
 Command:  python train.py --config configs/quickstart.py
           python evaluate.py --workdir runs/quickstart
-Hardware: 2 CPU cores, 3 minutes of training.
+Hardware: 2 CPU cores; 4.5 minutes with the installation.
 Score:    BLEU 95.5 on test, 95.0 on test_compositional (combinations never seen in training).
 """
 

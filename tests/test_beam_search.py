@@ -236,7 +236,7 @@ def test_no_hypothesis_is_longer_than_max_steps():
     logits_of[:, :, EOS] -= 50
     cut = search(logits_of, (9, 5, 2**31 - 1), 2, 0.6, max_steps=5)
     exact = search(logits_of, (5, 5, 5), 2, 0.6)
-    jax.tree.map(np.testing.assert_array_equal, cut, exact)
+    chex.assert_trees_all_equal(cut, exact)
 
 
 def test_search_compiles_once_for_a_shape():
