@@ -86,6 +86,11 @@ class TokenizerConfig:
     """Most sentences that the vocabulary is learnt from; a larger corpus is sampled."""
     normalization: Literal["identity", "nfkc", "nmt_nfkc"] = "identity"
     """Unicode normalisation before splitting; identity keeps every character as it is."""
+    dropout: float = 0.0
+    """BPE-dropout: probability of skipping a merge, so that training sees a sentence split in
+    different ways (Provilkov et al. 2020). It helps small corpora; the paper has none."""
+    samples: int = 16
+    """With dropout: how many splittings of the training split are drawn."""
 
     def __post_init__(self):
         _require(
@@ -93,7 +98,10 @@ class TokenizerConfig:
             f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
             "bytes and special symbols: use at least 300",
         )
-        _require_positive(self, "tokenizer", "training_sentences")
+        _require_positive(self, "tokenizer", "training_sentences", "samples")
+        _require(
+            0 <= self.dropout < 1, f"tokenizer.dropout is {self.dropout}, but must be in [0, 1)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

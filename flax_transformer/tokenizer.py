@@ -11,7 +11,9 @@ import io
 import os
 import random
 import re
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sentencepiece
@@ -22,6 +24,7 @@ PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
 """Special symbols, which text is never encoded to: not even a text that spells their names."""
 
 _QUIET = 2  # SentencePiece's log level for errors, which it raises as well.
+_SAMPLING = threading.Lock()  # The seed belongs to the process.
 _LONGEST_SENTENCE = 1 << 30  # bytes, the most SentencePiece takes; it skips longer ones silently.
 
 
@@ -60,6 +63,15 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without end or beginning symbols; large lists use every core."""
         return self._processor.encode(list(texts), num_threads=self._num_threads)
+
+    def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+        """Ids of each text with every merge of two pieces skipped with probability `dropout`
+        (BPE-dropout, Provilkov et al. 2020); the same `seed` gives the same ids."""
+        options = dict(enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1)
+        with _SAMPLING, ThreadPoolExecutor(1) as thread:
+            # SentencePiece's generators belong to threads and are seeded at a thread's first draw.
+            sentencepiece.set_random_generator_seed(seed)
+            return thread.submit(self._processor.encode, list(texts), **options).result()
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence; special symbols are left out, bytes that are not UTF-8 become

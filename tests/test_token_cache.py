@@ -3,7 +3,7 @@ import pytest
 
 from flax_transformer.config import ConfigError
 from flax_transformer.data import token_cache
-from flax_transformer.data.token_cache import default_cache_directory, tokenize_pairs
+from flax_transformer.data.token_cache import BpeDropout, default_cache_directory, tokenize_pairs
 from flax_transformer.tokenizer import EOS_ID
 
 PAIRS = [("a bc", "d"), ("", "ef"), ("g", ""), ("hij kl", "m n")]
@@ -20,6 +20,9 @@ class Characters:
     def encode(self, texts):
         self.calls += 1
         return [[ord(c) for c in text] for text in texts]
+
+    def sample(self, texts, dropout, seed):
+        return [[seed % (1 << 17), *ids] for ids in self.encode(texts)]
 
 
 def tokenize(directory, tokenizer, pairs=PAIRS, fingerprint="text"):
@@ -45,6 +48,30 @@ def test_rows_end_in_eos(tmp_path, monkeypatch, pairs_at_a_time):
     assert tokens.source[-1].tolist() == expected(0)[-1]
     with pytest.raises(IndexError):
         tokens.source[4]
+
+
+def test_with_dropout_every_pair_is_split_several_times(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_cache, "_PAIRS_AT_A_TIME", 3)
+    tokenizer = Characters(vocabulary_size=1 << 17)
+
+    def sampled(dropout):
+        return tokenize_pairs(PAIRS, tokenizer, "text", tmp_path, "tokens", dropout)
+
+    tokens = sampled(BpeDropout(0.1, samples=3, seed=0))
+    assert len(tokens) == 3 * len(PAIRS)
+    for index, side in enumerate((tokens.source, tokens.target)):
+        assert [row[1:].tolist() for row in side] == 3 * expected(index)
+    # A draw of its own for each sample, stretch of the corpus and side.
+    draws = {row[0] for side in (tokens.source, tokens.target) for row in side}
+    assert len(draws) == 3 * 2 * 2
+    # Neither the plain ids nor those of another draw come from this cache.
+    calls = tokenizer.calls
+    assert (
+        sampled(BpeDropout(0.1, samples=3, seed=0)).source[0].tolist() == tokens.source[0].tolist()
+    )
+    assert tokenizer.calls == calls
+    assert sampled(BpeDropout(0.1, samples=3, seed=1)).source[0][0] != tokens.source[0][0]
+    assert rows(tokenize(tmp_path, tokenizer).source) == expected(0)
 
 
 @pytest.mark.parametrize(("vocabulary_size", "dtype"), [(65_536, np.uint16), (65_537, np.int32)])

@@ -136,3 +136,13 @@ def test_missing_and_broken_files(tmp_path, tokenizer):
         path.write_bytes(broken)
         with pytest.raises(ConfigError, match=r"tokenizer\.model is not a vocabulary"):
             Tokenizer.load(path)
+
+
+def test_sampled_splittings_differ_spell_the_same_text_and_follow_the_seed(tokenizer):
+    texts = sentences(50, seed=3)
+    first, again, other = (tokenizer.sample(texts, 0.5, seed) for seed in (7, 7, 8))
+    assert first == again != other
+    assert tokenizer.decode(first) == texts
+    plain = tokenizer.encode(texts)
+    assert sum(map(len, first)) > 1.2 * sum(map(len, plain))
+    assert tokenizer.encode(texts) == plain

@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,22 @@ class TokenizedPairs:
         return len(self.source)
 
 
+@dataclass(frozen=True)
+class BpeDropout:
+    """Each text is split `samples` times, with random merges left out."""
+
+    rate: float
+    samples: int
+    seed: int
+
+    def encode(
+        self, tokenizer: Tokenizer, texts: Sequence[str], place: tuple[int, ...]
+    ) -> list[list[int]]:
+        """Ids of `texts`, a function of the seed and of the `place` of these texts in the data."""
+        seed = zlib.crc32(repr((self.seed, *place)).encode())
+        return tokenizer.sample(texts, self.rate, seed)
+
+
 def default_cache_directory() -> Path:
     """`$XDG_CACHE_HOME/flax_transformer`, with ~/.cache where that is not set."""
     try:
@@ -73,25 +90,28 @@ def tokenize_pairs(
     fingerprint: str,
     cache_directory: Path,
     description: str,
+    dropout: BpeDropout | None = None,
 ) -> TokenizedPairs:
     """Ids of every pair, from the cache where this text met this vocabulary before.
 
-    `fingerprint` stands for the content of `pairs`; `description` labels the progress bar.
+    `fingerprint` stands for the content of `pairs`; `description` labels the progress bar. With
+    `dropout` the pairs follow one another `dropout.samples` times, split differently each time.
     Raises `ConfigError` if the cache cannot be written.
     """
-    parts = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint}"
+    samples = dropout.samples if dropout else 1
+    parts = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint} {dropout or ''}".rstrip()
     path = cache_directory / f"{hashlib.sha256(parts.encode()).hexdigest()}.tokens"
     # Ids of up to 65,536 pieces fit in half the room.
     dtype = np.dtype("<u2" if tokenizer.vocabulary_size <= 1 << 16 else "<i4")
-    if (cached := _read(path, len(pairs), dtype)) is not None:
+    if (cached := _read(path, samples * len(pairs), dtype)) is not None:
         return cached
     with _explained(cache_directory):  # before the work, not after it
         cache_directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache_directory).close()
-    offsets, chunks = _encode(pairs, tokenizer, dtype, description)
+    offsets, chunks = _encode(pairs, tokenizer, dtype, description, dropout)
     with _explained(cache_directory):
         _write(path, offsets, chunks)
-    written = _read(path, len(pairs), dtype)
+    written = _read(path, samples * len(pairs), dtype)
     assert written is not None, f"{path} changed while it was written"
     return written
 
@@ -111,19 +131,34 @@ Sides = tuple[list[np.ndarray], list[np.ndarray]]
 
 
 def _encode(
-    pairs: Sequence[Pair], tokenizer: Tokenizer, dtype: np.dtype, description: str
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer,
+    dtype: np.dtype,
+    description: str,
+    dropout: BpeDropout | None,
 ) -> tuple[list[np.ndarray], Sides]:
     """Offsets of source and target, and their ids in chunks that follow one another."""
     lengths: Sides = ([], [])
     chunks: Sides = ([], [])
+    samples = range(dropout.samples if dropout else 1)
+    starts = range(0, len(pairs), _PAIRS_AT_A_TIME)
     # No bar where nobody watches (disable=None), nor for what is done at once.
     with tqdm(
-        total=len(pairs), desc=description, unit=" pairs", leave=False, disable=None, delay=1
+        total=len(samples) * len(pairs),
+        desc=description,
+        unit=" pairs",
+        leave=False,
+        disable=None,
+        delay=1,
     ) as bar:
-        for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
+        for sample, start in itertools.product(samples, starts):
             some = pairs[start : start + _PAIRS_AT_A_TIME]
             for side in (0, 1):
-                rows = tokenizer.encode([pair[side] for pair in some])
+                texts = [pair[side] for pair in some]
+                if dropout:
+                    rows = dropout.encode(tokenizer, texts, (sample, start, side))
+                else:
+                    rows = tokenizer.encode(texts)
                 for row in rows:
                     row.append(EOS_ID)
                 chunks[side].append(np.fromiter(itertools.chain.from_iterable(rows), dtype))

@@ -8,7 +8,7 @@ from pathlib import Path
 from flax_transformer.config import Config
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.packing import PackedRows, select_pairs
-from flax_transformer.data.token_cache import default_cache_directory, tokenize_pairs
+from flax_transformer.data.token_cache import BpeDropout, default_cache_directory, tokenize_pairs
 from flax_transformer.tokenizer import Tokenizer, train_tokenizer
 
 TOKENIZER_FILE = "tokenizer.model"
@@ -39,6 +39,11 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
         tokenizer = train_tokenizer(sentences, config.tokenizer, path, config.training.seed)
     notes = []
     packed = {}
+    dropout = _dropout(config)
+    if dropout:
+        notes.append(
+            f"{corpus.train}: split in {dropout.samples} ways by BPE-dropout {dropout.rate}"
+        )
     for split in (corpus.train, corpus.validation):
         pairs = tokenize_pairs(
             corpus.split(split),
@@ -46,6 +51,7 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
             corpus.fingerprint(split),
             default_cache_directory(),
             f"Tokenising {split}",
+            dropout if split == corpus.train else None,
         )
         selection = select_pairs(pairs, config.batch)
         rows = PackedRows(pairs, selection.kept, config.batch, config.training.seed)
@@ -54,6 +60,12 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
     if hint := _hint(packed[corpus.train]):
         notes.append(hint)
     return TrainingData(tokenizer, packed[corpus.train], packed[corpus.validation], tuple(notes))
+
+
+def _dropout(config: Config) -> BpeDropout | None:
+    if not config.tokenizer.dropout:
+        return None
+    return BpeDropout(config.tokenizer.dropout, config.tokenizer.samples, config.training.seed)
 
 
 def _sentences(corpus: Corpus) -> Iterator[str]:
