@@ -65,12 +65,14 @@ def test_wrong_shapes_are_refused():
 
 
 def test_multi_head_attention_equals_the_formula():
-    x, memory, mask = draw(2, 3, 8), draw(2, 6, 8, seed=1), draw_mask(2, 3, 6)
+    x, memory = draw(2, 3, 8), draw(2, 6, 8, seed=1)
+    segments = np.array([[1, 1, 2], [1, 2, 2]]), np.array([[1, 1, 2, 2, 2, 2], [2, 2, 1, 0, 0, 0]])
+    mask = segments[0][:, :, None] == segments[1][:, None, :]
     names = ("query", "key", "value")
     params = {name: draw(8, 4, 2, seed=i) for i, name in enumerate(names)}
     params["output"] = draw(4, 2, 8, seed=3)
     module = MultiHeadAttention(num_heads=4, d_model=8, dtype=jnp.dtype("float32"))
-    result = jax.jit(module.apply)({"params": params}, x, memory, mask)
+    result = jax.jit(module.apply)({"params": params}, x, memory, *segments)
     expected = reference.multi_head_attention(params, x, memory, mask)
     chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-4)
 
@@ -79,8 +81,8 @@ def test_kernels_start_as_xavier_matrices():
     """A uniform distribution of variance 2 / (fan in + fan out) for a matrix d x (h k)."""
     d, h = 256, 8
     module = MultiHeadAttention(num_heads=h, d_model=d, dtype=jnp.dtype("float32"))
-    x, mask = jnp.zeros((1, 1, d)), jnp.ones((1, 1, 1), bool)
-    params = jax.jit(module.init)(jax.random.key(0), x, x, mask)["params"]
+    x, segments = jnp.zeros((1, 1, d)), jnp.ones((1, 1), jnp.int32)
+    params = jax.jit(module.init)(jax.random.key(0), x, x, segments, segments)["params"]
     limit = (6 / (d + d)) ** 0.5
     for name, kernel in params.items():
         kernel = np.asarray(kernel.value)

@@ -57,6 +57,7 @@ def test_unrolling_keeps_remat_and_gradients(gradient, keeping_all):
     unrolled = gradient(remat="everything", unroll_layers=2)
     assert 2 in unrolled.layers_a_turn
     assert 2 not in keeping_all.layers_a_turn
-    # Six attentions, each computed twice, and the loss: the compiler has not merged them again.
-    assert unrolled.num_softmaxes == 2 * 6 + 1
+    # Six attentions, each computed twice: the compiler has not merged them again. Scanned, the
+    # program has each of three once. The exponentials of the loss are the same.
+    assert unrolled.num_softmaxes - 2 * 6 == keeping_all.num_softmaxes - 3
     chex.assert_trees_all_close(unrolled.result, keeping_all.result, rtol=1e-5, atol=1e-4)

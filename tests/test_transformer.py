@@ -49,18 +49,23 @@ def test_layers_equal_the_formulas(order, small_config, random_params):
     config = vary(small_config, norm=order).model
     random = np.random.default_rng(0)
     x, memory = random.normal(size=(2, 5, 16)), random.normal(size=(2, 7, 16))
-    self_mask = np.broadcast_to(np.tri(5, dtype=bool), (2, 5, 5))
-    cross_mask = np.broadcast_to(np.arange(7) < np.array([[[4]], [[7]]]), (2, 5, 7))
+    target, source = (
+        np.array([[1] * 5, [1, 1, 2, 2, 2]]),
+        np.array([[1] * 4 + [0] * 3, [1, 2] * 3 + [1]]),
+    )
+    same = target[:, :, None] == target[:, None, :]
+    masks = same & np.tri(5, dtype=bool), target[:, :, None] == source[:, None, :]
     cases = [
-        (EncoderLayer, reference.encoder_layer, "encoder", (x, self_mask)),
-        (DecoderLayer, reference.decoder_layer, "decoder", (x, memory, self_mask, cross_mask)),
+        (EncoderLayer, reference.encoder_layer, "encoder", (x,), (target,), (same,)),
+        (DecoderLayer, reference.decoder_layer, "decoder", (x, memory), (target, source), masks),
     ]
     params = random_params(vary(small_config, norm=order))
-    for layer, formula, name, inputs in cases:
+    for layer, formula, name, inputs, segments, seen in cases:
         one = jax.tree.map(lambda leaf: leaf[1], params[name])
-        float32 = [np.asarray(i, np.float32) if i.dtype == float else i for i in inputs]
-        result, _ = jax.jit(layer(config).apply)({"params": one}, *float32)
-        chex.assert_trees_all_close(result, formula(order, one, *inputs), rtol=1e-4, atol=1e-4)
+        float32 = [np.asarray(i, np.float32) for i in inputs]
+        result, _ = jax.jit(layer(config).apply)({"params": one}, *float32, *segments)
+        expected = formula(order, one, *inputs, *seen)
+        chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_equals_the_formulas(variant, packed_batch):

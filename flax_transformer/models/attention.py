@@ -9,9 +9,13 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
-from flax_transformer.models.contraction import contract
+from flax_transformer import sharding
+from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
 from flax_transformer.models.parameters import named
+from flax_transformer.models.tpu_attention import fits, tpu_attention
 
 
 def scaled_dot_product_attention(
@@ -37,6 +41,44 @@ def scaled_dot_product_attention(
     return contract("bhts,bshk->bthk", weights, value, dtype)
 
 
+def packed_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    query_segments: jax.Array,
+    key_segments: jax.Array,
+    causal: bool,
+) -> jax.Array:
+    """Equation 1 for packed rows: a position sees those of its own segment, and if `causal` none
+    that comes later.
+
+    `query` (b,t,h,k), `key` and `value` (b,s,h,k), `query_segments` (b,t), `key_segments` (b,s);
+    returns (b,t,h,k). On an accelerator its fused kernel does it, which never stores the scores;
+    elsewhere, or where the kernel does not take these shapes, `scaled_dot_product_attention`.
+    """
+    segments = (query_segments, key_segments)
+    platform = sharding.platform()
+    if platform == "tpu" and fits(query, key):
+        rows, heads = sharding.BATCH_AXES, ("model",)
+        in_specs = (PartitionSpec(rows, None, heads),) * 3 + (PartitionSpec(rows),) * 2
+        kernel = functools.partial(tpu_attention, causal=causal)
+        run = sharding.per_device(kernel, in_specs, in_specs[0])
+        return checkpoint_name(run(query, key, value, *segments), MATRIX_PRODUCT)
+    mask = visible(*segments, causal)
+    if platform == "gpu" and query.dtype == jnp.bfloat16:
+        result = jax.nn.dot_product_attention(
+            query, key, value, mask=mask[:, None], implementation="cudnn"
+        )
+        return checkpoint_name(result, MATRIX_PRODUCT)
+    return scaled_dot_product_attention(query, key, value, mask)
+
+
+def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) -> jax.Array:
+    """Bool (b,t,s) for segments (b,t) and (b,s): whether t may see s."""
+    same = query_segments[:, :, None] == key_segments[:, None, :]
+    return same & jnp.tril(jnp.ones(same.shape[1:], bool))[None] if causal else same
+
+
 class MultiHeadAttention(nn.Module):
     """Concat(head_1 ... head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V)
     (Section 3.2.2), without biases as in the paper.
@@ -48,6 +90,7 @@ class MultiHeadAttention(nn.Module):
     num_heads: int
     d_model: int
     dtype: jnp.dtype
+    causal: bool = False
 
     def setup(self):
         # Fans are those of the d x (h k) matrix that the kernel is; xavier_uniform would take
@@ -61,12 +104,15 @@ class MultiHeadAttention(nn.Module):
         self.value = self.param("value", split, shape)
         self.output = self.param("output", join, (*shape[1:], shape[0]))
 
-    def __call__(self, x: jax.Array, memory: jax.Array, mask: jax.Array) -> jax.Array:
-        """Queries from `x` (b,t,d), keys and values from `memory` (b,s,d); returns (b,t,d).
-
-        `mask` bool (b,t,s), true where t may see s.
-        """
-        return self.attend(x, *self.keys_and_values(memory), mask)
+    def __call__(
+        self, x: jax.Array, memory: jax.Array, segments: jax.Array, memory_segments: jax.Array
+    ) -> jax.Array:
+        """Queries from `x` (b,t,d) in `segments` (b,t), keys and values from `memory` (b,s,d) in
+        `memory_segments` (b,s); returns (b,t,d)."""
+        query = self._queries(x)
+        key, value = self.keys_and_values(memory)
+        heads = packed_attention(query, key, value, segments, memory_segments, self.causal)
+        return self._join(heads)
 
     def keys_and_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values (b,s,h,k) of `memory` (b,s,d)."""
@@ -77,8 +123,13 @@ class MultiHeadAttention(nn.Module):
         )
 
     def attend(self, x: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
-        """As `__call__`, with keys and values (b,s,h,k) that are already projected."""
+        """Queries from `x` (b,t,d), keys and values (b,s,h,k) that are already projected; `mask`
+        bool (b,t,s), true where t may see s; returns (b,t,d)."""
+        return self._join(scaled_dot_product_attention(self._queries(x), key, value, mask))
+
+    def _queries(self, x: jax.Array) -> jax.Array:
         chex.assert_axis_dimension(x, -1, self.d_model)
-        query = contract("btd,dhk->bthk", x, self.query, self.dtype)
-        heads = scaled_dot_product_attention(query, key, value, mask)
+        return contract("btd,dhk->bthk", x, self.query, self.dtype)
+
+    def _join(self, heads: jax.Array) -> jax.Array:
         return contract("bthk,hkd->btd", heads, self.output, self.dtype)

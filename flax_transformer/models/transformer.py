@@ -71,8 +71,9 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(sublayer(x, *arguments)))
 
 
-def _attention(config: TransformerConfig) -> MultiHeadAttention:
-    return MultiHeadAttention(config.num_heads, config.d_model, jnp.dtype(config.compute_dtype))
+def _attention(config: TransformerConfig, causal: bool = False) -> MultiHeadAttention:
+    dtype = jnp.dtype(config.compute_dtype)
+    return MultiHeadAttention(config.num_heads, config.d_model, dtype, causal)
 
 
 class EncoderLayer(nn.Module):
@@ -86,9 +87,9 @@ class EncoderLayer(nn.Module):
         self.attention_residual = Residual(self.config)
         self.feed_forward_residual = Residual(self.config)
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
-        """`x` (b,s,d), `mask` (b,s,s); returns the new `x`, and nothing to stack over layers."""
-        x = self.attention_residual(lambda y: self.attention(y, y, mask), x)
+    def __call__(self, x: jax.Array, segments: jax.Array) -> tuple[jax.Array, None]:
+        """`x` (b,s,d), `segments` (b,s); returns the new `x`, and nothing to stack over layers."""
+        x = self.attention_residual(lambda y: self.attention(y, y, segments, segments), x)
         return self.feed_forward_residual(self.feed_forward, x), None
 
 
@@ -98,7 +99,7 @@ class DecoderLayer(nn.Module):
     config: TransformerConfig
 
     def setup(self):
-        self.self_attention = _attention(self.config)
+        self.self_attention = _attention(self.config, causal=True)
         self.cross_attention = _attention(self.config)
         self.feed_forward = FeedForward(self.config)
         self.self_residual = Residual(self.config)
@@ -106,11 +107,11 @@ class DecoderLayer(nn.Module):
         self.feed_forward_residual = Residual(self.config)
 
     def __call__(
-        self, x: jax.Array, memory: jax.Array, self_mask: jax.Array, cross_mask: jax.Array
+        self, x: jax.Array, memory: jax.Array, segments: jax.Array, source_segments: jax.Array
     ) -> tuple[jax.Array, None]:
-        """`x` (b,t,d), `memory` (b,s,d), `self_mask` (b,t,t), `cross_mask` (b,t,s)."""
-        x = self.self_residual(lambda y: self.self_attention(y, y, self_mask), x)
-        x = self.cross_residual(self.cross_attention, x, memory, cross_mask)
+        """`x` (b,t,d), `memory` (b,s,d), `segments` (b,t), `source_segments` (b,s)."""
+        x = self.self_residual(lambda y: self.self_attention(y, y, segments, segments), x)
+        x = self.cross_residual(self.cross_attention, x, memory, segments, source_segments)
         return self.feed_forward_residual(self.feed_forward, x), None
 
     def memory_keys_and_values(self, _: None, memory: jax.Array) -> tuple[None, tuple]:
@@ -227,7 +228,7 @@ class Transformer(nn.Module):
         chex.assert_equal_shape([ids, segments, positions])
         chex.assert_rank(ids, 2)
         x = self.embedding(ids, positions, ids.shape[1])
-        x, _ = self.encoder(x, same_segment(segments, segments))
+        x, _ = self.encoder(x, segments)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
     def decode(
@@ -243,11 +244,8 @@ class Transformer(nn.Module):
         dims = chex.Dimensions(b=ids.shape[0], t=ids.shape[1], s=memory.shape[1])
         chex.assert_shape([ids, segments, positions], dims["bt"])
         chex.assert_shape(source_segments, dims["bs"])
-        t = ids.shape[1]
-        causal = jnp.tril(jnp.ones((t, t), bool))
-        self_mask = same_segment(segments, segments) & causal[None]
-        x = self.embedding(ids, positions, t)
-        x, _ = self.decoder(x, memory, self_mask, same_segment(segments, source_segments))
+        x = self.embedding(ids, positions, dims.t)
+        x, _ = self.decoder(x, memory, segments, source_segments)
         return self.decoder_norm(x) if self.config.norm == "pre" else x
 
     def output_table(self) -> jax.Array:
@@ -292,8 +290,3 @@ class Transformer(nn.Module):
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
         return self.logits(x), cache | {"layers": layers}
-
-
-def same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """Which positions belong to the same pair: (b,t) and (b,s) segment numbers to bool (b,t,s)."""
-    return queries[:, :, None] == keys[:, None, :]

@@ -1,4 +1,11 @@
-"""Cross entropy with label smoothing (Section 5.4), a few positions at a time."""
+"""Cross entropy with label smoothing (Section 5.4), whose logits are never in memory as a whole.
+
+Letters: b batch, t target position, n = b t tokens, d model width, v vocabulary.
+The logits of a batch would be the largest array of a training step. On a TPU kernels compute them
+block by block (see `tpu_cross_entropy`); elsewhere the loss goes through the tokens in chunks. Each
+way the gradient is computed along with the loss, while the logits are at hand. Every device does
+so for its own rows and its own part of the vocabulary.
+"""
 
 import functools
 from typing import NamedTuple
@@ -6,12 +13,17 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import optax
+from jax.sharding import PartitionSpec
 
+from flax_transformer import sharding
 from flax_transformer.models.contraction import contract
+from flax_transformer.training import tpu_cross_entropy
 
 # Logits of one chunk: small enough for a CPU's cache, large enough to keep a matrix unit busy.
-_CHUNK_BYTES = 16 * 2**20
+_CHUNK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20, "tpu": 512 * 2**20}
+
+_WORDS = ("model",)  # the mesh axis that splits the vocabulary
+_ROWS, _TABLE = PartitionSpec(sharding.BATCH_AXES), PartitionSpec(_WORDS)
 
 
 class LossSums(NamedTuple):
@@ -26,6 +38,13 @@ class LossSums(NamedTuple):
     tokens: jax.Array
 
 
+class _Settings(NamedTuple):
+    label_smoothing: float
+    dtype: jnp.dtype
+    vocabulary_size: int
+    use_kernels: bool
+
+
 def smoothed_cross_entropy(
     features: jax.Array,
     table: jax.Array,
@@ -36,9 +55,9 @@ def smoothed_cross_entropy(
 ) -> LossSums:
     """Sums of the loss of `features` (b,t,d) whose logits are features . table^T, table (v,d).
 
-    `targets` (b,t) int32, `weights` (b,t) 1 for tokens and 0 for padding. The logits of the
-    whole batch, the largest array of a training step, are never in memory at once: the loss goes
-    through the sequence in chunks, and computes each chunk's gradient while its logits are there.
+    `targets` (b,t) int32, `weights` (b,t) 1 for tokens and 0 for padding. Against smoothed labels
+    (1 - e) one_hot + e / v, as `optax.smooth_labels` makes them, a token's cross entropy is
+    log(sum(exp(logits))) - (1 - e) logit_of_target - e mean(logits).
     """
     dims = chex.Dimensions(
         b=targets.shape[0], t=targets.shape[1], d=features.shape[2], v=table.shape[0]
@@ -46,82 +65,151 @@ def smoothed_cross_entropy(
     chex.assert_shape(features, dims["btd"])
     chex.assert_shape(table, dims["vd"])
     chex.assert_shape([targets, weights], dims["bt"])
-    chunk = _chunk_length(*dims["btv"])
-    return _chunked(features, table, targets, weights, (label_smoothing, jnp.dtype(dtype), chunk))
-
-
-def _chunk_length(b: int, t: int, v: int) -> int:
-    """The longest divisor of `t` whose logits stay within a chunk, at least 1."""
-    fitting = max(1, _CHUNK_BYTES // (4 * b * v))
-    return max(length for length in range(1, t + 1) if t % length == 0 and length <= fitting)
-
-
-def _chunk_sums(features, table, targets, weights, settings) -> tuple[jax.Array, LossSums]:
-    """The loss of one chunk, and its sums."""
-    label_smoothing, dtype, _ = settings
-    logits = contract("btd,vd->btv", features, table, dtype, jnp.float32)
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    # Against smoothed labels (1 - e) one_hot + e / v, as optax.smooth_labels makes them, the
-    # cross entropy is linear in the logits but for the normaliser, which nll already holds.
-    true_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    loss = nll + label_smoothing * (true_logits - logits.mean(axis=-1))
-    sums = LossSums(
-        loss=(loss * weights).sum(),
-        nll=(nll * weights).sum(),
-        correct=((true_logits >= logits.max(axis=-1)) * weights).sum(),
-        tokens=weights.sum().astype(jnp.float32),
-    )
-    return sums.loss, sums
+    dtype = jnp.dtype(dtype)
+    use_kernels = sharding.platform() == "tpu" and dtype == jnp.bfloat16
+    settings = _Settings(label_smoothing, dtype, dims.v, use_kernels)
+    return _loss(features, table, targets, weights, settings)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _chunked(features, table, targets, weights, settings) -> LossSums:
-    def add_chunk(total, chunk):
-        chunk_features, chunk_targets, chunk_weights = chunk
-        _, sums = _chunk_sums(chunk_features, table, chunk_targets, chunk_weights, settings)
-        return jax.tree.map(jnp.add, total, sums), None
-
-    chunks = _split((features, targets, weights), settings[2])
-    return jax.lax.scan(add_chunk, _no_sums(), chunks)[0]
-
-
-def _chunked_forward(features, table, targets, weights, settings):
-    gradient = jax.grad(_chunk_sums, argnums=(0, 1), has_aux=True)
-
-    def add_chunk(carry, chunk):
-        total, table_gradient = carry
-        chunk_features, chunk_targets, chunk_weights = chunk
-        (of_features, of_table), sums = gradient(
-            chunk_features, table, chunk_targets, chunk_weights, settings
-        )
-        return (jax.tree.map(jnp.add, total, sums), table_gradient + of_table), of_features
-
-    chunks = _split((features, targets, weights), settings[2])
-    carry = (_no_sums(), jnp.zeros_like(table))
-    (total, of_table), of_features = jax.lax.scan(add_chunk, carry, chunks)
-    of_features = jnp.moveaxis(of_features, 0, 1).reshape(features.shape)
-    return total, (of_features, of_table)
+def _loss(features, table, targets, weights, settings: _Settings) -> LossSums:
+    run = functools.partial(_on_device, settings, False)
+    specs = (_ROWS, _TABLE, _ROWS, _ROWS)
+    sums, _ = sharding.per_device(run, specs, (PartitionSpec(), ()))(
+        features, table, targets, weights
+    )
+    return sums
 
 
-def _chunked_backward(settings, gradients, of_sums: LossSums):
+def _loss_and_gradients(features, table, targets, weights, settings: _Settings):
+    run = functools.partial(_on_device, settings, True)
+    specs = (_ROWS, _TABLE, _ROWS, _ROWS)
+    return sharding.per_device(run, specs, (PartitionSpec(), (_ROWS, _TABLE)))(
+        features, table, targets, weights
+    )
+
+
+def _scale_gradients(settings, gradients, of_sums: LossSums):
     # Only the loss is differentiated; the other sums are for reading.
     scaled = jax.tree.map(lambda g: (g * of_sums.loss).astype(g.dtype), gradients)
     return (*scaled, None, None)
 
 
-_chunked.defvjp(_chunked_forward, _chunked_backward)
+_loss.defvjp(_loss_and_gradients, _scale_gradients)
 
 
-def _no_sums() -> LossSums:
-    return LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
+class _Tokens(NamedTuple):
+    """A device's tokens, or a chunk of them: features (n,d), targets (n,), weights (n,)."""
+
+    features: jax.Array
+    targets: jax.Array
+    """Counted from the first word of the device's part of the table."""
+    weights: jax.Array
 
 
-def _split(arrays, chunk: int):
-    """Cuts axis t of every (b,t,...) into chunks, (t/chunk, b, chunk, ...); rows stay whole, as
-    they may be split over devices."""
+def _on_device(settings: _Settings, differentiate: bool, features, table, targets, weights):
+    """The sums over all devices, and this one's gradients of features and table, if asked for."""
+    b, t, d = features.shape
+    first_word = sharding.index_along("model") * table.shape[0]
+    tokens = _Tokens(
+        features.reshape(b * t, d), (targets - first_word).reshape(-1), weights.reshape(-1)
+    )
+    if settings.use_kernels and tpu_cross_entropy.fits(tokens.features):
+        sums, gradients = _by_kernels(settings, differentiate, tokens, table)
+    else:
+        sums, gradients = _by_chunks(settings, differentiate, tokens, table)
+    sums = jax.tree.map(lambda x: sharding.sum_over(sharding.BATCH_AXES, x), sums)
+    if differentiate:
+        of_features, of_table = gradients
+        gradients = (
+            sharding.sum_over(_WORDS, of_features).reshape(features.shape).astype(features.dtype),
+            sharding.sum_over(sharding.BATCH_AXES, of_table).astype(table.dtype),
+        )
+    return sums, gradients
 
-    def split(x):
-        b, t, *rest = x.shape
-        return jnp.moveaxis(x.reshape(b, t // chunk, chunk, *rest), 1, 0)
 
-    return jax.tree.map(split, arrays)
+def _by_kernels(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
+    features, table = tokens.features.astype(settings.dtype), table.astype(settings.dtype)
+    targets = tokens.targets[None]
+    maximum, exp_sum, true = tpu_cross_entropy.statistics(features, table, targets)
+    sums, normalizer = _sums(settings, tokens, table, maximum, exp_sum, true)
+    if not differentiate:
+        return sums, ()
+    shares = _shares(settings)
+    rows = (targets, normalizer[None], tokens.weights[None])
+    return sums, (
+        tpu_cross_entropy.features_gradient(features, table, *rows, shares),
+        tpu_cross_entropy.table_gradient(features, table, *rows, shares),
+    )
+
+
+def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
+    def add_chunk(carry, chunk: _Tokens):
+        sums, of_features, of_table = _chunk(settings, differentiate, chunk, table)
+        return jax.tree.map(jnp.add, carry, (sums, of_table)), of_features
+
+    n = tokens.targets.shape[0]
+    length = _chunk_length(n, table.shape[0])
+    chunks = jax.tree.map(lambda x: x.reshape(n // length, length, *x.shape[1:]), tokens)
+    nothing = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
+    start = (nothing, jnp.zeros(table.shape, jnp.float32) if differentiate else ())
+    (sums, of_table), of_features = jax.lax.scan(add_chunk, start, chunks)
+    return sums, ((of_features.reshape(tokens.features.shape), of_table) if differentiate else ())
+
+
+def _chunk_length(n: int, v: int) -> int:
+    """The largest divisor of `n` tokens whose logits stay within a chunk, at least 1."""
+    fitting = max(1, _CHUNK_BYTES[sharding.platform()] // (4 * v))
+    return max(length for length in range(1, min(n, fitting) + 1) if n % length == 0)
+
+
+def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
+    """Sums over one chunk, and its gradients of features and table."""
+    dtype = settings.dtype
+    logits = contract("nd,vd->nv", tokens.features, table, dtype, jnp.float32)
+    maximum = logits.max(axis=1)
+    exponentials = jnp.exp(logits - maximum[:, None])
+    # Targets in another device's part of the vocabulary count as 0 here.
+    here = (tokens.targets >= 0) & (tokens.targets < table.shape[0])
+    true = jnp.take_along_axis(logits, tokens.targets[:, None], axis=1, mode="clip")[:, 0]
+    true = jnp.where(here, true, 0.0)
+    sums, normalizer = _sums(settings, tokens, table, maximum, exponentials.sum(axis=1), true)
+    if not differentiate:
+        return sums, (), ()
+    of_target, of_every_word = _shares(settings)
+    word = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+    expected = jnp.where(word == tokens.targets[:, None], of_target, 0.0) + of_every_word
+    probabilities = exponentials * jnp.exp(maximum - normalizer)[:, None]
+    of_logits = (probabilities - expected) * tokens.weights[:, None]
+    return (
+        sums,
+        contract("nv,vd->nd", of_logits, table, dtype, jnp.float32),
+        contract("nv,nd->vd", of_logits, tokens.features, dtype, jnp.float32),
+    )
+
+
+def _shares(settings: _Settings) -> tuple[float, float]:
+    """What smoothed labels give the target beyond the others, and what every word."""
+    smoothing = settings.label_smoothing
+    return 1 - smoothing, smoothing / settings.vocabulary_size
+
+
+def _sums(settings: _Settings, tokens: _Tokens, table, maximum, exp_sum, true):
+    """The sums, and log(sum(exp(logits))) (n,) over the whole vocabulary, from what this device's
+    part of it gives: the largest logit, the sum of exp(logit - largest), the target's logit."""
+    highest = sharding.maximum_over(_WORDS, maximum)
+    exp_sum = sharding.sum_over(_WORDS, exp_sum * jnp.exp(maximum - highest))
+    true = sharding.sum_over(_WORDS, true)
+    # The sum of the logits is the product with the sum of the table's rows.
+    row_sum = table.astype(settings.dtype).astype(jnp.float32).sum(axis=0)
+    features = tokens.features.astype(settings.dtype).astype(jnp.float32)
+    logit_sum = sharding.sum_over(_WORDS, jnp.einsum("nd,d->n", features, row_sum))
+    normalizer = highest + jnp.log(exp_sum)
+    of_target, of_every_word = _shares(settings)
+    losses = LossSums(
+        loss=normalizer - of_target * true - of_every_word * logit_sum,
+        nll=normalizer - true,
+        correct=(true >= highest).astype(jnp.float32),
+        tokens=jnp.ones_like(true),
+    )
+    return jax.tree.map(lambda x: (x * tokens.weights).sum(), losses), normalizer

@@ -1,5 +1,6 @@
-"""One optimizer step, and one step of validation: pure functions, jitted by their callers."""
+"""One optimizer step, and one step of validation: pure functions, and how they are compiled."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from flax_transformer.config import Config
 from flax_transformer.data.packing import Batch
 from flax_transformer.models import build_model
+from flax_transformer.sharding import on_mesh, replicated
 from flax_transformer.training.loss import LossSums, smoothed_cross_entropy
 from flax_transformer.training.optimizer import build_optimizer
 from flax_transformer.training.state import TrainState
@@ -74,6 +76,24 @@ def train_step(
     return TrainState(state.step + 1, params, optimizer_state), metrics
 
 
+def jit_train_step(config: Config, mesh: jax.sharding.Mesh, state: TrainState) -> Any:
+    """`train_step` as a run compiles it: the state is donated, and lies as `state` does.
+
+    `state` may be arrays or the descriptions that `abstract_state` gives: a dry run compiles from
+    the latter what training compiles from the former.
+    """
+    return jax.jit(
+        on_mesh(mesh, functools.partial(train_step, config)),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)),
+    )
+
+
 def validation_step(config: Config, params, batch: Batch) -> LossSums:
     """The sums of `LossSums` over one packed batch, without dropout."""
     return loss_sums(config, params, batch, None)
+
+
+def jit_validation_step(config: Config, mesh: jax.sharding.Mesh) -> Any:
+    """`validation_step` on the devices of `mesh`."""
+    return jax.jit(on_mesh(mesh, functools.partial(validation_step, config)))

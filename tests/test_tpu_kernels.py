@@ -1,0 +1,97 @@
+"""The TPU kernels, interpreted on the CPU, against the formulas that they replace."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+
+from flax_transformer import sharding
+from flax_transformer.models.attention import (
+    packed_attention,
+    scaled_dot_product_attention,
+    visible,
+)
+from flax_transformer.models.tpu_attention import fits
+from flax_transformer.training import tpu_cross_entropy
+from flax_transformer.training.loss import smoothed_cross_entropy
+
+
+@pytest.fixture
+def as_on_tpu(monkeypatch):
+    """Who asks for the platform hears tpu; kernels are interpreted."""
+    monkeypatch.setattr(pl, "pallas_call", functools.partial(pl.pallas_call, interpret=True))
+    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+
+
+def draw(*shape, seed=0):
+    values = np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(values, jnp.bfloat16)
+
+
+def draw_segments(b, t, seed):
+    """Three sentences and padding in each row."""
+    numbers = np.sort(np.random.default_rng(seed).integers(1, 5, (b, t)))
+    return jnp.asarray(numbers % 4, jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("t", "s", "h", "k", "causal"),
+    [
+        (128, 256, 4, 64, False),  # two heads share the lanes
+        (512, 512, 1, 128, True),  # two blocks of queries
+        (128, 128, 8, 32, True),  # four heads share the lanes
+    ],
+)
+def test_attention_and_gradients_equal_the_formula(as_on_tpu, t, s, h, k, causal):
+    query, key, value = draw(2, t, h, k), draw(2, s, h, k, seed=1), draw(2, s, h, k, seed=2)
+    segments = draw_segments(2, t, 3), draw_segments(2, s, 3 if causal else 4)
+    cotangent = draw(2, t, h, k, seed=5)
+    assert fits(query, key)
+    mask = visible(*segments, causal)
+    assert mask.any(axis=2).all(), "a query that sees nothing would be another case"
+
+    def both(function):
+        result, pull = jax.vjp(function, query, key, value)
+        return result, pull(cotangent)
+
+    result = both(lambda *x: packed_attention(*x, *segments, causal))
+    expected = both(lambda *x: scaled_dot_product_attention(*x, mask))
+    chex.assert_trees_all_close(
+        *(jax.tree.map(lambda x: x.astype(jnp.float32), tree) for tree in (result, expected)),
+        rtol=0.02,
+        atol=0.02,
+    )
+
+
+def test_shapes_that_the_attention_kernel_leaves_to_the_formula():
+    assert not fits(draw(1, 100, 2, 64), draw(1, 128, 2, 64))  # lanes not full
+    assert not fits(draw(1, 128, 2, 48), draw(1, 128, 2, 48))  # heads across lanes
+    assert not fits(draw(1, 128, 2, 64).astype(jnp.float32), draw(1, 128, 2, 64))
+
+
+@pytest.mark.parametrize("v", [512, 700])  # one block of words; the second one not full
+def test_loss_and_gradients_equal_those_of_chunks(as_on_tpu, monkeypatch, v):
+    b, t, d = 3, 128, 128
+    features, table = draw(b, t, d), 0.2 * draw(v, d, seed=1)
+    targets = jnp.asarray(np.random.default_rng(2).integers(0, v, (b, t)), jnp.int32)
+    weights = jnp.asarray(np.arange(t) < np.array([[128], [50], [0]]), jnp.float32)
+    assert tpu_cross_entropy.fits(features.reshape(-1, d))
+
+    def evaluate():
+        def loss(features, table):
+            sums = smoothed_cross_entropy(features, table, targets, weights, 0.1, jnp.bfloat16)
+            return sums.loss, sums
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(features, table)
+
+    (_, sums), gradients = evaluate()
+    monkeypatch.setattr(sharding, "platform", lambda: "cpu")
+    (_, expected_sums), expected = evaluate()
+    chex.assert_trees_all_close(sums, expected_sums, rtol=1e-4)
+    for one, other in zip(gradients, expected, strict=True):
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        np.testing.assert_allclose(one, other, rtol=0.02, atol=0.01 * np.abs(other).max())
