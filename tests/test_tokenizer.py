@@ -146,3 +146,13 @@ def test_sampled_splittings_differ_spell_the_same_text_and_follow_the_seed(token
     plain = tokenizer.encode(texts)
     assert sum(map(len, first)) > 1.2 * sum(map(len, plain))
     assert tokenizer.encode(texts) == plain
+
+
+@pytest.mark.parametrize("normalization", ["identity", "nmt_nfkc"])
+def test_sampling_without_dropout_is_encoding(tmp_path, normalization):
+    trained = train(tmp_path / "m", normalization=normalization)
+    draw = random.Random(5)
+    alphabet = " \u2581\t\naeéßDog'shtcu<0x41>ﬁ①漢😀\u0301\u200b\u00a0"
+    odd = ["".join(draw.choices(alphabet, k=draw.randrange(30))) for _ in range(300)]
+    texts = [*sentences(100, seed=2), *odd, "<s> </s> <pad> <unk> <0x41> ⁇"]
+    assert trained.sample(texts, 0.0, 0) == trained.encode(texts)
