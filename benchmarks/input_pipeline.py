@@ -57,7 +57,7 @@ class Arguments:
 def read_pairs(arguments: Arguments) -> PairList:
     """The training text, in memory."""
     if arguments.directory is None:
-        corpus = open_corpus(Builtin())
+        corpus = open_corpus(Builtin(num_pairs=arguments.pairs or Builtin().num_pairs))
     else:
         corpus = open_corpus(
             TextFiles(

@@ -40,6 +40,7 @@ from flax_transformer.config import (
     Config,
     ConfigError,
     MeshConfig,
+    OptimizerConfig,
     TokenizerConfig,
     TransformerConfig,
 )
@@ -62,7 +63,11 @@ SMALL = Config(
         d_ff=1024,
         unroll_layers=3,
     ),
+    optimizer=OptimizerConfig(warmup_steps=400),  # so that the losses fall within some steps
 )
+
+BATCHES = 4
+"""Different batches, which come again and again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +229,9 @@ def measure(arguments: Arguments, runners: dict[str, Contender], tokens: float) 
         name: {
             "target_tokens_per_second": tokens / statistics.median(seconds[name]),
             "step_seconds_of_repeats": seconds[name],
-            "first_losses": losses[name][:3],
-            "last_loss": losses[name][-1],
+            # The first time and the last time through the batches.
+            "first_losses": losses[name][:BATCHES],
+            "last_losses": losses[name][-BATCHES:],
             "peak_bytes": runner.peak_bytes,
         }
         for name, runner in runners.items()
@@ -254,7 +260,8 @@ def report(figures: dict[str, Any]) -> None:
         print(
             f"{name:<16}{result['target_tokens_per_second']:>12,.0f} target tokens/s, {use}, "
             f"{'unknown memory' if memory is None else f'{memory / 2**30:.2f} GiB'}, "
-            f"loss {result['first_losses'][0]:.4f} -> {result['last_loss']:.4f}"
+            f"loss {statistics.mean(result['first_losses']):.4f} -> "
+            f"{statistics.mean(result['last_losses']):.4f}"
         )
     for names, ratio in figures["ratios"].items():
         print(f"{names:<32}{ratio:.2f}")
@@ -267,7 +274,9 @@ def main(words: Sequence[str]) -> None:
         # Otherwise JAX takes most of a GPU's memory for itself, before its first use of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     config = arguments.settings
-    batches = made_up_batches(config, 4, None if arguments.peer else arguments.sentence_tokens)
+    batches = made_up_batches(
+        config, BATCHES, None if arguments.peer else arguments.sentence_tokens
+    )
     tokens = float(np.mean([(batch.target_segments > 0).sum() for batch in batches]))
     flops = float(np.mean([step_flops(config, batch) for batch in batches]))
     runners = contenders(arguments, batches)

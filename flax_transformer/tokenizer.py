@@ -9,6 +9,7 @@ under the `identity` normalisation; the others change the text by intention.)
 import functools
 import hashlib
 import io
+import itertools
 import operator
 import os
 import random
@@ -66,8 +67,23 @@ class Tokenizer:
             ) from None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without end or beginning symbols."""
-        return self._processor.encode(list(texts), num_threads=1)
+        """Ids of each text, without end or beginning symbols.
+
+        Each distinct word is encoded once, which in a large list takes half the time: no piece
+        reaches over a space, so that a text is its words, one behind the other.
+        """
+        rows = self._words(texts)
+        words = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+        ids = dict(zip(words, self._processor.encode(words, num_threads=1), strict=True))
+        for word, again in zip(words, self._processor.normalize(words), strict=True):
+            # Nothing between two spaces, and what normalisation would change a second time.
+            if again != _SPACE + word:
+                ids[word] = self._split_at_random(_SPACE + word, 0.0, lambda: 1.0)
+        return [list(itertools.chain.from_iterable(map(ids.__getitem__, row))) for row in rows]
+
+    def _words(self, texts: Sequence[str]) -> list[list[str]]:
+        """What follows each space, after normalisation, which puts a space before the text."""
+        return [text.split(_SPACE)[1:] for text in self._processor.normalize(list(texts))]
 
     def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
         """Ids of each text with every merge of two pieces skipped with probability `dropout`
@@ -75,12 +91,8 @@ class Tokenizer:
         # Not SentencePiece's own sampling: its seed gives other splittings in every process.
         draw = random.Random(seed).random
         return [
-            [
-                token
-                for word in text.split(_SPACE)[1:]  # no piece goes on behind a space
-                for token in self._split_at_random(_SPACE + word, dropout, draw)
-            ]
-            for text in self._processor.normalize(list(texts))
+            [token for word in row for token in self._split_at_random(_SPACE + word, dropout, draw)]
+            for row in self._words(texts)
         ]
 
     def _split_at_random(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:

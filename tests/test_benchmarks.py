@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 TINY = (
     "--model.num-encoder-layers 1 --model.num-decoder-layers 1 --model.d-model 16 "
     "--model.num-heads 2 --model.d-ff 32 --model.dropout 0 --tokenizer.vocabulary-size 300 "
-    "--batch.rows 8 --batch.source-length 16 --batch.target-length 16 --steps 2 --repeats 1"
+    "--batch.rows 8 --batch.source-length 16 --batch.target-length 16 --steps 4 --repeats 1 "
+    "--optimizer.warmup-steps 4"
 )
 
 
@@ -43,12 +44,12 @@ def last_record(done: subprocess.CompletedProcess, record: Path) -> dict:
 
 def test_input_pipeline(tmp_path):
     record = tmp_path / "folder" / "record.json"
-    flags = "--pairs 300 --vocabulary-size 400 --rows 4 --batches 3 --repeats 2"
+    flags = "--pairs 800 --vocabulary-size 400 --rows 4 --batches 3 --repeats 2"
     for count in (1, 2):
         done = run("input_pipeline.py", record, flags)
         entry = last_record(done, record)
         assert len(json.loads(record.read_text())) == count
-    assert entry["pairs"] == 300 and entry["vocabulary_size"] == 400
+    assert entry["pairs"] == 800 and entry["vocabulary_size"] == 400
     for name in ("pairs_per_second", "target_tokens_per_second"):
         assert entry[name] > 0 and len(entry[f"{name}_of_repeats"]) == 2
         assert f"{entry[name]:,}" in done.stdout
@@ -65,7 +66,7 @@ def test_train_step(tmp_path):
     assert 64 < entry["target_tokens_in_a_step"] <= 128
     for result in entry["results"].values():
         assert result["target_tokens_per_second"] > 0 and result["peak_bytes"] > 0
-        assert result["last_loss"] < result["first_losses"][0]
+        assert np.mean(result["last_losses"]) < np.mean(result["first_losses"])
         assert result["mfu"] is None  # nobody has told the peak of a CPU
         assert len(result["step_seconds_of_repeats"]) == 1
 
