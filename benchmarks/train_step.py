@@ -19,6 +19,7 @@ Appends a record to benchmarks/records/train_step.json. Nothing else should run 
 import argparse
 import dataclasses
 import functools
+import importlib
 import os
 import resource
 import statistics
@@ -178,23 +179,29 @@ class OurStep:
         )
 
 
-def torch_steps(
-    config: Config, params, batches: list[Batch], dtypes: Sequence[str], steps: int
-) -> dict[str, Contender]:
-    """The peer in each of `dtypes`, beginning with our `params`."""
+def check_peer(config: Config) -> None:
+    """Raises `ConfigError` where the peer is missing or cannot train this."""
     try:
-        import torch_transformer
+        importlib.import_module("torch")
     except ImportError as error:
         raise ConfigError(f"--peer torch needs PyTorch ({error}): pip install torch") from None
     if config.model.norm != "post" or config.model.positions != "sinusoidal":
         raise ConfigError("--peer torch trains the paper's model: norm post, positions sinusoidal")
     if config.optimizer.clip_norm is not None or config.training.accumulation_steps != 1:
         raise ConfigError("--peer torch neither clips gradients nor accumulates them")
+
+
+def torch_steps(
+    config: Config, params, batches: list[Batch], dtypes: Sequence[str], steps: int
+) -> dict[str, Contender]:
+    """The peer in each of `dtypes`, beginning with our `params`."""
+    from torch_transformer import TorchStep  # PyTorch is only there for the comparison
+
     schedule = learning_rate_schedule(config)
     rates = [float(schedule(step)) for step in range(steps)]
     cores = len(os.sched_getaffinity(0))
     return {
-        f"torch {dtype}": torch_transformer.TorchStep(config, params, batches, dtype, rates, cores)
+        f"torch {dtype}": TorchStep(config, params, batches, dtype, rates, cores)
         for dtype in dtypes
     }
 
@@ -271,6 +278,7 @@ def report(figures: dict[str, Any]) -> None:
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     if arguments.peer:
+        check_peer(arguments.settings)
         # Otherwise JAX takes most of a GPU's memory for itself, before its first use of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     config = arguments.settings
