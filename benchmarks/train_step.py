@@ -33,6 +33,7 @@ import jax
 import numpy as np
 import tyro
 from arithmetic import FORMULA, peak_flops, step_flops
+from made_up_batches import made_up_batches
 from recording import RECORDS, append_record
 
 from flax_transformer.command_line import load_config_file, parse_arguments, run_command
@@ -45,10 +46,8 @@ from flax_transformer.config import (
     TokenizerConfig,
     TransformerConfig,
 )
-from flax_transformer.data.packing import Batch, PackedRows, lay_out
-from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
+from flax_transformer.data.packing import Batch
 from flax_transformer.sharding import build_mesh
-from flax_transformer.tokenizer import EOS_ID, UNK_ID
 from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.state import TrainState, count_parameters, create_state
 from flax_transformer.training.step import train_step
@@ -110,37 +109,6 @@ def parse(words: Sequence[str]) -> Arguments:
     path = finder.parse_known_args(words)[0].config
     settings = SMALL if path is None else load_config_file(path)
     return parse_arguments(Arguments, words, Arguments(settings=settings))
-
-
-def made_up_pairs(config: Config, lengths: np.ndarray) -> TokenizedPairs:
-    """Random tokens in pairs of `lengths` (n,2), EOS included."""
-    random = np.random.default_rng(config.training.seed)
-    sides = []
-    for side in lengths.T:
-        offsets = np.concatenate([[0], np.cumsum(side)])
-        values = random.integers(UNK_ID + 1, config.tokenizer.vocabulary_size, offsets[-1])
-        values[offsets[1:] - 1] = EOS_ID
-        sides.append(RaggedArray(values.astype(np.int32), offsets))
-    return TokenizedPairs(*sides)
-
-
-def made_up_batches(config: Config, count: int, sentence_tokens: int | None) -> list[Batch]:
-    """Batches of packed sentences of about `sentence_tokens`, or with None of one a row."""
-    batch, rows = config.batch, config.batch.rows
-    longest = [batch.source_length, batch.target_length]
-    if sentence_tokens is None:
-        pairs = made_up_pairs(config, np.tile(longest, (count * rows, 1)))
-        members = np.arange(count * rows).reshape(count, rows, 1)
-        return [lay_out(pairs, list(some), *longest) for some in members]
-    random = np.random.default_rng(config.training.seed)
-    wanted = 2 * count * rows * max(longest) // sentence_tokens
-    # Gamma, as sentences are: a long tail, and a translation about as long as its source.
-    source = random.gamma(4, sentence_tokens / 4, wanted)
-    target = source * random.normal(1, 0.15, wanted)
-    lengths = np.clip(np.stack([source, target], axis=1).round().astype(int), 2, longest)
-    pairs = made_up_pairs(config, lengths)
-    packed = PackedRows(pairs, np.arange(wanted), batch, config.training.seed)
-    return [packed.batch(step) for step in range(count)]
 
 
 class OurStep:
@@ -245,6 +213,13 @@ def measure(arguments: Arguments, runners: dict[str, Contender], tokens: float) 
     }
 
 
+def add_use_of_device(results: dict[str, Any], token_flops: float, peak: float | None) -> None:
+    """Adds the arithmetic a second, and its share of the device's `peak` where that is known."""
+    for result in results.values():
+        result["flops_per_second"] = result["target_tokens_per_second"] * token_flops
+        result["mfu"] = None if peak is None else result["flops_per_second"] / peak
+
+
 def ratios(results: dict[str, Any]) -> dict[str, float]:
     """How many times as fast one is as the other, of those pairs that were timed."""
     pairs = [
@@ -291,10 +266,7 @@ def main(words: Sequence[str]) -> None:
     results = measure(arguments, runners, tokens)
     device = jax.devices()[0]
     peak = peak_flops(device.device_kind)
-    for result in results.values():
-        speed = result["target_tokens_per_second"]
-        result["flops_per_second"] = speed * flops / tokens
-        result["mfu"] = None if peak is None else result["flops_per_second"] / peak
+    add_use_of_device(results, flops / tokens, peak)
     ours = next(runner for runner in runners.values() if isinstance(runner, OurStep))
     figures = {
         "device": device.device_kind,

@@ -17,7 +17,8 @@ from flax_transformer.data.packing import lay_out
 ROOT = Path(__file__).parent.parent
 TINY = (
     "--model.num-encoder-layers 1 --model.num-decoder-layers 1 --model.d-model 16 "
-    "--model.num-heads 2 --model.d-ff 32 --model.unroll-layers 1 --model.dropout 0 --tokenizer.vocabulary-size 300 "
+    "--model.num-heads 2 --model.d-ff 32 --model.unroll-layers 1 --model.dropout 0 "
+    "--tokenizer.vocabulary-size 300 "
     "--batch.rows 8 --batch.source-length 16 --batch.target-length 16 --steps 4 --repeats 1 "
     "--optimizer.warmup-steps 4"
 )
