@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib
 import tyro
+from recording import RECORDS, machine
 
 from flax_transformer.config_json import config_to_dict, load_config
 from flax_transformer.training.metrics import read_metrics
@@ -23,7 +24,6 @@ from flax_transformer.training.metrics import read_metrics
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-RECORDS = Path(__file__).resolve().parent / "records"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "sentencepiece", "sacrebleu")
 
 
@@ -38,16 +38,6 @@ class Arguments:
     """Name of the record; by default that of the work directory."""
     note: str = ""
     """What a reader should know, such as other load on the machine."""
-
-
-def machine() -> str:
-    """The processor's name and the number of cores."""
-    cores, model = 0, platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        cores += line.startswith("processor")
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-    return f"{cores} cores of {model}"
 
 
 def draw_curve(lines: list[dict[str, Any]], title: str, path: Path) -> None:

@@ -6,14 +6,15 @@ exception is U+2581, by which SentencePiece writes a space: it comes back as a s
 under the `identity` normalisation; the others change the text by intention.)
 """
 
+import functools
 import hashlib
 import io
+import itertools
+import operator
 import os
 import random
 import re
-import threading
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -24,7 +25,8 @@ PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
 """Special symbols, which text is never encoded to: not even a text that spells their names."""
 
 _QUIET = 2  # SentencePiece's log level for errors, which it raises as well.
-_SAMPLING = threading.Lock()  # The seed belongs to the process.
+_SPACE = "\u2581"  # as SentencePiece writes it
+_FIRST_BYTE_ID = 4
 _LONGEST_SENTENCE = 1 << 30  # bytes, the most SentencePiece takes; it skips longer ones silently.
 
 
@@ -44,9 +46,13 @@ class Tokenizer:
         specials = [processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id()]
         if specials != [PAD_ID, EOS_ID, BOS_ID, UNK_ID]:
             raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
-        self._num_threads = os.cpu_count() or 1
+        self._model = model
         self.vocabulary_size: int = processor.get_piece_size()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
+
+    def __reduce__(self) -> tuple:
+        """Another process loads the model afresh."""
+        return Tokenizer, (self._model,)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -61,24 +67,66 @@ class Tokenizer:
             ) from None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without end or beginning symbols; large lists use every core."""
-        return self._processor.encode(list(texts), num_threads=self._num_threads)
+        """Ids of each text, without end or beginning symbols.
+
+        Each distinct word is encoded once, which in a large list takes half the time: no piece
+        reaches over a space, so that a text is its words, one behind the other.
+        """
+        rows = self._words(texts)
+        words = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+        ids = dict(zip(words, self._processor.encode(words, num_threads=1), strict=True))
+        for word, again in zip(words, self._processor.normalize(words), strict=True):
+            # Nothing between two spaces, and what normalisation would change a second time.
+            if again != _SPACE + word:
+                ids[word] = self._split_at_random(_SPACE + word, 0.0, lambda: 1.0)
+        return [list(itertools.chain.from_iterable(map(ids.__getitem__, row))) for row in rows]
+
+    def _words(self, texts: Sequence[str]) -> list[list[str]]:
+        """What follows each space, after normalisation, which puts a space before the text."""
+        return [text.split(_SPACE)[1:] for text in self._processor.normalize(list(texts))]
 
     def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
         """Ids of each text with every merge of two pieces skipped with probability `dropout`
         (BPE-dropout, Provilkov et al. 2020); the same `seed` gives the same ids."""
-        options = dict(enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1)
-        with _SAMPLING, ThreadPoolExecutor(1) as thread:
-            # SentencePiece's generators belong to threads and are seeded at a thread's first draw.
-            sentencepiece.set_random_generator_seed(seed)
-            return thread.submit(self._processor.encode, list(texts), **options).result()
+        # Not SentencePiece's own sampling: its seed gives other splittings in every process.
+        draw = random.Random(seed).random
+        return [
+            [token for word in row for token in self._split_at_random(_SPACE + word, dropout, draw)]
+            for row in self._words(texts)
+        ]
+
+    def _split_at_random(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:
+        """Algorithm 1 of Provilkov et al.: the best merge of those not dropped at this step, until
+        none is left."""
+        symbols, ids = list(word), self._ids
+        while True:
+            merges = [
+                (ids[merged], place)
+                for place, merged in enumerate(map(operator.add, symbols, symbols[1:]))
+                if merged in ids and draw() >= dropout
+            ]
+            if not merges:
+                return [i for symbol in symbols for i in self._ids_of_symbol(symbol)]
+            _, place = min(merges)
+            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+
+    def _ids_of_symbol(self, symbol: str) -> list[int]:
+        if symbol in self._ids:
+            return [self._ids[symbol]]
+        return [_FIRST_BYTE_ID + byte for byte in symbol.encode()]
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        """The id of every piece of text; the earlier it was merged in training, the smaller."""
+        ids = range(_FIRST_BYTE_ID + 256, self.vocabulary_size)
+        return {self._processor.id_to_piece(i): i for i in ids}
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence; special symbols are left out, bytes that are not UTF-8 become
         U+FFFD."""
         plain = [[int(i) for i in sequence if i > UNK_ID] for sequence in ids]
         # SentencePiece takes an empty list for one sequence, not for none.
-        return self._processor.decode(plain, num_threads=self._num_threads) if plain else []
+        return self._processor.decode(plain, num_threads=1) if plain else []
 
 
 def train_tokenizer(

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import ConfigError
-from flax_transformer.data import token_cache
-from flax_transformer.data.token_cache import BpeDropout, default_cache_directory, tokenize_pairs
+from flax_transformer.data import token_cache, tokenizing
+from flax_transformer.data.token_cache import default_cache_directory, tokenize_pairs
+from flax_transformer.data.tokenizing import BpeDropout
 from flax_transformer.tokenizer import EOS_ID
 
 PAIRS = [("a bc", "d"), ("", "ef"), ("g", ""), ("hij kl", "m n")]
@@ -39,7 +40,7 @@ def expected(index):
 
 @pytest.mark.parametrize("pairs_at_a_time", [1, 3, 20_000])
 def test_rows_end_in_eos(tmp_path, monkeypatch, pairs_at_a_time):
-    monkeypatch.setattr(token_cache, "_PAIRS_AT_A_TIME", pairs_at_a_time)
+    monkeypatch.setattr(tokenizing, "_PAIRS_AT_A_TIME", pairs_at_a_time)
     tokens = tokenize(tmp_path, Characters())
     assert len(tokens) == len(tokens.source) == len(PAIRS)
     assert rows(tokens.source) == expected(0)
@@ -51,7 +52,7 @@ def test_rows_end_in_eos(tmp_path, monkeypatch, pairs_at_a_time):
 
 
 def test_with_dropout_every_pair_is_split_several_times(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_cache, "_PAIRS_AT_A_TIME", 3)
+    monkeypatch.setattr(tokenizing, "_PAIRS_AT_A_TIME", 3)
     tokenizer = Characters(vocabulary_size=1 << 17)
 
     def sampled(dropout):

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import sentencepiece
 
 from flax_transformer.config import ConfigError, TokenizerConfig
 from flax_transformer.tokenizer import EOS_ID, UNK_ID, Tokenizer, train_tokenizer
@@ -146,3 +147,15 @@ def test_sampled_splittings_differ_spell_the_same_text_and_follow_the_seed(token
     plain = tokenizer.encode(texts)
     assert sum(map(len, first)) > 1.2 * sum(map(len, plain))
     assert tokenizer.encode(texts) == plain
+
+
+@pytest.mark.parametrize("normalization", ["identity", "nfkc", "nmt_nfkc"])
+def test_words_one_by_one_make_the_text(tmp_path, normalization):
+    trained = train(tmp_path / "m", normalization=normalization)
+    whole = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m"))
+    draw = random.Random(5)
+    alphabet = " \u2581\t\naeéßDog'shtcu<0x41>ﬁ①漢😀\u0301\u200b\u00a0¨"
+    odd = ["".join(draw.choices(alphabet, k=draw.randrange(30))) for _ in range(300)]
+    texts = [*sentences(100, seed=2), *odd, "<s> </s> <pad> <unk> <0x41> ⁇"]
+    assert trained.encode(texts) == whole.encode(texts)
+    assert trained.sample(texts, 0.0, 0) == whole.encode(texts)

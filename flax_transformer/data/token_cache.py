@@ -6,23 +6,21 @@ import os
 import struct
 import tempfile
 import uuid
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from flax_transformer.config import ConfigError
 from flax_transformer.data.pairs import Pair
-from flax_transformer.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
+from flax_transformer.tokenizer import Tokenizer
 
 _FORMAT = 1
 _HEADER = struct.Struct("<8sQQQ32x")  # mark, pairs, source ids, target ids; 64 bytes, for alignment
 _MARK = b"FTTOKENS"
-_PAIRS_AT_A_TIME = 20_000
 
 
 @dataclass(frozen=True)
@@ -54,22 +52,6 @@ class TokenizedPairs:
 
     def __len__(self) -> int:
         return len(self.source)
-
-
-@dataclass(frozen=True)
-class BpeDropout:
-    """Each text is split `samples` times, with random merges left out."""
-
-    rate: float
-    samples: int
-    seed: int
-
-    def encode(
-        self, tokenizer: Tokenizer, texts: Sequence[str], place: tuple[int, ...]
-    ) -> list[list[int]]:
-        """Ids of `texts`, a function of the seed and of the `place` of these texts in the data."""
-        seed = zlib.crc32(repr((self.seed, *place)).encode())
-        return tokenizer.sample(texts, self.rate, seed)
 
 
 def default_cache_directory() -> Path:
@@ -108,9 +90,9 @@ def tokenize_pairs(
     with _explained(cache_directory):  # before the work, not after it
         cache_directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache_directory).close()
-    offsets, chunks = _encode(pairs, tokenizer, dtype, description, dropout)
+    sides = encode_pairs(pairs, Encoder(tokenizer, dtype, dropout), description)
     with _explained(cache_directory):
-        _write(path, offsets, chunks)
+        _write(path, sides)
     written = _read(path, samples * len(pairs), dtype)
     assert written is not None, f"{path} changed while it was written"
     return written
@@ -127,48 +109,11 @@ def _explained(cache_directory: Path) -> Iterator[None]:
         ) from None
 
 
-Sides = tuple[list[np.ndarray], list[np.ndarray]]
-
-
-def _encode(
-    pairs: Sequence[Pair],
-    tokenizer: Tokenizer,
-    dtype: np.dtype,
-    description: str,
-    dropout: BpeDropout | None,
-) -> tuple[list[np.ndarray], Sides]:
-    """Offsets of source and target, and their ids in chunks that follow one another."""
-    lengths: Sides = ([], [])
-    chunks: Sides = ([], [])
-    samples = range(dropout.samples if dropout else 1)
-    starts = range(0, len(pairs), _PAIRS_AT_A_TIME)
-    # No bar where nobody watches (disable=None), nor for what is done at once.
-    with tqdm(
-        total=len(samples) * len(pairs),
-        desc=description,
-        unit=" pairs",
-        leave=False,
-        disable=None,
-        delay=1,
-    ) as bar:
-        for sample, start in itertools.product(samples, starts):
-            some = pairs[start : start + _PAIRS_AT_A_TIME]
-            for side in (0, 1):
-                texts = [pair[side] for pair in some]
-                if dropout:
-                    rows = dropout.encode(tokenizer, texts, (sample, start, side))
-                else:
-                    rows = tokenizer.encode(texts)
-                for row in rows:
-                    row.append(EOS_ID)
-                chunks[side].append(np.fromiter(itertools.chain.from_iterable(rows), dtype))
-                lengths[side].append(np.fromiter(map(len, rows), np.int64, len(rows)))
-            bar.update(len(some))
-    offsets = [np.concatenate([[0], *side]).astype("<i8").cumsum() for side in lengths]
-    return offsets, chunks
-
-
-def _write(path: Path, offsets: list[np.ndarray], chunks: Sides) -> None:
+def _write(path: Path, sides: list[list[Encoded]]) -> None:
+    offsets = [
+        np.concatenate([[0], *(part.lengths for part in side)]).astype("<i8").cumsum()
+        for side in sides
+    ]
     # A name of its own, so that two processes do not write into one file; whoever ends last
     # replaces the other's equal file.
     partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
@@ -176,7 +121,7 @@ def _write(path: Path, offsets: list[np.ndarray], chunks: Sides) -> None:
     try:
         with partial.open("wb") as file:
             file.write(_HEADER.pack(_MARK, len(source) - 1, source[-1], target[-1]))
-            for array in itertools.chain(offsets, *chunks):
+            for array in itertools.chain(offsets, *([part.ids for part in side] for side in sides)):
                 file.write(array.data)
         partial.replace(path)
     finally:

@@ -1,0 +1,177 @@
+"""From sentence pairs to ids, on every core: the same ids whatever the number of cores.
+
+Separate processes, since most of the work holds the interpreter's lock. They import this module,
+so it loads nothing heavy.
+"""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import zlib
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from flax_transformer.config import ConfigError
+from flax_transformer.data.pairs import Pair
+from flax_transformer.tokenizer import EOS_ID, Tokenizer
+
+# BPE-dropout draws anew at each of these stretches, so another number gives other ids.
+_PAIRS_AT_A_TIME = 20_000
+# Below this, starting processes takes about as long as the work.
+_PAIRS_WORTH_PROCESSES = 50_000
+
+
+@dataclass(frozen=True)
+class BpeDropout:
+    """Each text is split `samples` times, with random merges left out."""
+
+    rate: float
+    samples: int
+    seed: int
+
+    def encode(
+        self, tokenizer: Tokenizer, texts: Sequence[str], place: tuple[int, ...]
+    ) -> list[list[int]]:
+        """Ids of `texts`, a function of the seed and of the `place` of these texts in the data."""
+        seed = zlib.crc32(repr((self.seed, *place)).encode())
+        return tokenizer.sample(texts, self.rate, seed)
+
+
+Stretch = tuple[int, int, Sequence[Pair]]
+"""The splitting that is drawn, the number of the first pair, and the pairs."""
+
+
+class Encoded(NamedTuple):
+    """Ids of one side of some pairs, one behind the other with EOS after each text."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What a stretch of the corpus becomes; small, so that every process can have it."""
+
+    tokenizer: Tokenizer
+    dtype: np.dtype
+    dropout: BpeDropout | None
+
+    def __call__(self, sample: int, start: int, pairs: Sequence[Pair]) -> list[Encoded]:
+        """Source and target of the `pairs` from number `start` on, in splitting `sample`."""
+        return [
+            self._encode_side([pair[side] for pair in pairs], (sample, start, side))
+            for side in (0, 1)
+        ]
+
+    def _encode_side(self, texts: list[str], place: tuple[int, ...]) -> Encoded:
+        if self.dropout:
+            rows = self.dropout.encode(self.tokenizer, texts, place)
+        else:
+            rows = self.tokenizer.encode(texts)
+        for row in rows:
+            row.append(EOS_ID)
+        ids = np.fromiter(itertools.chain.from_iterable(rows), self.dtype)
+        return Encoded(ids, np.fromiter(map(len, rows), np.int64, len(rows)))
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], encoder: Encoder, description: str, processes: int | None = None
+) -> list[list[Encoded]]:
+    """Source and target of all `pairs`, each as stretches that follow one another, behind a
+    progress bar with the label `description`.
+
+    `processes`: how many share the work; by default one a core, or this one alone where there is
+    little to do. Raises `ConfigError` where one of them is killed.
+    """
+    samples = range(encoder.dropout.samples if encoder.dropout else 1)
+    total = len(samples) * len(pairs)
+    if processes is None:
+        processes = _usable_cores() if total >= _PAIRS_WORTH_PROCESSES else 1
+    starts = range(0, len(pairs), _PAIRS_AT_A_TIME)
+    stretches = (
+        (sample, start, pairs[start : start + _PAIRS_AT_A_TIME])
+        for sample, start in itertools.product(samples, starts)
+    )
+    results: Generator[list[Encoded], None, None]
+    if processes == 1:
+        results = (encoder(*stretch) for stretch in stretches)
+    else:
+        results = _in_processes(encoder, stretches, processes)
+    sides: list[list[Encoded]] = [[], []]
+    # No bar where nobody watches (disable=None), nor for what is done at once.
+    bar = tqdm(total=total, desc=description, unit=" pairs", leave=False, disable=None, delay=1)
+    with bar, closing(results):
+        for result in results:
+            for side, encoded in zip(sides, result, strict=True):
+                side.append(encoded)
+            bar.update(len(result[0].lengths))
+    return sides
+
+
+def _usable_cores() -> int:
+    # Linux knows which cores this process may use; a job scheduler may have given it a few.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _in_processes(
+    encoder: Encoder, stretches: Iterable[Stretch], processes: int
+) -> Generator[list[Encoded], None, None]:
+    """`encoder(*stretch)` for every stretch in order, of which few are in memory at a time."""
+    pool = ProcessPoolExecutor(
+        processes,
+        # A fork would copy the locks that JAX's threads hold.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_process,
+        initargs=(encoder,),
+    )
+    waiting: deque[Future[list[Encoded]]] = deque()
+    try:
+        for stretch in stretches:
+            waiting.append(pool.submit(_encode, *stretch))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise ConfigError(
+            f"one of {processes} tokenising processes ended early; if memory ran out, make room or "
+            "allow fewer cores (taskset -c 0 python train.py ...). A script of your own that "
+            'trains must begin its work under `if __name__ == "__main__":`'
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_encoder: Encoder  # of a process that `_in_processes` started
+
+
+def _start_process(encoder: Encoder) -> None:
+    global _encoder
+    _encoder = encoder
+    # Ctrl-C goes to every process of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its children, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _encode(sample: int, start: int, pairs: Sequence[Pair]) -> list[Encoded]:
+    return _encoder(sample, start, pairs)
