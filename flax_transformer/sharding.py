@@ -1,12 +1,16 @@
 """Where arrays live: one mesh of devices, and one table from logical axes to mesh axes."""
 
 import math
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.config import Config, ConfigError, MeshConfig
+
+Batch = TypeVar("Batch")
+"""Any tree of arrays (b,...)."""
 
 AXES = ("data", "fsdp", "model")
 
@@ -60,6 +64,28 @@ def named_sharding(mesh: Mesh, names: tuple, shape: tuple[int, ...]) -> NamedSha
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over `BATCH_AXES`, everything else whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def own_rows(mesh: Mesh, rows: int) -> slice:
+    """Of a batch of `rows`, from the first to the last that this process' devices hold."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    bounds = [place[0].indices(rows) for place in places if place is not None]
+    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
+def place_rows(mesh: Mesh, rows: int, own: Batch) -> Batch:
+    """A batch of `rows` over the devices, of which this process has made its `own_rows`."""
+    sharding = batch_sharding(mesh)
+    first = own_rows(mesh, rows).start
+
+    def place(array: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(rows)
+            return array[start - first : stop - first]
+
+        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, own)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
