@@ -304,8 +304,11 @@ class HostsConfig:
     """Number of processes, one or more on each host."""
     index: int | None = None
     """Which of them this is, counted from 0."""
+    patience: int = 60
+    """Seconds without a sign of life from a process before the others end too."""
 
     def __post_init__(self):
+        _require_positive(self, "hosts", "patience")
         given = [value is not None for value in (self.coordinator, self.count, self.index)]
         _require(
             all(given) or not any(given),

@@ -15,9 +15,6 @@ from orbax.checkpoint import multihost
 
 from flax_transformer.config import ConfigError, HostsConfig
 
-_HEARTBEAT_SECONDS = 60
-"""After this long without a sign of life a process counts as dead, and the others end too."""
-
 _PREPARATION_SECONDS = 24 * 3600
 """Longest that the others wait while process 0 reads and tokenises the corpus."""
 
@@ -35,8 +32,8 @@ def join_hosts(hosts: HostsConfig) -> None:
             hosts.coordinator,
             hosts.count,
             hosts.index,
-            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
+            heartbeat_timeout_seconds=hosts.patience,
+            shutdown_timeout_seconds=hosts.patience,
         )
     except ValueError as error:
         # What JAX says where it knows of no cluster: this is a machine of its own.

@@ -102,7 +102,9 @@ class Trainer:
     ) -> None:
         self.console.close()
         self._interruption.__exit__(kind, error, traceback)
-        self.checkpoints.close()
+        # A write that waits for a process that is gone would never end.
+        if kind is None or issubclass(kind, ConfigError) or jax.process_count() == 1:
+            self.checkpoints.close()
         if self.metrics:
             self.metrics.close()
 
