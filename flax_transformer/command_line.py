@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from flax_transformer.cache_directory import keep_compiled_programs
 from flax_transformer.config import Config, ConfigError, DecodingConfig, HostsConfig
 from flax_transformer.config_json import load_config
 
@@ -47,6 +48,7 @@ WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Calls `main` with the command's words; turns a user's mistake into a message and code 2."""
+    keep_compiled_programs()
     try:
         main(sys.argv[1:])
     except ConfigError as error:

@@ -20,7 +20,7 @@ _PREPARATION_SECONDS = 24 * 3600
 
 
 def join_hosts(hosts: HostsConfig) -> None:
-    """Meets the other processes of the run, if there are any; before anything else asks for devices.
+    """Meets the run's other processes, if there are any; before anything else asks for devices.
 
     TPU pods, Slurm and Open MPI are found by JAX itself; elsewhere `hosts` says who and where.
     Raises `ConfigError` where the others cannot be met.
@@ -76,7 +76,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def _meet(name: str, problem: BaseException | None) -> None:
-    """Waits for all processes; raises `problem`, or a `ConfigError` if another one has a problem."""
+    """Waits for all processes; raises `problem`, or a `ConfigError` if another one has one."""
     if jax.process_count() > 1:
         # Not yet a collective on the devices, which would give up long before.
         everyone = set(range(jax.process_count()))

@@ -1,6 +1,8 @@
 """Where arrays live: one mesh of devices, and one table from logical axes to mesh axes."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -9,8 +11,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.config import Config, ConfigError, MeshConfig
 
-Batch = TypeVar("Batch")
+Rows = TypeVar("Rows")
 """Any tree of arrays (b,...)."""
+
+Result = TypeVar("Result")
 
 AXES = ("data", "fsdp", "model")
 
@@ -66,6 +70,41 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def on_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[..., Result]:
+    """`function`, traced where `keep_rows` and `gather_fsdp` know the mesh."""
+
+    @functools.wraps(function)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def keep_rows(x: jax.Array) -> jax.Array:
+    """`x` (b,...) with rows over `BATCH_AXES` and everything else whole, and so its gradient.
+
+    Without it XLA would rather split activations along d, as the parameters are along fsdp, and
+    exchange activations in place of parameters. Outside `on_mesh`, and where every device
+    computes for its own rows already, `x` is left alone.
+    """
+    return _constrain(x, PartitionSpec(BATCH_AXES))
+
+
+def gather_fsdp(parameter: jax.Array, names: str) -> jax.Array:
+    """`parameter`, whose axes are `names`, brought together along fsdp, where XLA would not see
+    by itself that this is cheaper than to split what is computed from it."""
+    axes = [_MESH_AXIS[name] for name in names]
+    return _constrain(parameter, PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes)))
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH_AXES) <= set(mesh.auto_axes):
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
 def own_rows(mesh: Mesh, rows: int) -> slice:
     """Of a batch of `rows`, from the first to the last that this process' devices hold."""
     places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
@@ -73,7 +112,7 @@ def own_rows(mesh: Mesh, rows: int) -> slice:
     return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
 
 
-def place_rows(mesh: Mesh, rows: int, own: Batch) -> Batch:
+def place_rows(mesh: Mesh, rows: int, own: Rows) -> Rows:
     """A batch of `rows` over the devices, of which this process has made its `own_rows`."""
     sharding = batch_sharding(mesh)
     first = own_rows(mesh, rows).start

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 import struct
 import tempfile
 import uuid
@@ -70,18 +69,6 @@ class BpeDropout:
         """Ids of `texts`, a function of the seed and of the `place` of these texts in the data."""
         seed = zlib.crc32(repr((self.seed, *place)).encode())
         return tokenizer.sample(texts, self.rate, seed)
-
-
-def default_cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/flax_transformer`, with ~/.cache where that is not set."""
-    try:
-        parent = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:
-        raise ConfigError(
-            "there is no home directory for the token cache: name a folder in the environment "
-            "variable XDG_CACHE_HOME"
-        ) from None
-    return parent / "flax_transformer"
 
 
 def tokenize_pairs(

@@ -20,7 +20,7 @@ from flax_transformer.evaluation.report import report_path
 from flax_transformer.evaluation.scores import bleu_only
 from flax_transformer.evaluation.translator import Translator
 from flax_transformer.hosts import first_process_first, is_first_process
-from flax_transformer.sharding import build_mesh, check_rows, own_rows, place_rows, replicated
+from flax_transformer.sharding import build_mesh, check_rows, on_mesh, own_rows, place_rows, replicated
 from flax_transformer.training.checkpoints import Checkpoints, Progress
 from flax_transformer.training.console import Console
 from flax_transformer.training.interruption import Interruption
@@ -58,11 +58,13 @@ class Trainer:
         everywhere = replicated(self.mesh)
         self._key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
         self._train_step = jax.jit(
-            functools.partial(train_step, config),
+            functools.partial(on_mesh(self.mesh, train_step), config),
             donate_argnums=0,
             out_shardings=(jax.tree.map(lambda x: x.sharding, self.state), everywhere),
         )
-        self._validation_step = jax.jit(functools.partial(validation_step, config))
+        self._validation_step = jax.jit(
+            functools.partial(on_mesh(self.mesh, validation_step), config)
+        )
         # Validation looks at progress, for which greedy search is enough.
         greedy = dataclasses.replace(config.decoding, beam_size=1)
         self._translator = Translator(
