@@ -95,7 +95,9 @@ def gather_fsdp(parameter: jax.Array, names: str) -> jax.Array:
     """`parameter`, whose axes are `names`, brought together along fsdp, where XLA would not see
     by itself that this is cheaper than to split what is computed from it."""
     axes = [_MESH_AXIS[name] for name in names]
-    return _constrain(parameter, PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes)))
+    return _constrain(
+        parameter, PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes))
+    )
 
 
 def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -20,7 +20,14 @@ from flax_transformer.evaluation.report import report_path
 from flax_transformer.evaluation.scores import bleu_only
 from flax_transformer.evaluation.translator import Translator
 from flax_transformer.hosts import first_process_first, is_first_process
-from flax_transformer.sharding import build_mesh, check_rows, on_mesh, own_rows, place_rows, replicated
+from flax_transformer.sharding import (
+    build_mesh,
+    check_rows,
+    on_mesh,
+    own_rows,
+    place_rows,
+    replicated,
+)
 from flax_transformer.training.checkpoints import Checkpoints, Progress
 from flax_transformer.training.console import Console
 from flax_transformer.training.interruption import Interruption
