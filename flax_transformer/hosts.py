@@ -25,8 +25,9 @@ def join_hosts(hosts: HostsConfig) -> None:
     TPU pods, Slurm and Open MPI are found by JAX itself; elsewhere `hosts` says who and where.
     Raises `ConfigError` where the others cannot be met.
     """
-    if hosts.coordinator is None and _started_alone():
-        return
+    launched = os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
+    if hosts.coordinator is None and launched == "1":
+        return  # and keep all devices, of which JAX would leave it one
     try:
         jax.distributed.initialize(
             hosts.coordinator,
@@ -36,19 +37,16 @@ def join_hosts(hosts: HostsConfig) -> None:
             shutdown_timeout_seconds=hosts.patience,
         )
     except ValueError as error:
-        # What JAX says where it knows of no cluster: this is a machine of its own.
-        if hosts.coordinator is not None or "coordinator_address" not in str(error):
-            raise ConfigError(f"the processes of this run cannot meet: {error}") from None
+        # What JAX says where it knows of no cluster: this is a machine of its own, unless mpirun is
+        # one that JAX does not know.
+        several = hosts.coordinator is not None or "OMPI_COMM_WORLD_SIZE" in os.environ
+        if several or "coordinator_address" not in str(error):
+            raise ConfigError(
+                f"the processes of this run cannot meet ({error}): say where the first one is with "
+                "--hosts.coordinator, --hosts.count and --hosts.index"
+            ) from None
     except RuntimeError as error:
         raise ConfigError(f"the processes of this run cannot meet: {error}") from None
-
-
-def _started_alone() -> bool:
-    """Whether a launcher says that it started this process only: then it has all devices, of which
-    JAX would leave it one."""
-    sizes = [os.environ.get(name) for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")]
-    known = [size for size in sizes if size is not None]
-    return known[:1] == ["1"]
 
 
 def is_first_process() -> bool:

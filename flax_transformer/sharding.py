@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -120,7 +120,7 @@ def place_rows(mesh: Mesh, rows: int, own: Rows) -> Rows:
     first = own_rows(mesh, rows).start
 
     def place(array: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(rows)
             return array[start - first : stop - first]
 
