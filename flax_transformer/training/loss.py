@@ -1,14 +1,17 @@
 """Cross entropy with label smoothing (Section 5.4), a few positions at a time."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from flax_transformer.models.contraction import contract
+from flax_transformer.sharding import BATCH_AXES
 
 # Logits of one chunk: small enough for a CPU's cache, large enough to keep a matrix unit busy.
 _CHUNK_BYTES = 16 * 2**20
@@ -46,8 +49,29 @@ def smoothed_cross_entropy(
     chex.assert_shape(features, dims["btd"])
     chex.assert_shape(table, dims["vd"])
     chex.assert_shape([targets, weights], dims["bt"])
-    chunk = _chunk_length(*dims["btv"])
-    return _chunked(features, table, targets, weights, (label_smoothing, jnp.dtype(dtype), chunk))
+    sums = functools.partial(_sums, label_smoothing, jnp.dtype(dtype))
+    mesh = jax.sharding.get_abstract_mesh()
+    if math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.auto_axes) == 1:
+        return jax.tree.map(jnp.sum, sums(table, features, targets, weights))
+    # Every device adds up its own rows, and the gradient of the table travels once: left to
+    # itself, XLA would sum it over all devices behind every chunk.
+    rows = PartitionSpec(BATCH_AXES)
+    sums_of_rows = jax.shard_map(
+        sums,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), rows, rows, rows),
+        out_specs=rows,
+        axis_names=set(BATCH_AXES),
+        check_vma=False,
+    )
+    return jax.tree.map(jnp.sum, sums_of_rows(table, features, targets, weights))
+
+
+def _sums(label_smoothing, dtype, table, features, targets, weights) -> LossSums:
+    """The sums over some rows, each of shape (1,)."""
+    chunk = _chunk_length(*targets.shape, table.shape[0])
+    sums = _chunked(features, table, targets, weights, (label_smoothing, dtype, chunk))
+    return jax.tree.map(lambda sum_: sum_[None], sums)
 
 
 def _chunk_length(b: int, t: int, v: int) -> int:
