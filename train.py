@@ -16,10 +16,12 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 
 
 def main(words: Sequence[str]) -> None:
-    config, workdir = parse_train_arguments(words)
+    config, workdir, hosts = parse_train_arguments(words)
 
+    from flax_transformer.hosts import join_hosts
     from flax_transformer.training.trainer import Trainer
 
+    join_hosts(hosts)
     with Trainer(config, workdir) as trainer:
         train(trainer)
     if trainer.finished:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from flax_transformer.config import Config, ConfigError, DecodingConfig
+from flax_transformer.cache_directory import keep_compiled_programs
+from flax_transformer.config import Config, ConfigError, DecodingConfig, HostsConfig
 from flax_transformer.config_json import load_config
 
 Arguments = TypeVar("Arguments")
@@ -27,6 +28,7 @@ class TrainArguments:
     """Python file that builds the settings, such as configs/quickstart.py."""
     workdir: Path | None = None
     """Folder of the run; by default runs/<name of the config file>."""
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
@@ -46,6 +48,7 @@ WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Calls `main` with the command's words; turns a user's mistake into a message and code 2."""
+    keep_compiled_programs()
     try:
         main(sys.argv[1:])
     except ConfigError as error:
@@ -72,8 +75,9 @@ def parse_arguments(
     return tyro.cli(cls, args=list(words), default=default, **options)
 
 
-def parse_train_arguments(words: Sequence[str]) -> tuple[Config, Path]:
-    """The settings of the file behind --config with the flags laid over, and the work directory.
+def parse_train_arguments(words: Sequence[str]) -> tuple[Config, Path, HostsConfig]:
+    """The settings of the file behind --config with the flags laid over, the work directory, and
+    which process this is.
 
     All flags are laid over at once, so that checks which concern several settings see them all.
     """
@@ -81,7 +85,8 @@ def parse_train_arguments(words: Sequence[str]) -> tuple[Config, Path]:
     settings = Config() if path is None else load_config_file(Path(path))
     default = TrainArguments(config=tyro.MISSING, settings=settings)
     arguments = parse_arguments(TrainArguments, words, default)
-    return arguments.settings, arguments.workdir or Path("runs") / arguments.config.stem
+    workdir = arguments.workdir or Path("runs") / arguments.config.stem
+    return arguments.settings, workdir, arguments.hosts
 
 
 def parse_decoding_arguments(

@@ -3,13 +3,18 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.config import Config, ConfigError, MeshConfig
+
+Rows = TypeVar("Rows")
+"""Any tree of arrays (b,...)."""
+
+Result = TypeVar("Result")
 
 AXES = ("data", "fsdp", "model")
 
@@ -65,6 +70,65 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def on_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[..., Result]:
+    """`function`, to be jitted, whose inner parts know the mesh that they run on."""
+
+    @functools.wraps(function)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def keep_rows(x: jax.Array) -> jax.Array:
+    """`x` (b,...) with rows over `BATCH_AXES` and everything else whole, and so its gradient.
+
+    Without it XLA would rather split activations along d, as the parameters are along fsdp, and
+    exchange activations in place of parameters. Outside `on_mesh`, and where every device
+    computes for its own rows already, `x` is left alone.
+    """
+    return _constrain(x, PartitionSpec(BATCH_AXES))
+
+
+def gather_fsdp(parameter: jax.Array, names: str) -> jax.Array:
+    """`parameter`, whose axes are `names`, brought together along fsdp, where XLA would not see
+    by itself that this is cheaper than to split what is computed from it."""
+    axes = [_MESH_AXIS[name] for name in names]
+    return _constrain(
+        parameter, PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes))
+    )
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH_AXES) <= set(mesh.auto_axes):
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def own_rows(mesh: Mesh, rows: int) -> slice:
+    """Of a batch of `rows`, from the first to the last that this process' devices hold."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    bounds = [place[0].indices(rows) for place in places if place is not None]
+    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
+def place_rows(mesh: Mesh, rows: int, own: Rows) -> Rows:
+    """A batch of `rows` over the devices, of which this process has made its `own_rows`."""
+    sharding = batch_sharding(mesh)
+    first = own_rows(mesh, rows).start
+
+    def place(array: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(rows)
+            return array[start - first : stop - first]
+
+        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, own)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -80,72 +144,3 @@ def check_rows(config: Config, mesh: Mesh) -> None:
             f"{devices} devices along {' and '.join(BATCH_AXES)} times "
             f"training.accumulation_steps {config.training.accumulation_steps}"
         )
-
-
-def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """`function`, to be jitted, whose inner parts may ask for the mesh that they run on."""
-
-    @functools.wraps(function)
-    def on_this_mesh(*arguments):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*arguments)
-
-    return on_this_mesh
-
-
-def platform() -> str:
-    """cpu, gpu or tpu: what the function being traced will run on."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    name = jax.default_backend() if device is None else device.platform
-    return "gpu" if name in ("cuda", "rocm") else name
-
-
-def _free_axes() -> tuple[str, ...]:
-    """Axes of the current mesh along which XLA still decides what lies where."""
-    mesh = jax.sharding.get_abstract_mesh()
-    manual = jax.sharding.AxisType.Manual
-    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return tuple(name for name, kind in types if kind != manual)
-
-
-def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`function` on each device's own parts of its arguments, which the specs describe in AXES.
-
-    Kernels need it, since XLA cannot split them. Outside of any mesh it is `function` itself.
-    """
-    free = _free_axes()
-    if not free:
-        return function
-
-    def keep_free(spec: PartitionSpec) -> PartitionSpec:
-        parts = [(part,) if isinstance(part, str) else part or () for part in spec]
-        kept = [tuple(axis for axis in part if axis in free) for part in parts]
-        return PartitionSpec(*[part or None for part in kept])
-
-    specs = jax.tree.map(
-        keep_free, (in_specs, out_specs), is_leaf=lambda x: isinstance(x, PartitionSpec)
-    )
-    # Kernels do not say over which axes their results differ, as the check would ask.
-    return jax.shard_map(
-        function, in_specs=specs[0], out_specs=specs[1], axis_names=set(free), check_vma=False
-    )
-
-
-def _bound(axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `axes` that a function inside `per_device` can speak over."""
-    return tuple(axis for axis in axes if axis in jax.sharding.get_abstract_mesh().axis_names)
-
-
-def sum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
-    """The sum of `x` over the devices along `axes`, inside `per_device`."""
-    return jax.lax.psum(x, axes) if _bound(axes) else x
-
-
-def maximum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
-    """The largest `x` of the devices along `axes`, inside `per_device`."""
-    return jax.lax.pmax(x, axes) if _bound(axes) else x
-
-
-def index_along(axis: str) -> jax.Array | int:
-    """This device's place along `axis`, inside `per_device`."""
-    return jax.lax.axis_index(axis) if _bound((axis,)) else 0

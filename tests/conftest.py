@@ -1,12 +1,17 @@
 """Every test sees 8 simulated devices, warnings as errors, and no silent broadcasting of ranks."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Tests compile much and compute little, so XLA's slower optimisations are not worth their time.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Commands that tests start must not write into the user's cache.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="flax_transformer_tests_")
 
 import jax
 import numpy as np
@@ -27,6 +32,7 @@ from flax_transformer.sharding import build_mesh
 from flax_transformer.training.state import TrainState, create_state
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def test_differing_fields_names_each():
 def test_flags_lie_over_the_file():
     words = ["--config", str(ROOT / "configs/wmt_base.py"), "--model.norm", "pre"]
     # d_model and num_heads are wrong one by one and right together.
-    config, workdir = parse_train_arguments(
+    config, workdir, _ = parse_train_arguments(
         [*words, "--model.d-model", "24", "--model.num-heads", "3", "--optimizer.clip-norm", "1"]
     )
     assert workdir == Path("runs/wmt_base")

@@ -14,7 +14,8 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
     {"config", "config_json"},
-    {"command_line", "sharding", "tokenizer"},
+    {"cache_directory"},
+    {"collectives", "command_line", "hosts", "sharding", "tokenizer"},
     {"models", "data"},
     {"decoding"},
     {"trained_model", "training", "evaluation", "inspection"},

@@ -116,7 +116,12 @@ def test_killed_run_ends_with_the_same_parameters(place, uninterrupted):
         wait_for_step(place, "killed", step)
         process.send_signal(signal.SIGKILL)
         process.communicate()
+    compiled = place / "cache" / "flax_transformer" / "compiled"
+    before = {path.name for path in compiled.iterdir()}
     finish(start(place, "killed"))
+    # All that the last start needed had been kept: it compiled nothing.
+    assert any(name.startswith("jit_train_step") for name in before)
+    assert {path.name for path in compiled.iterdir()} == before
     chex.assert_trees_all_equal(parameters(place / "killed"), parameters(place / "whole"))
     chex.assert_trees_all_equal(parameters(place / "killed", 2), parameters(place / "whole", 2))
 

@@ -3,6 +3,10 @@
 import dataclasses
 import functools
 import math
+import os
+import re
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import chex
 import flax.linen as nn
@@ -15,13 +19,18 @@ from flax_transformer.data.packing import Batch
 from flax_transformer.models import build_model
 from flax_transformer.sharding import (
     AXES,
+    BATCH_AXES,
     batch_sharding,
     build_mesh,
     check_rows,
     named_sharding,
+    on_mesh,
+    own_rows,
+    place_rows,
     replicated,
 )
-from flax_transformer.training.state import abstract_state, create_state
+from flax_transformer.training.checkpoints import Checkpoints, Progress
+from flax_transformer.training.state import TrainState, abstract_state, create_state
 from flax_transformer.training.step import train_step
 
 
@@ -88,24 +97,66 @@ def test_parameters_and_moments_really_are_split(config):
     assert all(path.endswith(".count") for path in unsplit), unsplit
 
 
+class Program(NamedTuple):
+    """A compiled training step, and what the compiler said."""
+
+    compiled: jax.stages.Compiled
+    shardings: TrainState
+    mesh: jax.sharding.Mesh
+    complaints: str
+
+    def __call__(self, state, batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Also from a state on the host."""
+        batch = place_rows(self.mesh, len(batch.source_ids), batch)
+        for part in jax.tree.leaves(batch):
+            rows = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+            assert part.addressable_shards[0].data.shape[0] == len(part) // rows
+        key = jax.device_put(jax.random.key(0), replicated(self.mesh))
+        return self.compiled(jax.device_put(state, self.shardings), batch, key)
+
+
 @pytest.fixture(scope="module")
-def two_steps(config, initial_state, packed_batch):
+def program(config, packed_batch, tmp_path_factory):
+    """The training step for a mesh of these sizes."""
+
+    @functools.cache
+    def compile_step(*sizes) -> Program:
+        mesh = make_mesh(*sizes)
+        state = abstract_state(config, mesh)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        step = jax.jit(
+            functools.partial(on_mesh(mesh, train_step), config),
+            out_shardings=(shardings, replicated(mesh)),
+        )
+        batch = place_rows(mesh, 8, packed_batch)
+        key = jax.device_put(jax.random.key(0), replicated(mesh))
+        log = tmp_path_factory.mktemp("log") / "stderr"
+        with log.open("w") as file, redirected(2, file.fileno()):  # XLA writes past Python
+            compiled = step.lower(state, batch, key).compile()
+        return Program(compiled, shardings, mesh, log.read_text())
+
+    return compile_step
+
+
+@contextmanager
+def redirected(descriptor: int, to: int):
+    before = os.dup(descriptor)
+    os.dup2(to, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(before, descriptor)
+        os.close(before)
+
+
+@pytest.fixture(scope="module")
+def two_steps(program, initial_state, packed_batch):
     """Two training steps on a mesh: metrics of both, and the state behind the first."""
 
     @functools.cache
     def run(*sizes):
-        mesh = make_mesh(*sizes)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-        step = jax.jit(
-            functools.partial(train_step, config), out_shardings=(shardings, replicated(mesh))
-        )
-        batch = jax.device_put(packed_batch, batch_sharding(mesh))
-        key = jax.device_put(jax.random.key(0), replicated(mesh))
-        state, metrics = step(jax.device_put(initial_state, shardings), batch, key)
-        _, second_metrics = step(state, batch, key)
-        assert step._cache_size() == 1
-        for part in jax.tree.leaves(batch):
-            assert part.addressable_shards[0].data.shape[0] == 8 // math.prod(sizes[:2])
+        state, metrics = program(*sizes)(initial_state, packed_batch)
+        _, second_metrics = program(*sizes)(state, packed_batch)
         return jax.device_get((state, metrics, second_metrics))
 
     return run
@@ -120,6 +171,90 @@ def test_training_equals_that_on_one_device(sizes, two_steps):
     chex.assert_trees_all_close(state, expected_state, rtol=1e-3, atol=1e-5)
     losses = [float(each["loss"]) for each in expected_metrics]
     assert losses[1] < 0.99 * losses[0], "the step is too small to test anything"
+
+
+def collectives(program: Program) -> list[tuple[str, str, list[int]]]:
+    """Kind, name of the operation and sizes of the results of all exchanges between devices."""
+    found = re.findall(
+        r"= (.*) (all-reduce|reduce-scatter|all-gather|all-to-all|collective-permute)\(.*?"
+        r'op_name="([^"]*)"',
+        program.compiled.as_text(),
+    )
+    return [
+        (
+            kind,
+            name,
+            [math.prod(map(int, dims.split(","))) for dims in re.findall(r"\[([\d,]+)\]", x)],
+        )
+        for x, kind, name in found
+    ]
+
+
+def test_fsdp_splits_the_state_and_gathers_parameters(program, config):
+    """As the compiled program has it: what a device holds, and what travels."""
+    split = program(1, 8, 1)
+    whole = program(8, 1, 1)
+    held, all_of_it = (
+        each.compiled.memory_analysis().argument_size_in_bytes for each in (split, whole)
+    )
+    assert held < all_of_it / 7
+    state = abstract_state(config, split.mesh)
+    shardings = split.compiled.input_shardings[0][0]
+    moments = [
+        (math.prod(leaf.shape), math.prod(sharding.shard_shape(leaf.shape)))
+        for leaf, sharding in zip(
+            jax.tree.leaves(state.optimizer_state),
+            jax.tree.leaves(shardings.optimizer_state),
+            strict=True,
+        )
+    ]
+    sizes, shares = map(sum, zip(*moments, strict=True))
+    assert 7 * shares < sizes
+
+    kinds = {kind for kind, _, _ in collectives(split)}
+    assert "all-gather" in kinds, "parameters are brought together where they are used"
+    assert kinds & {"all-reduce", "reduce-scatter"}, "gradients are summed"
+    # Activations of a row (16 positions of width 16) stay where the row is.
+    layers = [each for each in collectives(split) if re.search("encoder/|decoder/", each[1])]
+    gathered = {size for kind, _, sizes in layers if kind == "all-gather" for size in sizes}
+    assert gathered == {16, 16 * 16, 16 * 32}, "norms and biases, attention, feed-forward"
+    assert {kind for kind, _, _ in layers} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    forward = [each for each in layers if "transpose" not in each[1]]
+    assert {kind for kind, _, _ in forward} == {"all-gather"}
+
+
+def test_no_array_is_made_whole_for_want_of_a_better_way(program):
+    assert "rematerialization" not in program(2, 2, 2).complaints
+    assert "all-to-all" not in {kind for kind, _, _ in collectives(program(2, 2, 2))}
+
+
+def test_a_run_moves_from_mesh_to_mesh(tmp_path, program, config, initial_state, packed_batch):
+    """Its checkpoints restore exactly, and the steps behind them are those of one device."""
+    state = expected = initial_state
+    for sizes in [(8, 1, 1), (2, 2, 2), (1, 1, 1)]:
+        state, metrics = program(*sizes)(state, packed_batch)
+        expected, expected_metrics = program(1, 1, 1)(expected, packed_batch)
+        chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-4)
+        checkpoints = Checkpoints(tmp_path, config)
+        checkpoints.save(state, Progress(tokenizer="none"))
+        checkpoints.close()
+        saved = jax.device_get(state)
+        for other in [(8, 1, 1), (2, 2, 2), (1, 1, 1)]:
+            checkpoints = Checkpoints(tmp_path, config)
+            restored, _ = checkpoints.restore(config, program(*other).mesh)
+            checkpoints.close()
+            chex.assert_trees_all_equal(restored, saved)
+            actual = jax.tree.map(lambda leaf: leaf.sharding, restored)
+            assert actual == program(*other).shardings
+    assert int(state.step) == 3
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
+def test_a_process_reads_the_rows_of_its_devices(sizes):
+    mesh = make_mesh(*sizes)
+    assert own_rows(mesh, 16) == slice(0, 16)
+    rows = np.arange(32).reshape(16, 2)
+    np.testing.assert_array_equal(place_rows(mesh, 16, {"rows": rows})["rows"], rows)
 
 
 def test_axis_that_does_not_divide_is_named(small_config):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from flax_transformer import sharding
+from flax_transformer import collectives
 from flax_transformer.models.attention import (
     packed_attention,
     scaled_dot_product_attention,
@@ -24,7 +24,7 @@ from flax_transformer.training.loss import smoothed_cross_entropy
 def as_on_tpu(monkeypatch):
     """Who asks for the platform hears tpu; kernels are interpreted."""
     monkeypatch.setattr(pl, "pallas_call", functools.partial(pl.pallas_call, interpret=True))
-    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    monkeypatch.setattr(collectives, "platform", lambda: "tpu")
 
 
 def draw(*shape, seed=0):
@@ -89,7 +89,7 @@ def test_loss_and_gradients_equal_those_of_chunks(as_on_tpu, monkeypatch, v):
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(features, table)
 
     (_, sums), gradients = evaluate()
-    monkeypatch.setattr(sharding, "platform", lambda: "cpu")
+    monkeypatch.setattr(collectives, "platform", lambda: "cpu")
     (_, expected_sums), expected = evaluate()
     chex.assert_trees_all_close(sums, expected_sums, rtol=1e-4)
     for one, other in zip(gradients, expected, strict=True):

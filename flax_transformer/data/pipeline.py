@@ -7,12 +7,6 @@ import grain.python as grain
 from flax_transformer.data.packing import Batch, PackedRows
 
 
-def own_rows(rows: int, process_index: int, process_count: int) -> slice:
-    """The rows of every batch that a process makes; `process_count` must divide `rows`."""
-    share = rows // process_count
-    return slice(process_index * share, (process_index + 1) * share)
-
-
 def read_batches(rows: PackedRows, steps: range, own: slice) -> Iterator[Batch]:
     """The `own` rows of the batches of `steps`, in order, prepared by a background thread."""
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=rows.config.read_ahead)

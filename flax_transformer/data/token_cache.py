@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 import struct
 import tempfile
 import uuid
@@ -52,18 +51,6 @@ class TokenizedPairs:
 
     def __len__(self) -> int:
         return len(self.source)
-
-
-def default_cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/flax_transformer`, with ~/.cache where that is not set."""
-    try:
-        parent = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:
-        raise ConfigError(
-            "there is no home directory for the token cache: name a folder in the environment "
-            "variable XDG_CACHE_HOME"
-        ) from None
-    return parent / "flax_transformer"
 
 
 def tokenize_pairs(

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flax_transformer.cache_directory import default_cache_directory
 from flax_transformer.config import Config
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.packing import PackedRows, select_pairs
-from flax_transformer.data.token_cache import default_cache_directory, tokenize_pairs
+from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout
 from flax_transformer.tokenizer import Tokenizer, train_tokenizer
 

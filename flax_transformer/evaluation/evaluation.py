@@ -15,6 +15,7 @@ from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.pairs import Pairs
 from flax_transformer.evaluation import scores
 from flax_transformer.evaluation.report import TestSet, create_directory, summary, write_report
+from flax_transformer.hosts import is_first_process
 from flax_transformer.trained_model import TrainedModel
 
 
@@ -62,9 +63,10 @@ def report_on(
             tokenize=tokenize,
             compound_split=compound_split,
         )
-        paths = write_report(directory, test_set.name, record, hypotheses)
-        print(summary(test_set, record, hypotheses, samples))
-        print(f"  written     {', '.join(map(str, paths))}\n", flush=True)
+        if is_first_process():
+            paths = write_report(directory, test_set.name, record, hypotheses)
+            print(summary(test_set, record, hypotheses, samples))
+            print(f"  written     {', '.join(map(str, paths))}\n", flush=True)
 
 
 def evaluate(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from flax_transformer import sharding
+from flax_transformer import collectives, sharding
 from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
 from flax_transformer.models.parameters import named
 from flax_transformer.models.tpu_attention import fits, tpu_attention
@@ -57,12 +57,12 @@ def packed_attention(
     elsewhere, or where the kernel does not take these shapes, `scaled_dot_product_attention`.
     """
     segments = (query_segments, key_segments)
-    platform = sharding.platform()
+    platform = collectives.platform()
     if platform == "tpu" and fits(query, key):
         rows, heads = sharding.BATCH_AXES, ("model",)
         in_specs = (PartitionSpec(rows, None, heads),) * 3 + (PartitionSpec(rows),) * 2
         kernel = functools.partial(tpu_attention, causal=causal)
-        run = sharding.per_device(kernel, in_specs, in_specs[0])
+        run = collectives.per_device(kernel, in_specs, in_specs[0])
         return checkpoint_name(run(query, key, value, *segments), MATRIX_PRODUCT)
     mask = visible(*segments, causal)
     if platform == "gpu" and query.dtype == jnp.bfloat16:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax_transformer.config import TransformerConfig
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.parameters import named
+from flax_transformer.sharding import gather_fsdp, keep_rows
 
 
 def sinusoids(positions: jax.Array, d_model: int) -> jax.Array:
@@ -46,11 +47,11 @@ class Embedding(nn.Module):
         """Embeds `ids` (b,t) at `positions` (b,t), all less than `num_positions`: (b,t,d)."""
         dims = chex.Dimensions(b=ids.shape[0], t=ids.shape[1], d=self.config.d_model)
         chex.assert_shape([ids, positions], dims["bt"])
-        vectors = self.table[ids] * dims.d**0.5
+        vectors = gather_fsdp(self.table, "vd")[ids] * dims.d**0.5
         if self.config.positions == "learned":
             encodings = self.position_table
         else:
             encodings = sinusoids(jnp.arange(num_positions), dims.d)
-        x = self.dropout(vectors + encodings[positions])
+        x = self.dropout(keep_rows(vectors + encodings[positions]))
         chex.assert_shape(x, dims["btd"])
         return x.astype(self.config.compute_dtype)

@@ -19,6 +19,7 @@ from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.embedding import Embedding
 from flax_transformer.models.parameters import named
+from flax_transformer.sharding import keep_rows
 
 Cache = dict[str, Any]
 
@@ -67,8 +68,8 @@ class Residual(nn.Module):
     def __call__(self, sublayer, x: jax.Array, *arguments) -> jax.Array:
         """`sublayer(x, *arguments)` maps (b,t,d) to (b,t,d)."""
         if self.config.norm == "pre":
-            return x + self.dropout(sublayer(self.norm(x), *arguments))
-        return self.norm(x + self.dropout(sublayer(x, *arguments)))
+            return keep_rows(x + self.dropout(sublayer(self.norm(x), *arguments)))
+        return keep_rows(self.norm(x + self.dropout(sublayer(x, *arguments))))
 
 
 def _attention(config: TransformerConfig, causal: bool = False) -> MultiHeadAttention:

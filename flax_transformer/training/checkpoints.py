@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -96,7 +97,9 @@ class Checkpoints:
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        counter = jax.device_put(jnp.int32(step), abstract.step.sharding)
+        counter = jax.make_array_from_callback(
+            (), abstract.step.sharding, lambda _: np.asarray(step, np.int32)
+        )
         state = TrainState(counter, restored.params, restored.optimizer)
         return state, Progress(**restored.progress)
 

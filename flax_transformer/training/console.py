@@ -5,22 +5,29 @@ import time
 
 from tqdm import tqdm
 
+from flax_transformer.hosts import is_first_process
+
 
 class Console:
-    """A progress bar on a terminal, a line at intervals elsewhere; times only what is training."""
+    """A progress bar on a terminal, a line at intervals elsewhere; times only what is training.
+
+    Of several processes only the first says anything.
+    """
 
     def __init__(self, steps: int, first_step: int):
         # tqdm draws to stderr, and not at all (disable=None) where that is a file.
+        disable = None if is_first_process() else True
         self._bar = tqdm(
-            total=steps, initial=first_step, unit=" steps", disable=None, dynamic_ncols=True
+            total=steps, initial=first_step, unit=" steps", disable=disable, dynamic_ncols=True
         )
         self._tokens, self._seconds, self._since = 0.0, 0.0, time.perf_counter()
 
     @staticmethod
     def say(line: str = "") -> None:
         """Prints a line without breaking the bar."""
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        if is_first_process():
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
 
     def step(self) -> None:
         self._bar.update()

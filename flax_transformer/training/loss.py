@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from flax_transformer import sharding
+from flax_transformer import collectives, sharding
 from flax_transformer.models.contraction import contract
 from flax_transformer.training import tpu_cross_entropy
 
@@ -66,7 +66,7 @@ def smoothed_cross_entropy(
     chex.assert_shape(table, dims["vd"])
     chex.assert_shape([targets, weights], dims["bt"])
     dtype = jnp.dtype(dtype)
-    use_kernels = sharding.platform() == "tpu" and dtype == jnp.bfloat16
+    use_kernels = collectives.platform() == "tpu" and dtype == jnp.bfloat16
     settings = _Settings(label_smoothing, dtype, dims.v, use_kernels)
     return _loss(features, table, targets, weights, settings)
 
@@ -75,7 +75,7 @@ def smoothed_cross_entropy(
 def _loss(features, table, targets, weights, settings: _Settings) -> LossSums:
     run = functools.partial(_on_device, settings, False)
     specs = (_ROWS, _TABLE, _ROWS, _ROWS)
-    sums, _ = sharding.per_device(run, specs, (PartitionSpec(), ()))(
+    sums, _ = collectives.per_device(run, specs, (PartitionSpec(), ()))(
         features, table, targets, weights
     )
     return sums
@@ -84,7 +84,7 @@ def _loss(features, table, targets, weights, settings: _Settings) -> LossSums:
 def _loss_and_gradients(features, table, targets, weights, settings: _Settings):
     run = functools.partial(_on_device, settings, True)
     specs = (_ROWS, _TABLE, _ROWS, _ROWS)
-    return sharding.per_device(run, specs, (PartitionSpec(), (_ROWS, _TABLE)))(
+    return collectives.per_device(run, specs, (PartitionSpec(), (_ROWS, _TABLE)))(
         features, table, targets, weights
     )
 
@@ -110,7 +110,7 @@ class _Tokens(NamedTuple):
 def _on_device(settings: _Settings, differentiate: bool, features, table, targets, weights):
     """The sums over all devices, and this one's gradients of features and table, if asked for."""
     b, t, d = features.shape
-    first_word = sharding.index_along("model") * table.shape[0]
+    first_word = collectives.index_along("model") * table.shape[0]
     tokens = _Tokens(
         features.reshape(b * t, d), (targets - first_word).reshape(-1), weights.reshape(-1)
     )
@@ -118,12 +118,14 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
         sums, gradients = _by_kernels(settings, differentiate, tokens, table)
     else:
         sums, gradients = _by_chunks(settings, differentiate, tokens, table)
-    sums = jax.tree.map(lambda x: sharding.sum_over(sharding.BATCH_AXES, x), sums)
+    sums = jax.tree.map(lambda x: collectives.sum_over(sharding.BATCH_AXES, x), sums)
     if differentiate:
         of_features, of_table = gradients
         gradients = (
-            sharding.sum_over(_WORDS, of_features).reshape(features.shape).astype(features.dtype),
-            sharding.sum_over(sharding.BATCH_AXES, of_table).astype(table.dtype),
+            collectives.sum_over(_WORDS, of_features)
+            .reshape(features.shape)
+            .astype(features.dtype),
+            collectives.sum_over(sharding.BATCH_AXES, of_table).astype(table.dtype),
         )
     return sums, gradients
 
@@ -159,7 +161,7 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
 
 def _chunk_length(n: int, v: int) -> int:
     """The largest divisor of `n` tokens whose logits stay within a chunk, at least 1."""
-    fitting = max(1, _CHUNK_BYTES[sharding.platform()] // (4 * v))
+    fitting = max(1, _CHUNK_BYTES[collectives.platform()] // (4 * v))
     return max(length for length in range(1, min(n, fitting) + 1) if n % length == 0)
 
 
@@ -197,13 +199,13 @@ def _shares(settings: _Settings) -> tuple[float, float]:
 def _sums(settings: _Settings, tokens: _Tokens, table, maximum, exp_sum, true):
     """The sums, and log(sum(exp(logits))) (n,) over the whole vocabulary, from what this device's
     part of it gives: the largest logit, the sum of exp(logit - largest), the target's logit."""
-    highest = sharding.maximum_over(_WORDS, maximum)
-    exp_sum = sharding.sum_over(_WORDS, exp_sum * jnp.exp(maximum - highest))
-    true = sharding.sum_over(_WORDS, true)
+    highest = collectives.maximum_over(_WORDS, maximum)
+    exp_sum = collectives.sum_over(_WORDS, exp_sum * jnp.exp(maximum - highest))
+    true = collectives.sum_over(_WORDS, true)
     # The sum of the logits is the product with the sum of the table's rows.
     row_sum = table.astype(settings.dtype).astype(jnp.float32).sum(axis=0)
     features = tokens.features.astype(settings.dtype).astype(jnp.float32)
-    logit_sum = sharding.sum_over(_WORDS, jnp.einsum("nd,d->n", features, row_sum))
+    logit_sum = collectives.sum_over(_WORDS, jnp.einsum("nd,d->n", features, row_sum))
     normalizer = highest + jnp.log(exp_sum)
     of_target, of_every_word = _shares(settings)
     losses = LossSums(

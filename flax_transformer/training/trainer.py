@@ -12,13 +12,20 @@ import numpy as np
 from flax_transformer.config import Config, ConfigError
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch
-from flax_transformer.data.pipeline import own_rows, read_batches
+from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.training_data import prepare_training_data
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
 from flax_transformer.evaluation.scores import bleu_only
 from flax_transformer.evaluation.translator import Translator
-from flax_transformer.sharding import batch_sharding, build_mesh, check_rows, replicated
+from flax_transformer.hosts import first_process_first, is_first_process
+from flax_transformer.sharding import (
+    build_mesh,
+    check_rows,
+    own_rows,
+    place_rows,
+    replicated,
+)
 from flax_transformer.training.checkpoints import Checkpoints, Progress
 from flax_transformer.training.console import Console
 from flax_transformer.training.interruption import Interruption
@@ -39,10 +46,12 @@ class Trainer:
         self.config, self.workdir = config, workdir
         self.mesh = build_mesh(config.mesh)
         check_rows(config, self.mesh)
-        open_workdir(workdir, config)
-        self.corpus = open_corpus(config.data)
-        Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
-        self.data = prepare_training_data(self.corpus, config, workdir)
+        self._own = own_rows(self.mesh, config.batch.rows)
+        with first_process_first():
+            open_workdir(workdir, config)
+            self.corpus = open_corpus(config.data)
+            Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
+            self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)
         self.checkpoints = Checkpoints(workdir, config)
@@ -51,7 +60,8 @@ class Trainer:
         self._step = self.first_step
         self._pending: dict[str, jax.Array] | None = None
         self._means = RunningMeans()
-        self._key = jax.device_put(jax.random.key(config.training.seed + 1), replicated(self.mesh))
+        everywhere = replicated(self.mesh)
+        self._key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
         self._train_step = jit_train_step(config, self.mesh, self.state)
         self._validation_step = jit_validation_step(config, self.mesh)
         # Validation looks at progress, for which greedy search is enough.
@@ -80,7 +90,8 @@ class Trainer:
 
     def __enter__(self) -> "Trainer":
         self._interruption = Interruption().__enter__()
-        self.metrics = MetricsWriter(self.workdir, self.first_step)
+        first = is_first_process()
+        self.metrics = MetricsWriter(self.workdir, self.first_step) if first else None
         self.console = Console(self.config.training.steps, self.first_step)
         return self
 
@@ -92,8 +103,11 @@ class Trainer:
     ) -> None:
         self.console.close()
         self._interruption.__exit__(kind, error, traceback)
-        self.checkpoints.close()
-        self.metrics.close()
+        # A write that waits for a process that is gone would never end.
+        if kind is None or issubclass(kind, ConfigError) or jax.process_count() == 1:
+            self.checkpoints.close()
+        if self.metrics:
+            self.metrics.close()
 
     @property
     def step(self) -> int:
@@ -118,16 +132,9 @@ class Trainer:
         if self._step:
             self.console.say(f"Going on after step {self._step:,}.")
         self.console.say("Compiling the training step...")
-        own = own_rows(self.config.batch.rows, jax.process_index(), jax.process_count())
         steps = range(self._step, self.config.training.steps)
-        for batch in read_batches(self.data.train, steps, own):
-            yield self._to_devices(batch)
-
-    def _to_devices(self, batch: Batch) -> Batch:
-        sharding = batch_sharding(self.mesh)
-        return jax.tree.map(
-            lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
-        )
+        for batch in read_batches(self.data.train, steps, self._own):
+            yield place_rows(self.mesh, self.config.batch.rows, batch)
 
     def take_step(self, batch: Batch) -> None:
         """Dispatches one step; reads the metrics of the one before, which is done by then."""
@@ -162,20 +169,24 @@ class Trainer:
         values["tokens_per_second"] = self.console.log(self._step, values)
         rate = learning_rate_schedule(self.config)(self._step - 1)
         values["learning_rate"] = float(jax.device_get(rate))
-        self.metrics.write(self._step, "train", values)
+        self._write("train", values)
+
+    def _write(self, kind: str, values: dict[str, float]) -> None:
+        if self.metrics:
+            self.metrics.write(self._step, kind, values)
 
     def validate(self) -> None:
         """Loss, perplexity and greedy BLEU on the validation split; keeps the best checkpoint."""
         self.console.pause()
         started = time.perf_counter()
         means = RunningMeans()
-        own = own_rows(self.config.batch.rows, jax.process_index(), jax.process_count())
-        for batch in self.data.validation.once(own):
-            sums = self._validation_step(self.state.params, self._to_devices(batch))
+        for own in self.data.validation.once(self._own):
+            batch = place_rows(self.mesh, self.config.batch.rows, own)
+            sums = self._validation_step(self.state.params, batch)
             means.add(jax.device_get(sums)._asdict())
         values = means.means() | {"bleu": self._validation_bleu()}
         values["seconds"] = time.perf_counter() - started
-        self.metrics.write(self._step, "validation", values)
+        self._write("validation", values)
         best = self.progress.best_bleu is None or values["bleu"] > self.progress.best_bleu
         self.console.say(
             f"step {self._step:,}: validation loss {values['loss']:.4f}, perplexity "
@@ -224,7 +235,7 @@ class Trainer:
 
     def should_stop(self) -> bool:
         """After Ctrl-C, SIGTERM or when out of patience; saves where the run stands."""
-        if self._interruption.requested:
+        if self._interruption.reached(self._step):
             self.console.say(
                 f"Stopping after step {self._step:,}; the same command goes on from there."
             )

@@ -1,0 +1,68 @@
+"""Functions that work on each device's own part of an array, and what the devices tell one another.
+
+They speak of the mesh in which a function is traced (see `sharding.on_mesh`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+
+def platform() -> str:
+    """cpu, gpu or tpu: what the function being traced will run on."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    name = jax.default_backend() if device is None else device.platform
+    return "gpu" if name in ("cuda", "rocm") else name
+
+
+def _free_axes() -> tuple[str, ...]:
+    """Axes of the current mesh along which XLA still decides what lies where."""
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = jax.sharding.AxisType.Manual
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return tuple(name for name, kind in types if kind != manual)
+
+
+def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+    """`function` on each device's own parts of its arguments, which the specs describe in AXES.
+
+    Kernels need it, since XLA cannot split them. Outside of any mesh it is `function` itself.
+    """
+    free = _free_axes()
+    if not free:
+        return function
+
+    def keep_free(spec: PartitionSpec) -> PartitionSpec:
+        parts = [(part,) if isinstance(part, str) else part or () for part in spec]
+        kept = [tuple(axis for axis in part if axis in free) for part in parts]
+        return PartitionSpec(*[part or None for part in kept])
+
+    specs = jax.tree.map(
+        keep_free, (in_specs, out_specs), is_leaf=lambda x: isinstance(x, PartitionSpec)
+    )
+    # Kernels do not say over which axes their results differ, as the check would ask.
+    return jax.shard_map(
+        function, in_specs=specs[0], out_specs=specs[1], axis_names=set(free), check_vma=False
+    )
+
+
+def _bound(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `axes` that a function inside `per_device` can speak over."""
+    return tuple(axis for axis in axes if axis in jax.sharding.get_abstract_mesh().axis_names)
+
+
+def sum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
+    """The sum of `x` over the devices along `axes`, inside `per_device`."""
+    return jax.lax.psum(x, axes) if _bound(axes) else x
+
+
+def maximum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
+    """The largest `x` of the devices along `axes`, inside `per_device`."""
+    return jax.lax.pmax(x, axes) if _bound(axes) else x
+
+
+def index_along(axis: str) -> jax.Array | int:
+    """This device's place along `axis`, inside `per_device`."""
+    return jax.lax.axis_index(axis) if _bound((axis,)) else 0
