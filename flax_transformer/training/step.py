@@ -1,5 +1,6 @@
-"""One optimizer step, and one step of validation: pure functions, jitted by their callers."""
+"""One optimizer step, and one step of validation: pure functions; and how the first is compiled."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from flax_transformer.config import Config
 from flax_transformer.data.packing import Batch
 from flax_transformer.models import build_model
+from flax_transformer.sharding import replicated
 from flax_transformer.training.loss import LossSums, smoothed_cross_entropy
 from flax_transformer.training.optimizer import build_optimizer
 from flax_transformer.training.state import TrainState
@@ -72,6 +74,20 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     metrics = sums._asdict() | {"gradient_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, params, optimizer_state), metrics
+
+
+def jit_train_step(config: Config, mesh: jax.sharding.Mesh, state: TrainState) -> Any:
+    """`train_step` as a run compiles it: the state is donated, and lies as `state` does.
+
+    `state` may be arrays or the descriptions that `abstract_state` gives: a dry run compiles from
+    the latter what training compiles from the former.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(
+        functools.partial(train_step, config),
+        donate_argnums=0,
+        out_shardings=(shardings, replicated(mesh)),
+    )
 
 
 def validation_step(config: Config, params, batch: Batch) -> LossSums:

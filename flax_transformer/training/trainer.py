@@ -26,7 +26,7 @@ from flax_transformer.training.interruption import Interruption
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans
 from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.state import TrainState, count_parameters, create_state
-from flax_transformer.training.step import train_step, validation_step
+from flax_transformer.training.step import jit_train_step, validation_step
 from flax_transformer.training.workdir import open_workdir
 
 
@@ -53,11 +53,7 @@ class Trainer:
         self._pending: dict[str, jax.Array] | None = None
         self._means = RunningMeans()
         self._key = jax.device_put(jax.random.key(config.training.seed + 1), replicated(self.mesh))
-        self._train_step = jax.jit(
-            functools.partial(train_step, config),
-            donate_argnums=0,
-            out_shardings=(jax.tree.map(lambda x: x.sharding, self.state), replicated(self.mesh)),
-        )
+        self._train_step = jit_train_step(config, self.mesh, self.state)
         self._validation_step = jax.jit(functools.partial(validation_step, config))
         # Validation looks at progress, for which greedy search is enough.
         greedy = dataclasses.replace(config.decoding, beam_size=1)
