@@ -32,12 +32,7 @@ def collectives(program: Program, devices: int) -> dict[str, Collectives]:
     """
     totals = {kind: Collectives() for kind in KINDS}
     for computation, times in program.runs():
-        seen = set()
         for kind, each, inside in _found(program, computation):
-            channel = re.search(r"channel_id=(\d+)", each.attributes)
-            if channel and channel[1] in seen:
-                continue
-            seen.add(channel[1] if channel else each.name)
             members = group_size(each.attributes, devices)
             size = _whole_bytes(kind, each, inside, members)
             total = totals[kind]
@@ -56,10 +51,20 @@ def _found(
         if kind in KINDS:
             # A TPU program scatters sums in a fusion of an all-reduce with a slice of it.
             scatters = kind == "all-reduce" and "all-reduce-scatter" in computation.name
-            yield ("reduce-scatter" if scatters else kind), each, computation
+            if not _goes_on(each, computation):
+                yield ("reduce-scatter" if scatters else kind), each, computation
         elif each.opcode == "fusion":
             for name in each.called("calls"):
                 yield from _found(program, program.computations[name])
+
+
+def _goes_on(each: Instruction, computation: Computation) -> bool:
+    """Whether this is a later part of a collective that a TPU program spreads over fusions."""
+    if "async_collective_fusion_config" not in each.attributes:
+        return False
+    return not any(
+        "AsyncCollectiveStart" in x.attributes for x in computation.instructions.values()
+    )
 
 
 def _whole_bytes(kind: str, each: Instruction, computation: Computation, members: int) -> int:
