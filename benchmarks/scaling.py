@@ -21,7 +21,7 @@ import tyro
 from flax_transformer.command_line import load_config_file, parse_arguments, run_command
 from flax_transformer.config import Config, ConfigError
 from flax_transformer.config_json import config_to_dict
-from flax_transformer.dry_run.topology import prepare_environment
+from flax_transformer.dry_run.topology import prepare_environment, require_compiler
 
 RECORDS = Path(__file__).resolve().parent / "records"
 
@@ -143,6 +143,7 @@ def draw(points: list[dict[str, Any]], title: str, path: Path) -> None:
 
 def main(words: Any) -> None:
     arguments = parse_arguments(Arguments, words, Arguments(config=tyro.MISSING))
+    require_compiler()
     prepare_environment()  # before jax is loaded, which reads it
     config = load_config_file(arguments.config)
     name = arguments.name or f"scaling_{arguments.config.stem}"

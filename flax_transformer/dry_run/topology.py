@@ -29,16 +29,21 @@ def prepare_environment() -> None:
     os.environ.update(_ENVIRONMENT)
 
 
+def require_compiler() -> None:
+    """Raises `ConfigError` where the TPU compiler is missing."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            "the TPU compiler, which a topology needs, is not installed: pip install '.[tpu]' "
+            "(Linux; no TPU is needed)"
+        )
+
+
 def topology_devices(name: str) -> list[Any]:
     """The chips of a topology such as v5e:4x4, to compile for.
 
     Raises `ConfigError` where the TPU compiler is missing or does not know the topology.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise ConfigError(
-            f"--topology {name} needs the TPU compiler, which is not installed: "
-            "pip install '.[tpu]' (Linux; no TPU is needed)"
-        )
+    require_compiler()
     import jax
     from jax.experimental import topologies
 
