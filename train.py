@@ -1,7 +1,8 @@
 """Trains a translation model: python train.py --config configs/quickstart.py
 
 Settings come from the config file and from flags (--training.steps 1000); results go to the work
-directory. The same command again goes on where the run stopped, exactly.
+directory. The same command again goes on where the run stopped, exactly. With --dry-run the
+training step is only compiled, for the devices at hand or for TPUs that are not there, and judged.
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flax_transformer.command_line import parse_train_arguments, run_command
+from flax_transformer.command_line import TrainArguments, parse_train_arguments, run_command
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.training.trainer import Trainer
 
 
 def main(words: Sequence[str]) -> None:
-    config, workdir, hosts = parse_train_arguments(words)
+    arguments = parse_train_arguments(words)
+    if arguments.dry_run:
+        return dry_run(arguments)
 
     from flax_transformer.hosts import join_hosts
     from flax_transformer.training.trainer import Trainer
 
-    join_hosts(hosts)
-    with Trainer(config, workdir) as trainer:
+    join_hosts(arguments.hosts)
+    with Trainer(arguments.settings, arguments.run_directory) as trainer:
         train(trainer)
     if trainer.finished:
         trainer.report()
@@ -42,6 +45,18 @@ def train(trainer: Trainer) -> None:
             trainer.save()
         if trainer.should_stop():
             break
+
+
+def dry_run(arguments: TrainArguments) -> None:
+    """Compiles the step that training would run, and says what it needs."""
+    from flax_transformer.dry_run.topology import prepare_environment
+
+    if arguments.topology:
+        prepare_environment()  # before jax is loaded, which reads it
+
+    from flax_transformer.dry_run.report import judge
+
+    judge(arguments.settings, arguments.topology)
 
 
 if __name__ == "__main__":

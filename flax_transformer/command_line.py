@@ -29,7 +29,16 @@ class TrainArguments:
     workdir: Path | None = None
     """Folder of the run; by default runs/<name of the config file>."""
     hosts: HostsConfig = field(default_factory=HostsConfig)
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only compile the training step, and say what it needs: memory, operations, traffic, time.
+    Neither data nor a work directory is touched."""
+    topology: str | None = None
+    """With --dry-run: TPU chips to compile for that need not be there, such as v5e:4x4."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    @property
+    def run_directory(self) -> Path:
+        return self.workdir or Path("runs") / self.config.stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +84,8 @@ def parse_arguments(
     return tyro.cli(cls, args=list(words), default=default, **options)
 
 
-def parse_train_arguments(words: Sequence[str]) -> tuple[Config, Path, HostsConfig]:
-    """The settings of the file behind --config with the flags laid over, the work directory, and
-    which process this is.
+def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
+    """What train.py is told; its settings are those of the file with the flags laid over.
 
     All flags are laid over at once, so that checks which concern several settings see them all.
     """
@@ -85,8 +93,11 @@ def parse_train_arguments(words: Sequence[str]) -> tuple[Config, Path, HostsConf
     settings = Config() if path is None else load_config_file(Path(path))
     default = TrainArguments(config=tyro.MISSING, settings=settings)
     arguments = parse_arguments(TrainArguments, words, default)
-    workdir = arguments.workdir or Path("runs") / arguments.config.stem
-    return arguments.settings, workdir, arguments.hosts
+    if arguments.topology and not arguments.dry_run:
+        raise ConfigError(
+            f"--topology {arguments.topology} names chips that are not there, so it needs --dry-run"
+        )
+    return arguments
 
 
 def parse_decoding_arguments(

@@ -66,10 +66,11 @@ def test_differing_fields_names_each():
 def test_flags_lie_over_the_file():
     words = ["--config", str(ROOT / "configs/wmt_base.py"), "--model.norm", "pre"]
     # d_model and num_heads are wrong one by one and right together.
-    config, workdir, _ = parse_train_arguments(
+    arguments = parse_train_arguments(
         [*words, "--model.d-model", "24", "--model.num-heads", "3", "--optimizer.clip-norm", "1"]
     )
-    assert workdir == Path("runs/wmt_base")
+    config = arguments.settings
+    assert arguments.run_directory == Path("runs/wmt_base")
     assert (config.model.norm, config.model.d_model, config.model.num_heads) == ("pre", 24, 3)
     assert config.optimizer.clip_norm == 1.0 and config.training.steps == 100_000
     assert config.data == load_config_file(ROOT / "configs/wmt_base.py").data

@@ -19,6 +19,7 @@ LAYERS = [
     {"models", "data"},
     {"decoding"},
     {"trained_model", "training", "evaluation", "inspection"},
+    {"dry_run"},
 ]
 
 FORBIDDEN = {

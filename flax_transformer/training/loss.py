@@ -120,13 +120,9 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
         sums, gradients = _by_chunks(settings, differentiate, tokens, table)
     sums = jax.tree.map(lambda x: collectives.sum_over(sharding.BATCH_AXES, x), sums)
     if differentiate:
-        of_features, of_table = gradients
-        gradients = (
-            collectives.sum_over(_WORDS, of_features)
-            .reshape(features.shape)
-            .astype(features.dtype),
-            collectives.sum_over(sharding.BATCH_AXES, of_table).astype(table.dtype),
-        )
+        of_features = collectives.sum_over(_WORDS, gradients[0]).reshape(features.shape)
+        of_table = collectives.sum_over(sharding.BATCH_AXES, gradients[1])
+        gradients = of_features.astype(features.dtype), of_table.astype(table.dtype)
     return sums, gradients
 
 

@@ -1,0 +1,146 @@
+"""Compiling the training step from descriptions alone, and measuring the compiled program."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.config import Config
+from flax_transformer.data.packing import Batch
+from flax_transformer.dry_run.collectives import Collectives, collectives
+from flax_transformer.dry_run.flops import ModelFlops, model_flops, traced_flops
+from flax_transformer.dry_run.memory_traffic import bytes_moved
+from flax_transformer.dry_run.program_text import Program
+from flax_transformer.sharding import batch_sharding, build_mesh, check_rows, replicated
+from flax_transformer.training.state import abstract_state, count_parameters
+from flax_transformer.training.step import jit_train_step
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a chip's memory that a step needs."""
+
+    arguments: int
+    """Parameters, optimizer state and batch."""
+    temporaries: int
+    outputs: int
+    """Results that do not take the place of an argument."""
+    code: int
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporaries + self.outputs + self.code
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """The compiler gave up: the program needs more memory than a chip has."""
+
+    needed: int
+    available: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step, compiled for a mesh. What is said of a chip holds for each."""
+
+    config: Config
+    mesh: jax.sharding.Mesh
+    parameters: int
+    state_bytes: int
+    """Parameters and optimizer state on a chip."""
+    model_flops: ModelFlops
+    traced_flops: float
+    """Over all chips, as `flops.traced_flops`."""
+    memory: Memory | TooLarge
+    compiler_flops: float = 0.0
+    """On a chip, as the compiler sums them, the body of a loop once."""
+    compiler_bytes: float = 0.0
+    """Likewise the bytes moved."""
+    bytes_moved: int = 0
+    """To and from a chip's memory, loops with all their turns."""
+    collectives: dict[str, Collectives] = field(default_factory=dict)
+    unknown_loops: int = 0
+    """Loops whose number of turns is not in the program."""
+
+    @property
+    def target_tokens(self) -> int:
+        """Target positions in a step over all chips."""
+        return self.config.batch.rows * self.config.batch.target_length
+
+
+def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> tuple[Any, Batch, Any]:
+    """Shapes, types and shardings of `train_step`'s state, batch and key, as training has them."""
+
+    def rows(name: str) -> jax.ShapeDtypeStruct:
+        batch = config.batch
+        length = batch.source_length if name.startswith("source") else batch.target_length
+        shape = (batch.rows, length)
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return (
+        abstract_state(config, mesh),
+        Batch(*map(rows, Batch._fields)),
+        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh)),
+    )
+
+
+def compile_step(config: Config, devices: Any = None) -> Step:
+    """Compiles for `devices`, by default those at hand; nothing is computed on them.
+
+    Raises `ConfigError` where the mesh or the rows do not go with the devices.
+    """
+    mesh = build_mesh(config.mesh, devices)
+    check_rows(config, mesh)
+    state, batch, key = abstract_arguments(config, mesh)
+    traced = jit_train_step(config, mesh, state).trace(state, batch, key)
+    known: dict[str, Any] = {
+        "config": config,
+        "mesh": mesh,
+        "parameters": count_parameters(state.params),
+        "state_bytes": sum(map(_bytes_on_a_chip, jax.tree.leaves(state))),
+        "model_flops": model_flops(config, state.params),
+        "traced_flops": traced_flops(traced.jaxpr),
+    }
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        return Step(**known, memory=_read_too_large(error))
+    program, costs = Program(compiled.as_text()), compiled.cost_analysis()
+    return Step(
+        **known,
+        memory=_memory(compiled.memory_analysis()),
+        compiler_flops=costs["flops"],
+        compiler_bytes=costs["bytes accessed"],
+        bytes_moved=bytes_moved(program),
+        collectives=collectives(program, mesh.size),
+        unknown_loops=len(program.unknown_loops),
+    )
+
+
+def _bytes_on_a_chip(leaf: jax.ShapeDtypeStruct) -> int:
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    return jax.ShapeDtypeStruct(shape, leaf.dtype).size * leaf.dtype.itemsize
+
+
+def _memory(statistics: Any) -> Memory:
+    return Memory(
+        arguments=statistics.argument_size_in_bytes,
+        temporaries=statistics.temp_size_in_bytes,
+        outputs=statistics.output_size_in_bytes - statistics.alias_size_in_bytes,
+        code=statistics.generated_code_size_in_bytes,
+    )
+
+
+def _read_too_large(error: jax.errors.JaxRuntimeError) -> TooLarge:
+    """From the message of a compiler that found no place for the program; any other is raised."""
+    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", str(error))
+    if found is None:
+        raise error
+    needed, unit, available, other = found.groups()
+    return TooLarge(int(float(needed) * _UNITS[unit]), int(float(available) * _UNITS[other]))

@@ -1,0 +1,78 @@
+"""Floating point operations of a training step: those of the formula, and those of the program."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from flax_transformer.config import Config
+
+
+class ModelFlops(NamedTuple):
+    """Operations a step over all rows, forward and backward; padding is counted like tokens."""
+
+    matrices: float
+    """6 for every number of a matrix and every position that it multiplies: one product forward
+    and two backward, each a multiplication and an addition."""
+    scores: float
+    """12 d for every pair of a query and a key in every attention: scores and weighted sum."""
+
+
+def model_flops(config: Config, params: Any) -> ModelFlops:
+    """What `config`'s model needs by definition, whatever is computed twice; the usual numerator
+    of a model FLOPs utilisation (Chowdhery et al. 2022, appendix B) is `matrices`.
+
+    Encoder matrices multiply every source position, decoder matrices every target position, but
+    for keys and values of attention to the source; the output matrix multiplies target positions.
+    Looking up an embedding, norms, biases and softmax are not counted.
+    """
+    batch, model = config.batch, config.model
+    source, target = batch.rows * batch.source_length, batch.rows * batch.target_length
+    products = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [entry.key for entry in path]
+        if names[0] in ("encoder", "decoder") and leaf.ndim > 2:  # stacked matrices, not vectors
+            of_memory = "cross_attention" in names and names[-1] in ("key", "value")
+            products += leaf.size * (source if names[0] == "encoder" or of_memory else target)
+        elif names[-1] == "table":
+            products += leaf.size * target
+    s, t = batch.source_length, batch.target_length
+    pairs = model.num_encoder_layers * s * s + model.num_decoder_layers * (t * t + t * s)
+    return ModelFlops(6.0 * products, 12.0 * batch.rows * pairs * model.d_model)
+
+
+def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:
+    """Operations of all matrix products of a traced program, every turn of a loop counted, over
+    all devices; what remat computes again is part of it.
+
+    Of branches the dearest counts; a loop of unknown length counts once.
+    """
+    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+
+
+def _equation_flops(equation: JaxprEqn) -> float:
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left: Any = equation.invars[0].aval
+        result: Any = equation.outvars[0].aval
+        return 2.0 * math.prod(result.shape) * math.prod(left.shape[axis] for axis in contracted)
+    inner = [
+        traced_flops(value)
+        for value in jax.tree.leaves(list(equation.params.values()))
+        if isinstance(value, ClosedJaxpr | Jaxpr)
+    ]
+    if equation.primitive.name == "cond":
+        return max(inner)
+    return _turns(equation) * sum(inner)
+
+
+def _turns(equation: JaxprEqn) -> int:
+    """How often all devices together run what is inside of an equation."""
+    if equation.primitive.name == "scan":
+        return equation.params["length"]
+    if equation.primitive.name == "shard_map":
+        return equation.params["mesh"].size
+    if equation.primitive.name == "pallas_call":
+        return math.prod(equation.params["grid_mapping"].grid)
+    return 1

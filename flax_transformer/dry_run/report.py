@@ -1,0 +1,163 @@
+"""A dry run: the training step is compiled and judged, and nothing is trained."""
+
+import math
+from typing import Any
+
+import jax
+
+from flax_transformer.config import Config
+from flax_transformer.dry_run.chips import CHIPS, Chip, interconnect_bandwidth
+from flax_transformer.dry_run.compilation import Memory, Step, TooLarge, compile_step
+from flax_transformer.dry_run.remedies import remedies
+from flax_transformer.dry_run.roofline import roofline, utilisation
+from flax_transformer.dry_run.topology import topology_devices
+
+
+def judge(config: Config, topology: str | None) -> None:
+    """Compiles the step for `topology`, or for the devices at hand, and prints what it needs.
+
+    Raises `ConfigError` for a topology, mesh or rows that cannot be used.
+    """
+    devices = jax.devices() if topology is None else topology_devices(topology)
+    chip = CHIPS.get(devices[0].device_kind)
+    name = chip.name if chip else devices[0].device_kind
+    print(f"Compiling the training step for {len(devices)} x {name}...", flush=True)
+    step = compile_step(config, devices)
+    print("\n".join([*describe_work(step), *describe_memory(step, chip)]), flush=True)
+    if chip is None:
+        print(f"\nno time is estimated: what {name} can do is not in the table of chips")
+    elif not isinstance(step.memory, TooLarge):
+        print("\n".join(describe_roofline(step, chip)))
+    if fits(step, chip) is False:
+        print("\nto make it fit (compiling what is proposed, to be sure)...", flush=True)
+        print("\n".join(describe_remedies(step, chip, devices)))
+
+
+def fits(step: Step, chip: Chip | None) -> bool | None:
+    """Whether a chip has enough memory; None where that is not known."""
+    if isinstance(step.memory, TooLarge):
+        return False
+    return None if chip is None else step.memory.total <= chip.memory
+
+
+def available(step: Step, chip: Chip | None) -> float:
+    """Bytes of memory of a chip; without limit where that is not known."""
+    if isinstance(step.memory, TooLarge):
+        return step.memory.available
+    return chip.memory if chip else math.inf
+
+
+def describe_work(step: Step) -> list[str]:
+    """What a step does, by formula, as traced and as compiled."""
+    batch, mesh = step.config.batch, step.mesh
+    sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    lines = [
+        f"mesh: {sizes}; {batch.rows} rows of {batch.source_length} + {batch.target_length} slots "
+        f"a step, {step.target_tokens:,} target slots",
+        f"parameters: {step.parameters:,}",
+        "",
+        "operations a step, all chips together",
+        _line("model", _scaled(step.model_flops.matrices, "FLOP"),
+              "6 x every number of encoder, decoder and output matrix x its positions"),
+        _line("attention scores", _scaled(step.model_flops.scores, "FLOP"),
+              "12 d x pairs of query and key, masked ones too; not part of MFU"),
+        _line("program", _scaled(step.traced_flops, "FLOP"),
+              "its matrix products, those that remat repeats included"),
+    ]  # fmt: skip
+    if isinstance(step.memory, TooLarge):
+        return lines
+    lines += [
+        _line("by the compiler", _scaled(step.compiler_flops * mesh.size, "FLOP"),
+              "all operations, but the body of each loop once"),
+        "",
+        "traffic a step and chip",
+        _line("memory", _scaled(step.bytes_moved, "B"), "every turn of a loop counted"),
+        _line("by the compiler", _scaled(step.compiler_bytes, "B"), "the body of each loop once"),
+    ]  # fmt: skip
+    for kind, each in step.collectives.items():
+        text = f"{each.count:,} of together {_scaled(each.bytes, 'B')}"
+        lines.append(_line(kind, _scaled(each.sent, "B"), f"sent, in {text}"))
+    if not step.collectives:
+        lines.append(_line("collectives", "none", ""))
+    if step.unknown_loops:
+        lines.append(f"  {step.unknown_loops} loops of unknown length are counted as one turn")
+    return lines
+
+
+def describe_memory(step: Step, chip: Chip | None) -> list[str]:
+    """What a step needs of a chip's memory, and whether it has that."""
+    lines = ["", "memory a chip"]
+    memory = step.memory
+    if isinstance(memory, TooLarge):
+        return [
+            *lines,
+            _line("state", _gib(step.state_bytes), "parameters and optimizer state"),
+            _line("total", _gib(memory.needed), f"of {_gib(memory.available)}: does not fit"),
+        ]
+    lines += [
+        _line("arguments", _gib(memory.arguments), "parameters, optimizer state, batch"),
+        _line("temporaries", _gib(memory.temporaries), ""),
+        _line("outputs", _gib(memory.outputs), "those that take no argument's place"),
+        _line("program", _gib(memory.code), ""),
+    ]
+    verdict = "fits" if fits(step, chip) else "does not fit"
+    room = f"of {_gib(chip.memory)}: {verdict}" if chip else ""
+    return [*lines, _line("total", _gib(memory.total), room)]
+
+
+def describe_roofline(step: Step, chip: Chip) -> list[str]:
+    """The least time of a step, and what follows from it."""
+    least = roofline(step, chip)
+    links = interconnect_bandwidth(chip, list(step.mesh.devices.flat))
+    lines = [
+        "",
+        "least time a step, everything at its peak and at the same time",
+        _line("matrix products", _ms(least.products), f"at {_scaled(chip.flops, 'FLOP/s')}"),
+        _line("memory", _ms(least.memory), f"at {_scaled(chip.memory_bandwidth, 'B/s')}"),
+    ]
+    if links:
+        lines.append(
+            _line("interconnect", _ms(least.interconnect),
+                  f"at {_scaled(links, 'B/s')}; ring: 2(n-1)/n of the bytes for an all-reduce "
+                  "among n chips, (n-1)/n for the others")
+        )  # fmt: skip
+    tokens = step.target_tokens / least.seconds
+    return [
+        *lines,
+        f"bound by {least.bound}: {_ms(least.seconds).strip()} a step at least, so at most "
+        f"{tokens:,.0f} target tokens/s and {utilisation(step, chip, least.seconds):.1%} MFU",
+    ]
+
+
+def describe_remedies(step: Step, chip: Chip | None, devices: Any) -> list[str]:
+    """Settings with which the step would fit, compiled to be sure."""
+    lines = []
+    for remedy in remedies(step, available(step, chip)):
+        tried = compile_step(remedy.config, devices)
+        good = fits(tried, chip)
+        needs = tried.memory.total if isinstance(tried.memory, Memory) else tried.memory.needed
+        outcome = "verified" if good else "not enough"
+        lines.append(f"  {remedy.flags}: {_gib(needs).strip()}, {outcome}; {remedy.price}")
+        if good:
+            return lines
+    return [*lines, "  or fewer --batch.rows, or more chips"]
+
+
+def _line(name: str, value: str, remark: str) -> str:
+    return f"  {name:<18}{value:>14}  {remark}".rstrip()
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Three or four digits with a decimal prefix."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:,.2f} {prefix}{unit}"
+    return f"{value:,.0f} {unit}"
+
+
+def _gib(value: float) -> str:
+    return f"{value / 2**30:,.2f} GiB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.2f} ms"

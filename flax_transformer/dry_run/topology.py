@@ -1,0 +1,63 @@
+"""TPU chips that are not there: the TPU compiler runs on any Linux machine and needs none."""
+
+import importlib.util
+import os
+from typing import Any
+
+from flax_transformer.config import ConfigError
+
+EXAMPLES = "v5e:1x1, v5e:2x2, v5e:4x4, v5e:16x16, v5p:2x2x1, v5p:4x4x4, v6e:2x2, v6e:16x16"
+
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",  # what computes; whatever accelerator is there stays free
+    # The library looks for the chips of this machine, which takes long where there are none.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    # A training on this machine may hold the library, which the compiler alone can share.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def prepare_environment() -> None:
+    """Sets what the TPU compiler reads when it is loaded; call it before jax is imported."""
+    os.environ.update(_ENVIRONMENT)
+
+
+def require_compiler() -> None:
+    """Raises `ConfigError` where the TPU compiler is missing."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            "the TPU compiler, which a topology needs, is not installed: pip install '.[tpu]' "
+            "(Linux; no TPU is needed)"
+        )
+
+
+def topology_devices(name: str) -> list[Any]:
+    """The chips of a topology such as v5e:4x4, to compile for.
+
+    Raises `ConfigError` where the TPU compiler is missing or does not know the topology.
+    """
+    require_compiler()
+    import jax
+    from jax.experimental import topologies
+
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--topology {name} is refused by the TPU compiler ({reason}); examples: {EXAMPLES}"
+        ) from None
+    devices: list[Any] = list(found.devices)
+    if len({tuple(device.coords) for device in devices}) < len(devices):
+        raise ConfigError(
+            f"--topology {name}: without a chip the compiler splits each of these in two, as "
+            f"training on them does not; examples: {EXAMPLES}"
+        )
+    return devices

@@ -1,0 +1,48 @@
+"""The record of a sweep over slices: resumable, and never of two settings."""
+
+import dataclasses
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from flax_transformer.command_line import load_config_file
+from flax_transformer.config import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def scaling(monkeypatch):
+    """The names of the script, for which the TPU compiler need not be installed."""
+    names = runpy.run_path(str(ROOT / "benchmarks" / "scaling.py"))
+    monkeypatch.setitem(names["open_record"].__globals__, "version", lambda package: "1")
+    return names
+
+
+def test_sweep_goes_on_where_it_stopped(scaling, tmp_path):
+    path = ROOT / "configs" / "wmt_base.py"
+    arguments = scaling["Arguments"](config=path, records=tmp_path)
+    config, file = load_config_file(path), tmp_path / "record.json"
+    record = scaling["open_record"](file, arguments, config)
+    record["points"]["v5e:1x1"] = {"chips": 1, "rows": 64, "fits": False, "memory_bytes": 2**35}
+    scaling["write"](record, file)
+    assert json.loads(file.read_text()) == record == scaling["open_record"](file, arguments, config)
+    for other in (dataclasses.replace(arguments, rows_per_chip=32), arguments):
+        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="dots"))
+        with pytest.raises(ConfigError, match="--name"):
+            scaling["open_record"](file, other, changed if other is arguments else config)
+
+
+def test_table_has_a_line_for_every_slice(scaling):
+    seconds = {"products": 0.001, "memory": 0.004, "interconnect": 0.002}
+    points = [
+        {"chips": 1, "rows": 64, "fits": False, "memory_bytes": 2**35},
+        {"chips": 4, "rows": 256, "fits": True, "memory_bytes": 2**33, "seconds": seconds,
+         "target_tokens_per_second": 123456.0, "mfu": 0.25},
+    ]  # fmt: skip
+    lines = scaling["table"](points).split("\n")
+    assert len(lines) == 3
+    assert "32.00 GiB" in lines[1] and "does not fit" in lines[1]
+    assert all(text in lines[2] for text in ("8.00 GiB", "4.00 ms", "123,456", "25.0%"))
