@@ -2,8 +2,8 @@
 
 Every instruction outside a fusion reads its operands and writes its results; inside a fusion
 nothing touches memory. That is how the compiler counts too (`bytes accessed`), except that here
-loops count with their turns, arrays in the chip's own small memories count nothing, and a slice of
-an array counts as the slice.
+loops count with their turns, arrays in the chip's own small memories count nothing, a slice of an
+array counts as the slice, and a kernel counts as what it says that it moves, if that is more.
 """
 
 import re
@@ -18,6 +18,8 @@ _FREE = {
 }  # fmt: skip
 # Custom calls that stand for a place in memory or for another name of one.
 _PLACES = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast|PinnedBuffer|Sharding)"')
+# What a kernel says of itself: it may read an array several times.
+_ESTIMATE = re.compile(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"')
 _SLICES = {"dynamic-slice", "slice", "gather"}
 _RENAMES = {"bitcast", "reshape"}
 
@@ -56,7 +58,9 @@ def _instruction_bytes(program: Program, computation: Computation, each: Instruc
         return 2 * _held(each)
     if each.opcode in ("dynamic-update-slice", "scatter"):
         return 2 * _held(operands[-1] if each.opcode == "scatter" else operands[1])
-    return _held(each) + sum(_held(operand) for operand in operands)
+    estimate = _ESTIMATE.search(each.attributes)
+    once = _held(each) + sum(_held(operand) for operand in operands)
+    return max(once, int(estimate[1])) if estimate else once
 
 
 def _held(each: Instruction) -> int:
