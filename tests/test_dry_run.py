@@ -183,13 +183,18 @@ def test_report_names_what_counts(compiled):
 
 
 def test_what_needs_too_much_memory_is_read_off_the_compilers_message():
+    def read(message):
+        return compilation._read_too_large(jax.errors.JaxRuntimeError(message), state_bytes=7)
+
     message = (
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm."
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+        "required for HLO temporaries (79.50G) exceeds available HBM (15.75G). HLO module: jit."
     )
-    found = compilation._read_too_large(jax.errors.JaxRuntimeError(message))
-    assert found == TooLarge(int(20.5 * 2**30), int(15.75 * 2**30))
+    assert read(message) == TooLarge(int(79.5 * 2**30) + 7, int(15.75 * 2**30))
+    with pytest.raises(ConfigError, match=r"does not fit: RESOURCE_EXHAUSTED: no room$"):
+        read("RESOURCE_EXHAUSTED: no room\nmore")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        compilation._read_too_large(jax.errors.JaxRuntimeError("INTERNAL: something else"))
+        read("INTERNAL: something else")
 
 
 def test_remedies_go_where_the_memory_is(compiled):

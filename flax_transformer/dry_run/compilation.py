@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.config import Config
+from flax_transformer.config import Config, ConfigError
 from flax_transformer.data.packing import Batch
 from flax_transformer.dry_run.collectives import Collectives, collectives
 from flax_transformer.dry_run.flops import ModelFlops, model_flops, traced_flops
@@ -93,7 +93,8 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> tuple[Any, Ba
 def compile_step(config: Config, devices: Any = None) -> Step:
     """Compiles for `devices`, by default those at hand; nothing is computed on them.
 
-    Raises `ConfigError` where the mesh or the rows do not go with the devices.
+    Raises `ConfigError` where the mesh or the rows do not go with the devices, and where a program
+    is too large in a way that the compiler does not put in numbers.
     """
     mesh = build_mesh(config.mesh, devices)
     check_rows(config, mesh)
@@ -110,7 +111,7 @@ def compile_step(config: Config, devices: Any = None) -> Step:
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        return Step(**known, memory=_read_too_large(error))
+        return Step(**known, memory=_read_too_large(error, known["state_bytes"]))
     program, costs = Program(compiled.as_text()), compiled.cost_analysis()
     return Step(
         **known,
@@ -137,10 +138,19 @@ def _memory(statistics: Any) -> Memory:
     )
 
 
-def _read_too_large(error: jax.errors.JaxRuntimeError) -> TooLarge:
-    """From the message of a compiler that found no place for the program; any other is raised."""
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", str(error))
-    if found is None:
+def _read_too_large(error: jax.errors.JaxRuntimeError, state_bytes: int) -> TooLarge:
+    """From the message of a compiler that found no place for the program's temporaries beside a
+    state of `state_bytes`; any other error is raised."""
+    message = str(error)
+    if "RESOURCE_EXHAUSTED" not in message:
         raise error
-    needed, unit, available, other = found.groups()
-    return TooLarge(int(float(needed) * _UNITS[unit]), int(float(available) * _UNITS[other]))
+    found = re.search(
+        r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", message
+    )
+    if found is None:
+        raise ConfigError(f"the training step does not fit: {message.splitlines()[0]}") from error
+    temporaries, unit, available, other = found.groups()
+    return TooLarge(
+        needed=int(float(temporaries) * _UNITS[unit]) + state_bytes,
+        available=int(float(available) * _UNITS[other]),
+    )
