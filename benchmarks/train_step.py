@@ -18,7 +18,6 @@ Appends a record to benchmarks/records/train_step.json. Nothing else should run 
 
 import argparse
 import dataclasses
-import functools
 import importlib
 import os
 import resource
@@ -32,7 +31,6 @@ from typing import Annotated, Any, Literal, Protocol
 import jax
 import numpy as np
 import tyro
-from arithmetic import FORMULA, peak_flops, step_flops
 from made_up_batches import made_up_batches
 from recording import RECORDS, append_record
 
@@ -47,10 +45,12 @@ from flax_transformer.config import (
     TransformerConfig,
 )
 from flax_transformer.data.packing import Batch
-from flax_transformer.sharding import build_mesh
+from flax_transformer.dry_run.chips import CHIPS
+from flax_transformer.dry_run.flops import model_flops
+from flax_transformer.sharding import batch_sharding, build_mesh, replicated
 from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.state import TrainState, count_parameters, create_state
-from flax_transformer.training.step import train_step
+from flax_transformer.training.step import jit_train_step
 
 SMALL = Config(
     tokenizer=TokenizerConfig(vocabulary_size=8000),
@@ -64,6 +64,11 @@ SMALL = Config(
         unroll_layers=3,
     ),
     optimizer=OptimizerConfig(warmup_steps=400),  # so that the losses fall within some steps
+)
+
+FORMULA = (
+    "MFU = target tokens/s x FLOP a target token / peak; FLOP a target token = 6 x the numbers of "
+    "encoder, decoder and output matrices, where source and target are equally long"
 )
 
 BATCHES = 4
@@ -114,11 +119,11 @@ def parse(words: Sequence[str]) -> Arguments:
 class OurStep:
     """Training steps as train.py takes them, on the first device."""
 
-    def __init__(self, config: Config, state: TrainState, batches: list[Batch]):
-        self.state = state
-        self.batches = jax.device_put(batches, jax.tree.leaves(state)[0].sharding)
-        self.key = jax.random.key(config.training.seed + 1)
-        step = jax.jit(functools.partial(train_step, config), donate_argnums=0)
+    def __init__(self, config: Config, mesh: jax.sharding.Mesh, batches: list[Batch]):
+        self.state: TrainState = create_state(config, mesh)
+        self.batches = jax.device_put(batches, batch_sharding(mesh))
+        self.key = jax.device_put(jax.random.key(config.training.seed + 1), replicated(mesh))
+        step = jit_train_step(config, mesh, self.state)
         self.program = step.lower(self.state, self.batches[0], self.key).compile()
         self.done = 0
 
@@ -182,7 +187,7 @@ def contenders(arguments: Arguments, batches: list[Batch]) -> dict[str, Contende
     for dtype in arguments.compute_dtypes:
         model = dataclasses.replace(config.model, compute_dtype=dtype)
         own = dataclasses.replace(config, model=model)
-        found[f"ours {dtype}"] = OurStep(own, create_state(own, mesh), batches)
+        found[f"ours {dtype}"] = OurStep(own, mesh, batches)
     if arguments.peer == "torch":
         params = jax.device_get(create_state(config, mesh).params)
         steps = arguments.steps * (arguments.repeats + 1)
@@ -261,13 +266,15 @@ def main(words: Sequence[str]) -> None:
         config, BATCHES, None if arguments.peer else arguments.sentence_tokens
     )
     tokens = float(np.mean([(batch.target_segments > 0).sum() for batch in batches]))
-    flops = float(np.mean([step_flops(config, batch) for batch in batches]))
     runners = contenders(arguments, batches)
     results = measure(arguments, runners, tokens)
     device = jax.devices()[0]
-    peak = peak_flops(device.device_kind)
-    add_use_of_device(results, flops / tokens, peak)
+    peak = CHIPS[device.device_kind].flops if device.device_kind in CHIPS else None
     ours = next(runner for runner in runners.values() if isinstance(runner, OurStep))
+    # Slots of padding are no work done: a token counts as a slot does.
+    slots = config.batch.rows * config.batch.target_length
+    token_flops = model_flops(config, ours.state.params).matrices / slots
+    add_use_of_device(results, token_flops, peak)
     figures = {
         "device": device.device_kind,
         "model": dataclasses.asdict(config.model),
@@ -276,7 +283,7 @@ def main(words: Sequence[str]) -> None:
         "packed": arguments.peer is None,
         "parameters": count_parameters(ours.state.params),
         "target_tokens_in_a_step": tokens,
-        "flops_in_a_step": flops,
+        "flops_of_a_target_token": token_flops,
         "peak_flops_of_device": peak,
         "formula": FORMULA,
         "results": results,

@@ -9,10 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import draw_pairs
-
-from flax_transformer.config import BatchConfig, Config, TokenizerConfig, TransformerConfig
-from flax_transformer.data.packing import lay_out
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -89,29 +85,3 @@ def test_missing_torch_is_one_message(tmp_path):
     done = run("train_step.py", tmp_path / "record.json", f"{TINY} --peer torch")
     assert done.returncode == 2
     assert "pip install torch" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_flops_are_those_of_the_sentences(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from arithmetic import step_flops
-
-    config = Config(
-        tokenizer=TokenizerConfig(vocabulary_size=300),
-        batch=BatchConfig(rows=2, source_length=16, target_length=16),
-        model=TransformerConfig(
-            num_encoder_layers=1, num_decoder_layers=2, d_model=8, num_heads=2, d_ff=16
-        ),
-    )
-    pairs = draw_pairs(2, shortest=3, longest=7, vocabulary_size=300)
-    apart = step_flops(config, lay_out(pairs, [np.array([0]), np.array([1])], 16, 16))
-    together = step_flops(config, lay_out(pairs, [np.array([0, 1])], 16, 16))
-    assert apart == together
-    # Every matrix product of the model, written out: additions and multiplications, forward
-    # once and backward twice.
-    d, f, v, total = 8, 16, 300, 0
-    for s, t in zip(pairs.source.lengths, pairs.target.lengths, strict=True):
-        encoder = 4 * s * d * d + 2 * s * s * d + 2 * s * d * f
-        own = 4 * t * d * d + 2 * t * t * d
-        across = 2 * t * d * d + 2 * s * d * d + 2 * t * s * d
-        total += encoder + 2 * (own + across + 2 * t * d * f) + t * d * v
-    assert together == 6 * total
