@@ -69,7 +69,8 @@ def smoothed_cross_entropy(
 
 def _sums(label_smoothing, dtype, table, features, targets, weights) -> LossSums:
     """The sums over some rows, each of shape (1,)."""
-    chunk = _chunk_length(*targets.shape, table.shape[0])
+    (b, t), v = targets.shape, table.shape[0]
+    chunk = _chunk_length(b, t, v)
     sums = _chunked(features, table, targets, weights, (label_smoothing, dtype, chunk))
     return jax.tree.map(lambda sum_: sum_[None], sums)
 
