@@ -34,7 +34,6 @@ def join_hosts(hosts: HostsConfig) -> None:
             hosts.count,
             hosts.index,
             heartbeat_timeout_seconds=hosts.patience,
-            shutdown_timeout_seconds=hosts.patience,
         )
     except ValueError as error:
         # What JAX says where it knows of no cluster: this is a machine of its own, unless mpirun is

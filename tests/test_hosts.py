@@ -88,7 +88,7 @@ def start(place: Path, *workdirs: str, seconds_a_step: float = 0) -> list[subpro
     processes = []
     for index, workdir in enumerate(workdirs):
         flags = (
-            f"--config {place / 'tiny.py'} --workdir {place / workdir} --hosts.patience 10 "
+            f"--config {place / 'tiny.py'} --workdir {place / workdir} --hosts.patience 20 "
             f"--hosts.coordinator 127.0.0.1:{port} --hosts.count {len(workdirs)} "
             f"--hosts.index {index}"
         )
