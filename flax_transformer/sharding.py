@@ -22,6 +22,9 @@ _MESH_AXIS = {
     "f": "model",  # feed-forward width
     "v": "model",  # vocabulary
     "p": None,  # learned positions
+    "g": None,  # gates of a recurrent cell
+    "u": "model",  # units of a recurrent layer
+    "n": None,  # vectors beside each other
 }
 
 
