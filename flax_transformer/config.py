@@ -309,8 +309,7 @@ class TrainingConfig:
         )  # fmt: skip
         _require(
             0 <= self.teacher_forcing_floor <= 1,
-            f"training.teacher_forcing_floor is {self.teacher_forcing_floor}, but must be from 0 to "
-            "1",
+            f"training.teacher_forcing_floor is {self.teacher_forcing_floor}: use 0 to 1",
         )
         _require(self.patience >= 0, "training.patience must not be negative")
         _require(

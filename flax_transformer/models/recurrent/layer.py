@@ -9,7 +9,7 @@ one select a position, by which a pair's numbers are those that it has alone in 
 row would need a batch of another kind for this model only, and leave most slots empty.
 """
 
-import functools
+from typing import NamedTuple
 
 import chex
 import flax.linen as nn
@@ -20,14 +20,12 @@ from flax_transformer.config import RecurrentConfig
 from flax_transformer.models.contraction import contract
 from flax_transformer.models.parameters import named
 from flax_transformer.models.recurrent.cells import CELLS, State
-from flax_transformer.models.recurrent.recurrence import Loop, scan_over_time
+from flax_transformer.models.recurrent.recurrence import Loop, Multiply, scan_over_time
 
 # A kernel is g matrices beside each other, each with fans of its own.
 xavier = nn.initializers.variance_scaling(
     1, "fan_avg", "uniform", in_axis=0, out_axis=2, batch_axis=1
 )
-
-RECURRENT = "bd,dgu->bgu"
 
 
 def restart(state, begins: jax.Array, first):
@@ -83,24 +81,23 @@ class RecurrentLayer(nn.Module):
         (t, b, _), u = x.shape, self.units
         chex.assert_shape(begins, (t, b))
         config, cell = self.config, CELLS[self.config.cell]
-        loop = Loop(
-            (("recurrent", RECURRENT),), jnp.dtype(config.compute_dtype), config.unroll_steps,
-            reverse,
-        )  # fmt: skip
+        products = (("recurrent", "bd,dgu->bgu"),)
+        loop = Loop(products, jnp.dtype(config.compute_dtype), config.unroll_steps, reverse)
         nothing = (jnp.zeros((b, u), jnp.float32),) * cell.num_arrays
-        inputs = (self.from_input(x), begins, first)
-        _, states = scan_over_time(
-            _STEPS[config.cell], loop, {"recurrent": self.recurrent}, (), nothing, inputs
-        )
+        weights, inputs = {"recurrent": self.recurrent}, (self.from_input(x), begins, first)
+        _, states = scan_over_time(_Turn(config.cell), loop, weights, (), nothing, inputs)
         chex.assert_shape(states, (t, b, u))
         return states
 
 
-def _step(kind: str, multiply, _, state: State, inputs):
-    from_input, begins, first = inputs
-    state = restart(state, begins, first)
-    state = CELLS[kind].advance(from_input, multiply("recurrent", state[0]), state)
-    return state, state
+class _Turn(NamedTuple):
+    """One turn of the loop, equal to another of the same kind of cell."""
 
+    kind: str
 
-_STEPS = {kind: functools.partial(_step, kind) for kind in CELLS}
+    def __call__(self, multiply: Multiply, _, state: State, inputs):
+        from_input, begins, first = inputs
+        state = restart(state, begins, first)
+        from_state = multiply("recurrent", state[0])
+        state = CELLS[self.kind].advance(from_input, from_state, state)
+        return state, state

@@ -1,8 +1,8 @@
 """Scheduled sampling (Bengio et al. 2015): training on what the model itself would have written.
 
 Which tokens are fed is found by a first pass over the target, without dropout in the decoder and
-without gradient, since none goes through the choice of a token. What is then trained on is teacher forcing with those
-tokens, layer by layer where the model allows it.
+without gradient, since none goes through the choice of a token. What is then trained on is teacher
+forcing with those tokens, layer by layer where the model allows it.
 """
 
 import jax
