@@ -94,6 +94,6 @@ def initial_state(small_config: Config) -> TrainState:
 @pytest.fixture(scope="session")
 def initial_recurrent(small_config: Config) -> tuple[Config, TrainState]:
     """A recurrent model that has everything, and a fresh state of it like `initial_state`."""
-    config = recurrent(small_config, "concat")
+    config = recurrent(small_config, "concat", num_decoder_layers=1)
     mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
     return config, jax.device_get(create_state(config, mesh))

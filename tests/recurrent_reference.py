@@ -99,7 +99,7 @@ def decode(config, params, source, target):
             states[i] = cell(kind, from_input, from_state, states[i])
             x = states[i][0]
         if config.attention != "none":
-            c, alpha = attend(config.attention, decoder["attention"], x, memory, coverage)
+            c, alpha = attend(config.attention, decoder.get("attention"), x, memory, coverage)
             loss += np.minimum(alpha, coverage).sum()
             coverage = coverage + alpha
             attention.append(alpha)

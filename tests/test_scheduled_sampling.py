@@ -21,7 +21,7 @@ def model(request, small_config, random_params):
     """(batch, teacher forcing or None) -> features, and from target inputs to the next tokens."""
     config = recurrent(small_config, request.param)
     module = build_model(config.model, 304)
-    variables = {"params": random_params(config)}
+    variables = {"params": jax.device_put(random_params(config))}
 
     @jax.jit
     def features(batch, *ratio):

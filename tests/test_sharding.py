@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from samples import RECURRENT, recurrent
 
 from flax_transformer.config import ConfigError, MeshConfig, OptimizerConfig
 from flax_transformer.data.packing import Batch
@@ -42,23 +43,41 @@ def config(small_config):
     return dataclasses.replace(vary(small_config, dropout=0.1), optimizer=optimizer)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
-def test_every_parameter_names_its_axes(small_config, norm, positions):
-    model = build_model(vary(small_config, norm=norm, positions=positions).model, 304)
+def parameter_boxes(config):
+    model = build_model(config.model, 304)
     batch = Batch(*(jax.ShapeDtypeStruct((1, 1), "int32") for _ in Batch._fields))
     params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
-    paths = jax.tree_util.tree_leaves_with_path(
-        params, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
-    )
-    assert len(paths) > 20
-    for path, leaf in paths:
-        path = jax.tree_util.keystr(path)
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            params, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
+        )
+    }
+
+
+def assert_axes_are_named(boxes):
+    for path, leaf in boxes.items():
         assert isinstance(leaf, nn.LogicallyPartitioned), path
         assert len(leaf.names) == leaf.value.ndim, path
         assert None not in leaf.names, path
-        assert leaf.names[0] == "l" or not ("encoder'" in path or "decoder'" in path), path
         named_sharding(make_mesh(1, 1, 1), leaf.names, leaf.value.shape)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_every_parameter_names_its_axes(small_config, norm, positions):
+    boxes = parameter_boxes(vary(small_config, norm=norm, positions=positions))
+    assert len(boxes) > 20
+    assert_axes_are_named(boxes)
+    for path, leaf in boxes.items():
+        assert leaf.names[0] == "l" or not ("encoder'" in path or "decoder'" in path), path
+
+
+@pytest.mark.parametrize("variant", RECURRENT)
+def test_every_recurrent_parameter_names_its_axes(small_config, variant):
+    boxes = parameter_boxes(recurrent(small_config, variant))
+    assert len(boxes) > 10
+    assert_axes_are_named(boxes)
 
 
 def test_unknown_axis_is_refused():
@@ -90,6 +109,18 @@ def test_parameters_and_moments_really_are_split(config):
 
 @pytest.fixture(scope="module")
 def two_steps(config, initial_state, packed_batch):
+    return steps_on(config, initial_state, packed_batch)
+
+
+@pytest.fixture(scope="module")
+def two_recurrent_steps(config, initial_recurrent, packed_batch):
+    """With coverage's loss, which must not depend on the mesh either."""
+    recurrent_config, state = initial_recurrent
+    model = dataclasses.replace(recurrent_config.model, dropout=0.1)
+    return steps_on(dataclasses.replace(config, model=model), state, packed_batch)
+
+
+def steps_on(config, initial_state, packed_batch):
     """Two training steps on a mesh: metrics of both, and the state behind the first."""
 
     @functools.cache
@@ -113,8 +144,16 @@ def two_steps(config, initial_state, packed_batch):
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)])
 def test_training_equals_that_on_one_device(sizes, two_steps):
-    state, *metrics = two_steps(*sizes)
-    expected_state, *expected_metrics = two_steps(1, 1, 1)
+    assert_same_steps(two_steps, sizes)
+
+
+def test_recurrent_training_equals_that_on_one_device(two_recurrent_steps):
+    assert_same_steps(two_recurrent_steps, (2, 2, 2))
+
+
+def assert_same_steps(steps, sizes):
+    state, *metrics = steps(*sizes)
+    expected_state, *expected_metrics = steps(1, 1, 1)
     chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-4)
     # The first moment is a tenth of the gradient.
     chex.assert_trees_all_close(state, expected_state, rtol=1e-3, atol=1e-5)
