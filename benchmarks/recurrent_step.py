@@ -2,8 +2,8 @@
 
     python benchmarks/recurrent_step.py [--peer torch]
 
-Both take inputs (t,b,d) and give the gradients of the inputs and of all weights. Figures are medians;
-nothing else may run on the machine. PyTorch is no part of this project: install it beside.
+Both take inputs (t,b,d) and give the gradients of the inputs and of all weights. Figures are
+medians; nothing else may run on the machine. PyTorch is no part of this project: install it beside.
 """
 
 import statistics

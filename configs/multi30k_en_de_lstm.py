@@ -1,7 +1,7 @@
 """Multi30k, English to German, lower-cased and tokenised: LSTMs with attention, 4.4M parameters.
 
-What the Transformer of configs/multi30k_en_de.py replaced, on the same rows and vocabulary: a
-bidirectional encoder (Bahdanau et al. 2015), general attention and input feeding (Luong et al. 2015).
+What the Transformer of configs/multi30k_en_de.py replaced, with the same vocabulary: an encoder in
+both directions (Bahdanau et al. 2015), general attention and input feeding (Luong et al. 2015).
 
 Command:  python train.py --config configs/multi30k_en_de_lstm.py --data.directory DIR
           python evaluate.py --workdir runs/multi30k_en_de_lstm --tokenize none

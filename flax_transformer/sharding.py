@@ -23,7 +23,7 @@ _MESH_AXIS = {
     "v": "model",  # vocabulary
     "p": None,  # learned positions
     "g": None,  # gates of a recurrent cell
-    "u": "model",  # units of a recurrent layer
+    "u": None,  # units of a recurrent layer: every step would wait for the other devices
     "n": None,  # vectors beside each other
 }
 

@@ -76,20 +76,27 @@ def test_share_falls(decay, expected):
 def test_training_step_samples_as_the_schedule_says(small_config, initial_recurrent, packed_batch):
     config, state = initial_recurrent
 
-    def loss(step, **training):
+    def losses(steps, **training):
         settings = dataclasses.replace(config.training, **training)
         changed = dataclasses.replace(config, training=settings)
         run = jax.jit(functools.partial(train_step, changed))
-        now = state._replace(step=np.int32(step))
-        return [float(run(now, packed_batch, jax.random.key(k))[1]["loss"]) for k in (0, 1)]
+        return [
+            [
+                float(
+                    run(state._replace(step=np.int32(n)), packed_batch, jax.random.key(k))[1][
+                        "loss"
+                    ]
+                )
+                for k in (0, 1)
+            ]
+            for n in steps
+        ]
 
-    always = loss(0)
-    sampled = {"teacher_forcing": "linear", "teacher_forcing_steps": 10}
-    assert loss(0, **sampled) == always
-    own = loss(10, **sampled)
-    assert own[0] == own[1] != always[0]
-    half = loss(5, **sampled)
-    assert half[0] != half[1]
+    [always] = losses([0])
+    begin, middle, end = losses([0, 5, 10], teacher_forcing="linear", teacher_forcing_steps=10)
+    assert begin == always
+    assert middle[0] != middle[1]  # which tokens are true depends on the key
+    assert end[0] == end[1] != always[0]
 
 
 def test_transformer_cannot_sample():
