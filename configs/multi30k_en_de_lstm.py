@@ -1,4 +1,4 @@
-"""Multi30k, English to German, lower-cased and tokenised: LSTMs with attention, 4.4M parameters.
+"""Multi30k, English to German, lower-cased and tokenised: LSTMs with attention, 4.3M parameters.
 
 What the Transformer of configs/multi30k_en_de.py replaced, with the same vocabulary: an encoder in
 both directions (Bahdanau et al. 2015), general attention and input feeding (Luong et al. 2015).
