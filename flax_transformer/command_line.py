@@ -79,7 +79,8 @@ def parse_arguments(
     An unknown flag, a wrong type or a value that the settings refuse ends the program with a
     message and exit code 2.
     """
-    # Which kind of corpus it is, the default says; otherwise tyro would ask for a subcommand.
+    # Which kind of corpus and of model it is, the default says; otherwise tyro would ask for
+    # subcommands.
     options: dict[str, Any] = {"config": (tyro.conf.AvoidSubcommands,)}
     return tyro.cli(cls, args=list(words), default=default, **options)
 

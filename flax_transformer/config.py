@@ -175,6 +175,71 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecurrentConfig:
+    """A recurrent encoder-decoder, as before the Transformer.
+
+    The defaults: LSTMs with the attention and input feeding of Luong et al. 2015, and a
+    bidirectional encoder as in Bahdanau et al. 2015.
+    """
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    """LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014)."""
+    num_encoder_layers: int = 2
+    """Layers of the encoder."""
+    num_decoder_layers: int = 2
+    """Layers of the decoder."""
+    d_model: int = 512
+    """Units of a layer, and width of the embedding."""
+    bidirectional: bool = True
+    """Whether the encoder reads in both directions, with half of its units in each."""
+    attention: Literal["none", "dot", "general", "concat", "multi_head"] = "general"
+    """Score of the decoder's state and the encoder's: dot or general (Luong et al. 2015), concat
+    (Bahdanau et al. 2015) or the Transformer's heads; with none the decoder only starts from the
+    encoder's last state (Sutskever et al. 2014)."""
+    num_heads: int = 8
+    """Heads of multi_head attention; must divide d_model."""
+    input_feeding: bool = True
+    """Whether a position's features enter the next one's first layer (Luong et al. 2015, section
+    3.3). Without it and with dot, general or multi_head, attention leaves the loop over positions,
+    which is far quicker."""
+    coverage: bool = False
+    """Whether the sum of past attention enters concat's score (See et al. 2017, after Tu et al.
+    2016)."""
+    coverage_loss: float = 1.0
+    """With coverage: weight of the loss for looking at the same position again."""
+    dropout: float = 0.2
+    """Rate on embeddings, between layers and on the features before the softmax."""
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of matrix products; parameters, gates, states, softmax and the loss stay in float32."""
+    unroll_steps: int = 1
+    """Positions compiled into one turn of the loop over positions."""
+
+    def __post_init__(self):
+        _require_positive(
+            self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
+            "unroll_steps",
+        )  # fmt: skip
+        _require(
+            not self.bidirectional or self.d_model % 2 == 0,
+            f"model.d_model ({self.d_model}) must be even: each direction of the encoder has half",
+        )
+        _require(
+            self.attention != "multi_head" or self.d_model % self.num_heads == 0,
+            f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
+        )
+        _require(
+            self.attention != "none" or not self.input_feeding,
+            "model.attention is none, so there is nothing to feed: add --model.no-input-feeding",
+        )
+        _require(
+            self.attention == "concat" or not self.coverage,
+            f"model.attention is {self.attention}, but model.coverage needs concat",
+        )
+        _require(self.coverage_loss >= 0, "model.coverage_loss must not be negative")
+        _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Adam and the learning rate schedule of Section 5.3."""
 
@@ -215,6 +280,13 @@ class TrainingConfig:
     """Seed of parameters, data order and dropout."""
     label_smoothing: float = 0.1
     """Probability taken from the true token and spread over the vocabulary (Section 5.4)."""
+    teacher_forcing: Literal["always", "linear", "exponential", "inverse_sigmoid"] = "always"
+    """Whether a recurrent decoder is always fed the true tokens, or by scheduled sampling more and
+    more of its own: how the share of true ones falls (Bengio et al. 2015, section 2.4)."""
+    teacher_forcing_steps: int = 10_000
+    """k of that fall at step i: 1 - i/k, exp(-i/k) or k / (k + exp(i/k))."""
+    teacher_forcing_floor: float = 0.0
+    """Share of true tokens below which it does not fall."""
     accumulation_steps: int = 1
     """Parts into which a step's rows are split, one after the other, to save memory."""
     log_every: int = 50
@@ -233,8 +305,12 @@ class TrainingConfig:
     def __post_init__(self):
         _require_positive(
             self, "training", "steps", "accumulation_steps", "log_every", "evaluate_every",
-            "validation_sentences", "checkpoint_every", "keep_checkpoints",
+            "validation_sentences", "checkpoint_every", "keep_checkpoints", "teacher_forcing_steps",
         )  # fmt: skip
+        _require(
+            0 <= self.teacher_forcing_floor <= 1,
+            f"training.teacher_forcing_floor is {self.teacher_forcing_floor}: use 0 to 1",
+        )
         _require(self.patience >= 0, "training.patience must not be negative")
         _require(
             0 <= self.label_smoothing < 1,
@@ -336,7 +412,7 @@ class Config:
     data: Builtin | TextFiles | Tfds = field(default_factory=Builtin)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
-    model: TransformerConfig = field(default_factory=TransformerConfig)
+    model: TransformerConfig | RecurrentConfig = field(default_factory=TransformerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -348,18 +424,24 @@ class Config:
             f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "
             f"batch.rows ({self.batch.rows})",
         )
-        longest = max(
-            self.batch.source_length,
-            self.batch.target_length,
-            self.decoding.max_source_length + self.decoding.extra_length,
-        )
-        _require(
-            self.model.positions != "learned" or self.model.max_positions >= longest,
-            f"model.max_positions ({self.model.max_positions}) is less than the longest sequence "
-            f"({longest}) that batch.* and decoding.* allow",
-        )
+        if isinstance(self.model, TransformerConfig):
+            longest = max(
+                self.batch.source_length,
+                self.batch.target_length,
+                self.decoding.max_source_length + self.decoding.extra_length,
+            )
+            _require(
+                self.model.positions != "learned" or self.model.max_positions >= longest,
+                f"model.max_positions ({self.model.max_positions}) is less than the longest "
+                f"sequence ({longest}) that batch.* and decoding.* allow",
+            )
         _require(
             self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.training.steps
             or self.optimizer.cooldown_steps == 0,
             "optimizer.warmup_steps and optimizer.cooldown_steps together exceed training.steps",
+        )
+        _require(
+            isinstance(self.model, RecurrentConfig) or self.training.teacher_forcing == "always",
+            f"training.teacher_forcing is {self.training.teacher_forcing}, but a Transformer sees "
+            "all positions at once and can only be fed the true tokens: use always",
         )

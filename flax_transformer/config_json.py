@@ -43,7 +43,10 @@ def config_to_dict(section: Any) -> dict[str, Any]:
 
 
 def config_from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """The inverse of `config_to_dict`; an unknown key is a `TypeError`, as in a call."""
+    """The inverse of `config_to_dict`; an unknown key is a `TypeError`, as in a call.
+
+    Where "kind" is missing, as from when a field held one kind only, it is the first.
+    """
     annotations = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():
@@ -52,7 +55,7 @@ def config_from_dict(cls: type, values: Mapping[str, Any]) -> Any:
             value = dict(value)
             section_class: Any = annotation
             if alternatives := _alternatives(annotation):
-                section_class = alternatives[value.pop("kind")]
+                section_class = alternatives[value.pop("kind", next(iter(alternatives)))]
             value = config_from_dict(section_class, value)
         arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)

@@ -30,6 +30,9 @@ _MESH_AXIS = {
     "f": "model",  # feed-forward width
     "v": "model",  # vocabulary
     "p": None,  # learned positions
+    "g": None,  # gates of a recurrent cell
+    "u": None,  # units of a recurrent layer: every step would wait for the other devices
+    "n": None,  # vectors beside each other
 }
 
 

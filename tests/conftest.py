@@ -16,7 +16,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="flax_transformer_tests_"
 import jax
 import numpy as np
 import pytest
-from samples import draw_pairs
+from samples import draw_pairs, recurrent
 
 from flax_transformer.config import (
     BatchConfig,
@@ -95,3 +95,11 @@ def initial_state(small_config: Config) -> TrainState:
     """A fresh state of `small_config` as numpy arrays, which no step can donate."""
     mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
     return jax.device_get(create_state(small_config, mesh))
+
+
+@pytest.fixture(scope="session")
+def initial_recurrent(small_config: Config) -> tuple[Config, TrainState]:
+    """A recurrent model that has everything, and a fresh state of it like `initial_state`."""
+    config = recurrent(small_config, "concat", num_decoder_layers=1)
+    mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
+    return config, jax.device_get(create_state(config, mesh))

@@ -1,9 +1,11 @@
-"""Tokenised sentence pairs made up for tests."""
+"""Tokenised sentence pairs and models made up for tests."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from flax_transformer.config import Config, RecurrentConfig
 from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
 from flax_transformer.tokenizer import EOS_ID
 
@@ -30,3 +32,20 @@ def draw_pairs(
         )
 
     return TokenizedPairs(draw_side(), draw_side())
+
+
+RECURRENT: dict[str, dict] = {
+    "no attention": {"attention": "none", "input_feeding": False, "bidirectional": False},
+    "dot": {"attention": "dot", "cell": "gru", "num_encoder_layers": 1, "num_decoder_layers": 1},
+    "general": {"attention": "general", "input_feeding": False, "cell": "gru"},
+    "concat": {"attention": "concat", "coverage": True, "num_encoder_layers": 1},
+    "multi_head": {"attention": "multi_head", "num_decoder_layers": 1},
+}
+"""Recurrent models that have, between them, every kind of cell, encoder, attention and loop."""
+
+
+def recurrent(config: Config, variant: str, **model) -> Config:
+    """`config` with a small recurrent model without dropout instead of its own."""
+    settings = {"d_model": 16, "dropout": 0.0, "compute_dtype": "float32"}
+    settings |= RECURRENT[variant] | model
+    return dataclasses.replace(config, model=RecurrentConfig(**settings))

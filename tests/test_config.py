@@ -1,6 +1,7 @@
 """Settings: files, flags, JSON, and what is refused."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from flax_transformer.config import (
     Config,
     ConfigError,
     MeshConfig,
+    RecurrentConfig,
     TextFiles,
     Tfds,
     TransformerConfig,
@@ -38,15 +40,25 @@ def test_shipped_config_loads_and_builds_its_model_abstractly(path):
     assert "Command:" in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("model", [TransformerConfig(norm="pre"), RecurrentConfig(cell="gru")])
 @pytest.mark.parametrize(
     "data",
     [Builtin(num_pairs=7), TextFiles(directory="x", source_language="a", target_language="b"),
      Tfds(name="n")],
 )  # fmt: skip
-def test_json_gives_the_config_back(tmp_path, data):
-    config = Config(data=data, model=TransformerConfig(norm="pre", dropout=0.25))
+def test_json_gives_the_config_back(tmp_path, data, model):
+    config = Config(data=data, model=dataclasses.replace(model, dropout=0.25))
     save_config(config, tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == config
+
+
+def test_json_without_a_kind_is_of_the_first(tmp_path):
+    """As work directories were written when there was one kind of model."""
+    save_config(Config(), tmp_path / "config.json")
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values["model"].pop("kind") == "TransformerConfig"
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert load_config(tmp_path / "config.json") == Config()
 
 
 def test_json_with_an_unknown_key_names_the_file(tmp_path):
@@ -74,6 +86,17 @@ def test_flags_lie_over_the_file():
     assert (config.model.norm, config.model.d_model, config.model.num_heads) == ("pre", 24, 3)
     assert config.optimizer.clip_norm == 1.0 and config.training.steps == 100_000
     assert config.data == load_config_file(ROOT / "configs/wmt_base.py").data
+
+
+def test_flags_are_those_of_the_files_model(capsys):
+    words = ["--config", str(ROOT / "configs/multi30k_en_de_lstm.py")]
+    flags = ["--model.cell", "gru", "--model.no-input-feeding", "--model.unroll-steps", "2"]
+    model = parse_train_arguments([*words, *flags])[0].model
+    assert isinstance(model, RecurrentConfig)
+    assert (model.cell, model.input_feeding, model.unroll_steps) == ("gru", False, 2)
+    with pytest.raises(SystemExit):
+        parse_train_arguments([*words, "--model.d-ff", "64"])
+    assert "--model.d-ff" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from samples import RECURRENT, recurrent
 
 from flax_transformer.models import build_model
 
@@ -59,17 +60,25 @@ class Decoder:
             return self.model.apply(self.variables, features, method="logits")
 
         flat = ids.reshape(SENTENCES * BEAMS, STEPS)
-        memory, segments = (
-            np.repeat(x, BEAMS, axis=0) for x in (self.memory, self.source_segments)
+        memory, segments = jax.tree.map(
+            lambda x: np.repeat(x, BEAMS, axis=0), (self.memory, self.source_segments)
         )
         return jax.jit(decode)(flat, memory, segments).reshape(SENTENCES, BEAMS, STEPS, -1)
 
 
-@pytest.fixture(scope="module", params=[("post", "learned"), ("pre", "sinusoidal")], ids="-".join)
+TRANSFORMERS = {
+    "post-learned": {"norm": "post", "positions": "learned"},
+    "pre-sinusoidal": {"norm": "pre", "positions": "sinusoidal"},
+}
+
+
+@pytest.fixture(scope="module", params=[*TRANSFORMERS, *RECURRENT])
 def decoder(request, small_config, random_params):
-    norm, positions = request.param
-    model = dataclasses.replace(small_config.model, norm=norm, positions=positions)
-    config = dataclasses.replace(small_config, model=model)
+    if request.param in RECURRENT:
+        config = recurrent(small_config, request.param)
+    else:
+        model = dataclasses.replace(small_config.model, **TRANSFORMERS[request.param])
+        config = dataclasses.replace(small_config, model=model)
     return Decoder(config, random_params(config))
 
 

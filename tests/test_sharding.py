@@ -5,7 +5,9 @@ import functools
 import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import chex
@@ -13,6 +15,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from samples import RECURRENT, recurrent
 
 from flax_transformer.config import ConfigError, MeshConfig, OptimizerConfig
 from flax_transformer.data.packing import Batch
@@ -51,23 +54,41 @@ def config(small_config):
     return dataclasses.replace(vary(small_config, dropout=0.1), optimizer=optimizer)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
-def test_every_parameter_names_its_axes(small_config, norm, positions):
-    model = build_model(vary(small_config, norm=norm, positions=positions).model, 304)
+def parameter_boxes(config):
+    model = build_model(config.model, 304)
     batch = Batch(*(jax.ShapeDtypeStruct((1, 1), "int32") for _ in Batch._fields))
     params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
-    paths = jax.tree_util.tree_leaves_with_path(
-        params, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
-    )
-    assert len(paths) > 20
-    for path, leaf in paths:
-        path = jax.tree_util.keystr(path)
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            params, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
+        )
+    }
+
+
+def assert_axes_are_named(boxes):
+    for path, leaf in boxes.items():
         assert isinstance(leaf, nn.LogicallyPartitioned), path
         assert len(leaf.names) == leaf.value.ndim, path
         assert None not in leaf.names, path
-        assert leaf.names[0] == "l" or not ("encoder'" in path or "decoder'" in path), path
         named_sharding(make_mesh(1, 1, 1), leaf.names, leaf.value.shape)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_every_parameter_names_its_axes(small_config, norm, positions):
+    boxes = parameter_boxes(vary(small_config, norm=norm, positions=positions))
+    assert len(boxes) > 20
+    assert_axes_are_named(boxes)
+    for path, leaf in boxes.items():
+        assert leaf.names[0] == "l" or not ("encoder'" in path or "decoder'" in path), path
+
+
+@pytest.mark.parametrize("variant", RECURRENT)
+def test_every_recurrent_parameter_names_its_axes(small_config, variant):
+    boxes = parameter_boxes(recurrent(small_config, variant))
+    assert len(boxes) > 10
+    assert_axes_are_named(boxes)
 
 
 def test_unknown_axis_is_refused():
@@ -117,7 +138,11 @@ class Program(NamedTuple):
 
 @pytest.fixture(scope="module")
 def program(config, packed_batch, tmp_path_factory):
-    """The training step for a mesh of these sizes."""
+    return programs(config, packed_batch, tmp_path_factory.mktemp("log"))
+
+
+def programs(config, packed_batch, log_folder: Path) -> Callable[..., Program]:
+    """The training step for a mesh of given sizes."""
 
     @functools.cache
     def compile_step(*sizes) -> Program:
@@ -130,7 +155,7 @@ def program(config, packed_batch, tmp_path_factory):
         )
         batch = place_rows(mesh, 8, packed_batch)
         key = jax.device_put(jax.random.key(0), replicated(mesh))
-        log = tmp_path_factory.mktemp("log") / "stderr"
+        log = log_folder / "-".join(map(str, sizes))
         with log.open("w") as file, redirected(2, file.fileno()):  # XLA writes past Python
             compiled = step.lower(state, batch, key).compile()
         return Program(compiled, shardings, mesh, log.read_text())
@@ -151,6 +176,20 @@ def redirected(descriptor: int, to: int):
 
 @pytest.fixture(scope="module")
 def two_steps(program, initial_state, packed_batch):
+    return steps_of(program, initial_state, packed_batch)
+
+
+@pytest.fixture(scope="module")
+def two_recurrent_steps(config, initial_recurrent, packed_batch, tmp_path_factory):
+    """With coverage's loss, which must not depend on the mesh either."""
+    recurrent_config, state = initial_recurrent
+    model = dataclasses.replace(recurrent_config.model, dropout=0.1)
+    config = dataclasses.replace(config, model=model)
+    program = programs(config, packed_batch, tmp_path_factory.mktemp("log"))
+    return steps_of(program, state, packed_batch)
+
+
+def steps_of(program, initial_state, packed_batch):
     """Two training steps on a mesh: metrics of both, and the state behind the first."""
 
     @functools.cache
@@ -164,8 +203,16 @@ def two_steps(program, initial_state, packed_batch):
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)])
 def test_training_equals_that_on_one_device(sizes, two_steps):
-    state, *metrics = two_steps(*sizes)
-    expected_state, *expected_metrics = two_steps(1, 1, 1)
+    assert_same_steps(two_steps, sizes)
+
+
+def test_recurrent_training_equals_that_on_one_device(two_recurrent_steps):
+    assert_same_steps(two_recurrent_steps, (2, 2, 2))
+
+
+def assert_same_steps(steps, sizes):
+    state, *metrics = steps(*sizes)
+    expected_state, *expected_metrics = steps(1, 1, 1)
     chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-4)
     # The first moment is a tenth of the gradient.
     chex.assert_trees_all_close(state, expected_state, rtol=1e-3, atol=1e-5)

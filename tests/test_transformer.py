@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from samples import RECURRENT, recurrent
 
 from flax_transformer.config import Config, TransformerConfig
 from flax_transformer.data.packing import Batch, lay_out
@@ -111,8 +112,19 @@ def test_gradients_reach_exactly_what_a_position_may_see(small_config, random_pa
     np.testing.assert_array_equal(of_source[real] != 0, (target[:, None] == source)[real])
 
 
-def test_later_inputs_change_nothing(variant, packed_batch):
-    config, params = variant
+@pytest.fixture(params=[*map("-".join, VARIANTS), "general", "concat"])
+def family(request, small_config, random_params):
+    """As `variant`, recurrent models among them."""
+    if request.param in RECURRENT:
+        config = recurrent(small_config, request.param)
+    else:
+        norm, positions = request.param.split("-")
+        config = vary(small_config, norm=norm, positions=positions)
+    return config, random_params(config)
+
+
+def test_later_inputs_change_nothing(family, packed_batch):
+    config, params = family
     features = compiled_features(config)
     before = features(params, packed_batch)
     ids = packed_batch.target_inputs.copy()
@@ -127,8 +139,8 @@ def test_later_inputs_change_nothing(variant, packed_batch):
     assert same[others].all()
 
 
-def test_packed_pairs_equal_pairs_alone(variant, packed_batch, small_pairs):
-    config, params = variant
+def test_packed_pairs_equal_pairs_alone(family, packed_batch, small_pairs):
+    config, params = family
     features = compiled_features(config)
     packed = np.asarray(features(params, packed_batch))
     segments = packed_batch.target_segments

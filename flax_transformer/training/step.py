@@ -14,16 +14,29 @@ from flax_transformer.sharding import on_mesh, replicated
 from flax_transformer.training.loss import LossSums, smoothed_cross_entropy
 from flax_transformer.training.optimizer import build_optimizer
 from flax_transformer.training.state import TrainState
+from flax_transformer.training.teacher_forcing import teacher_forcing_ratio
 
 
-def loss_sums(config: Config, params, batch: Batch, key: jax.Array | None) -> LossSums:
-    """The loss of a packed batch under teacher forcing; without a key there is no dropout."""
+def loss_sums(
+    config: Config,
+    params,
+    batch: Batch,
+    key: jax.Array | None,
+    teacher_forcing: jax.Array | None = None,
+) -> LossSums:
+    """The loss of a packed batch; without a key there is no dropout.
+
+    teacher_forcing: () share of true tokens fed to the decoder; by default all. What the model
+    itself adds to the loss, under "losses", is a sum over tokens too.
+    """
     model = build_model(config.model, config.tokenizer.vocabulary_size)
     variables = {"params": params}
     rngs = None if key is None else {"dropout": key}
-    features: Any = model.apply(variables, batch, rngs=rngs)
+    inputs = (batch,) if teacher_forcing is None else (batch, teacher_forcing)
+    features: Any
+    features, added = model.apply(variables, *inputs, rngs=rngs, mutable=["losses"])
     table: Any = model.apply(variables, method="output_table")
-    return smoothed_cross_entropy(
+    sums = smoothed_cross_entropy(
         features,
         table,
         batch.target_outputs,
@@ -31,6 +44,7 @@ def loss_sums(config: Config, params, batch: Batch, key: jax.Array | None) -> Lo
         config.training.label_smoothing,
         config.model.compute_dtype,
     )
+    return sums._replace(loss=sum(jax.tree.leaves(added), start=sums.loss))
 
 
 def train_step(
@@ -42,9 +56,10 @@ def train_step(
     and the gradient's global norm before clipping.
     """
     key = jax.random.fold_in(key, state.step)
+    teacher_forcing = teacher_forcing_ratio(config.training, state.step)
 
     def loss_of(params, part: Batch, part_key):
-        sums = loss_sums(config, params, part, part_key)
+        sums = loss_sums(config, params, part, part_key, teacher_forcing)
         return sums.loss, sums
 
     gradient = jax.grad(loss_of, has_aux=True)

@@ -1,0 +1,1 @@
+"""The recurrent encoder-decoder that the Transformer replaced, with and without attention."""

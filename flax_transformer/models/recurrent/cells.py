@@ -1,0 +1,59 @@
+"""What a recurrent network does at one position: LSTM and GRU.
+
+Letters: b batch, g gates, u units of a layer. Every cell takes what its input and its last state
+give to each gate, (...,g,u) in float32, so that either product can be made wherever it is cheapest.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+State = tuple[jax.Array, ...]
+"""What a cell remembers, arrays (...,u) in float32; the first, h, is also its output."""
+
+
+class Cell(NamedTuple):
+    """A kind of cell."""
+
+    num_gates: int
+    """g: products of the input, and of the last state, that a cell takes."""
+    num_arrays: int
+    """Arrays of a `State`."""
+    advance: Callable[[jax.Array, jax.Array, State], State]
+    """(from_input (...,g,u), from_state (...,g,u), last state) -> state."""
+    initial_bias: tuple[float, ...]
+    """Of each gate."""
+
+
+def lstm(from_input: jax.Array, from_state: jax.Array, state: State) -> State:
+    """c_t = f c_(t-1) + i tanh(g), h_t = o tanh(c_t) (Hochreiter and Schmidhuber 1997, with the
+    forget gate of Gers et al. 2000); gates in the order i, f, o, g."""
+    chex.assert_equal_shape([from_input, from_state])
+    _, c = state
+    gates = from_input + from_state
+    i, f, o = jnp.moveaxis(jax.nn.sigmoid(gates[..., :3, :]), -2, 0)
+    c = f * c + i * jnp.tanh(gates[..., 3, :])
+    return o * jnp.tanh(c), c
+
+
+def gru(from_input: jax.Array, from_state: jax.Array, state: State) -> State:
+    """h_t = (1 - z) n + z h_(t-1) (Cho et al. 2014); gates in the order r, z, n.
+
+    The reset gate r is applied behind the product, n = tanh(W x + r (U h)), as in cuDNN and
+    PyTorch, rather than before it, so that one product a step serves all gates.
+    """
+    chex.assert_equal_shape([from_input, from_state])
+    (h,) = state
+    r, z = jnp.moveaxis(jax.nn.sigmoid((from_input + from_state)[..., :2, :]), -2, 0)
+    n = jnp.tanh(from_input[..., 2, :] + r * from_state[..., 2, :])
+    return ((1 - z) * n + z * h,)
+
+
+CELLS = {
+    # To forget little at first lets gradients through (Jozefowicz et al. 2015).
+    "lstm": Cell(4, 2, lstm, (0.0, 1.0, 0.0, 0.0)),
+    "gru": Cell(3, 1, gru, (0.0, 0.0, 0.0)),
+}

@@ -1,0 +1,90 @@
+"""The encoder: recurrent layers over the source, in one direction or both.
+
+Letters: s source position, b batch, n pair of a row, d width, u units of a layer.
+"""
+
+from typing import NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.config import RecurrentConfig
+from flax_transformer.models.contraction import contract
+from flax_transformer.models.dropout import Dropout
+from flax_transformer.models.recurrent.cells import State
+from flax_transformer.models.recurrent.layer import RecurrentLayer, segment_begins, segment_ends
+
+
+class Memory(NamedTuple):
+    """All that a decoder learns of the source."""
+
+    states: jax.Array
+    """h_i, (b,s,d): what attention looks at."""
+    last: tuple[State, ...]
+    """Of each layer the state behind each pair of a row, (b,n,d), pair 1 first: where a decoder
+    starts."""
+
+
+class Encoder(nn.Module):
+    """`num_encoder_layers` layers, each fed with the one below.
+
+    Of a bidirectional one (Schuster and Paliwal 1997) each direction has d/2 units, so that both
+    together are as wide as the decoder's states and start them (as in OpenNMT, Klein et al. 2017).
+    """
+
+    config: RecurrentConfig
+
+    def setup(self):
+        config = self.config
+        directions = ["forward", "backward"] if config.bidirectional else ["forward"]
+        units = config.d_model // len(directions)
+        self.layers = [
+            [RecurrentLayer(config, units, name=f"layer_{i}_{each}") for each in directions]
+            for i in range(config.num_encoder_layers)
+        ]
+        self.dropout = [Dropout(config.dropout) for _ in range(config.num_encoder_layers - 1)]
+
+    def __call__(self, x: jax.Array, segments: jax.Array) -> Memory:
+        """`x` (s,b,d) embedded source, `segments` (b,s)."""
+        dims = chex.Dimensions(s=x.shape[0], b=x.shape[1], d=self.config.d_model)
+        chex.assert_shape(x, dims["sbd"])
+        chex.assert_shape(segments, dims["bs"])
+        # Read backwards, a pair begins at its end.
+        borders = [segment_begins(segments), segment_ends(segments)]
+        last = []
+        for i, directions in enumerate(self.layers):
+            states = [
+                layer(x, begins.T, reverse=bool(backward))
+                for backward, (layer, begins) in enumerate(zip(directions, borders, strict=False))
+            ]
+            last.append(_last_states(states, segments, borders))
+            x = jnp.concatenate([state[0] for state in states], axis=-1)
+            if i < len(self.dropout):
+                x = self.dropout[i](x)
+        memory = Memory(jnp.moveaxis(x, 0, 1).astype(self.config.compute_dtype), tuple(last))
+        chex.assert_shape(memory.states, dims["bsd"])
+        return memory
+
+
+def _last_states(states: list[State], segments: jax.Array, borders: list[jax.Array]) -> State:
+    """The states (b,n,d) in which each direction leaves each pair, side by side.
+
+    `states` (s,b,u) of each direction. A product with zeros and ones rather than a gather, whose
+    gradient would be a scatter.
+    """
+    numbers = 1 + jnp.arange(segments.shape[1])
+    of_pair = segments[:, None, :] == numbers[None, :, None]
+    found = []
+    for state, leaves in zip(states, reversed(borders), strict=False):
+        chosen = (of_pair & leaves[:, None, :]).astype(jnp.float32)
+        found.append([contract("bns,sbu->bnu", chosen, array, jnp.float32) for array in state])
+    return tuple(jnp.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
+
+
+def first_states(last: State, segments: jax.Array) -> State:
+    """For each position of `segments` (b,t) the state (t,b,d) in which its pair's source ended."""
+    numbers = 1 + jnp.arange(last[0].shape[1])
+    chosen = (segments[:, :, None] == numbers[None, None, :]).astype(jnp.float32)
+    return tuple(contract("btn,bnd->tbd", chosen, array, jnp.float32) for array in last)

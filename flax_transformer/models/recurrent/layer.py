@@ -1,0 +1,103 @@
+"""One recurrent layer over whole sequences, and what happens at the borders of packed pairs.
+
+Letters: t position (source or target), b batch, d width, g gates, u units. Arrays have the
+position first, as the loop over positions takes them.
+
+Rows stay packed. A row is a chain of sentence pairs, and where one begins the state is set to what
+it must start from (zero in the encoder, the encoder's last state of the same pair in the decoder):
+one select a position, by which a pair's numbers are those that it has alone in a row. One pair a
+row would need a batch of another kind for this model only, and leave most slots empty.
+"""
+
+from typing import NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.config import RecurrentConfig
+from flax_transformer.models.contraction import contract
+from flax_transformer.models.parameters import named
+from flax_transformer.models.recurrent.cells import CELLS, State
+from flax_transformer.models.recurrent.recurrence import Loop, Multiply, scan_over_time
+
+# A kernel is g matrices beside each other, each with fans of its own.
+xavier = nn.initializers.variance_scaling(
+    1, "fan_avg", "uniform", in_axis=0, out_axis=2, batch_axis=1
+)
+
+
+def restart(state, begins: jax.Array, first):
+    """`state`, arrays (b,...), but where `begins` (b,) those of `first`, or zero without it."""
+
+    def choose(array, instead=0.0):
+        where = begins.reshape(-1, *(1 for _ in array.shape[1:]))
+        return jnp.where(where, instead, array)
+
+    return jax.tree.map(choose, state) if first is None else jax.tree.map(choose, state, first)
+
+
+def segment_begins(segments: jax.Array) -> jax.Array:
+    """Whether another segment, or none, stands before each position: (b,t) to bool (b,t)."""
+    return jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+
+
+def segment_ends(segments: jax.Array) -> jax.Array:
+    """Whether another segment, or none, stands behind each position: (b,t) to bool (b,t)."""
+    return jnp.flip(segment_begins(jnp.flip(segments, axis=1)), axis=1)
+
+
+class RecurrentLayer(nn.Module):
+    """LSTM or GRU of `units` units, in one direction."""
+
+    config: RecurrentConfig
+    units: int
+
+    def setup(self):
+        cell = CELLS[self.config.cell]
+        g, u = cell.num_gates, self.units
+
+        def bias(key, shape, dtype=jnp.float32):
+            return jnp.broadcast_to(jnp.array(cell.initial_bias, dtype)[:, None], shape)
+
+        self.input = self.param("input", named(xavier, "dgu"), (self.config.d_model, g, u))
+        self.recurrent = self.param("recurrent", named(xavier, "dgu"), (u, g, u))
+        self.bias = self.param("bias", named(bias, "gu"), (g, u))
+
+    def from_input(self, x: jax.Array) -> jax.Array:
+        """What `x` (t,b,d) gives to the gates (t,b,g,u) in float32: one product for all."""
+        chex.assert_axis_dimension(x, -1, self.config.d_model)
+        dtype = jnp.dtype(self.config.compute_dtype)
+        return contract("tbd,dgu->tbgu", x, self.input, dtype, jnp.float32) + self.bias[None, None]
+
+    def __call__(
+        self, x: jax.Array, begins: jax.Array, first: State | None = None, reverse: bool = False
+    ) -> State:
+        """The states (t,b,u) behind every position of `x` (t,b,d).
+
+        Where `begins` (t,b) the state before is that of `first` (t,b,u), or zero.
+        """
+        (t, b, _), u = x.shape, self.units
+        chex.assert_shape(begins, (t, b))
+        config, cell = self.config, CELLS[self.config.cell]
+        products = (("recurrent", "bd,dgu->bgu"),)
+        loop = Loop(products, jnp.dtype(config.compute_dtype), config.unroll_steps, reverse)
+        nothing = (jnp.zeros((b, u), jnp.float32),) * cell.num_arrays
+        weights, inputs = {"recurrent": self.recurrent}, (self.from_input(x), begins, first)
+        _, states = scan_over_time(_Turn(config.cell), loop, weights, (), nothing, inputs)
+        chex.assert_shape(states, (t, b, u))
+        return states
+
+
+class _Turn(NamedTuple):
+    """One turn of the loop, equal to another of the same kind of cell."""
+
+    kind: str
+
+    def __call__(self, multiply: Multiply, _, state: State, inputs):
+        from_input, begins, first = inputs
+        state = restart(state, begins, first)
+        from_state = multiply("recurrent", state[0])
+        state = CELLS[self.kind].advance(from_input, from_state, state)
+        return state, state

@@ -1,0 +1,58 @@
+"""Scheduled sampling (Bengio et al. 2015): training on what the model itself would have written.
+
+Which tokens are fed is found by a first pass over the target, without dropout in the decoder and
+without gradient, since none goes through the choice of a token. What is then trained on is teacher
+forcing with those tokens, layer by layer where the model allows it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.models.contraction import contract
+from flax_transformer.models.recurrent.decoder import (
+    Column,
+    Decoder,
+    advance,
+    products,
+    restart_pair,
+)
+from flax_transformer.models.recurrent.encoder import Memory
+from flax_transformer.models.recurrent.layer import segment_begins
+from flax_transformer.models.recurrent.recurrence import multiplier
+
+
+def sampled_inputs(
+    decoder: Decoder, table: jax.Array, batch, memory: Memory, forced: jax.Array
+) -> jax.Array:
+    """Target inputs (b,t): those of `batch` where `forced` (b,t), elsewhere the most probable token
+    behind the inputs before. A pair's first input is always the true one.
+
+    table: of the embedding, (v,d).
+    """
+    config, dtype = decoder.config, jnp.dtype(decoder.config.compute_dtype)
+    segments, source_segments = batch.target_segments, batch.source_segments
+    table, arrays, first = jax.lax.stop_gradient(
+        (table, decoder.arrays(decoder.of_source(memory)), decoder.first(memory, segments))
+    )
+    named_products = products(config) | {"input_0": "bwd,dgu->bwgu"}
+    multiply = multiplier(named_products, arrays, dtype)
+    first = jax.tree.map(lambda a: a[:, :, None], first)
+    nothing = jax.tree.map(lambda a: jnp.zeros_like(a[0]), first)
+
+    def write(carry, inputs):
+        carry, own = carry
+        true, is_forced, segment, begins, first = inputs
+        ids = jnp.where(is_forced | begins, true, own)
+        x = (table[ids] * config.d_model**0.5).astype(dtype)[:, None]
+        from_input = multiply("input_0", x) + arrays["bias_0"][None, None]
+        mask = (segment[:, None] == source_segments)[:, None]
+        column = Column(from_input, mask, (1.0,) * config.num_decoder_layers)
+        carry = restart_pair(carry, begins, first)
+        carry, outputs = advance(config, multiply, arrays, carry, column)
+        logits = contract("bwd,vd->bwv", outputs.features, table, dtype, jnp.float32)
+        return (carry, jnp.argmax(logits[:, 0], axis=-1).astype(ids.dtype)), ids
+
+    start = (decoder.start(nothing, source_segments.shape[1]), jnp.zeros_like(segments[:, 0]))
+    columns = (batch.target_inputs, forced, segments, segment_begins(segments))
+    inputs = (*(array.T for array in columns), first)
+    return jax.lax.scan(write, start, inputs)[1].T

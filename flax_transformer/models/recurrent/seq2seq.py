@@ -1,0 +1,129 @@
+"""Sequence to sequence with recurrent networks: Sutskever et al. 2014 without attention, Bahdanau
+et al. 2015 and Luong et al. 2015 with it.
+
+Letters: b batch, w beam width, s source length, t target length, d width, v vocabulary.
+It offers what `Transformer` offers, for the same packed rows.
+"""
+
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.config import ConfigError, RecurrentConfig
+from flax_transformer.models.contraction import contract
+from flax_transformer.models.dropout import Dropout
+from flax_transformer.models.parameters import named
+from flax_transformer.models.recurrent.decoder import Decoder
+from flax_transformer.models.recurrent.encoder import Encoder, Memory
+from flax_transformer.models.recurrent.scheduled_sampling import sampled_inputs
+
+Cache = dict[str, Any]
+
+
+class WordEmbedding(nn.Module):
+    """One table for source, target and output, as the Transformer's; order needs no encoding."""
+
+    config: RecurrentConfig
+    vocabulary_size: int
+
+    def setup(self):
+        d = self.config.d_model
+        table = named(nn.initializers.normal(d**-0.5), "vd")
+        self.table = self.param("table", table, (self.vocabulary_size, d))
+        self.dropout = Dropout(self.config.dropout)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """`ids` (...) to vectors (...,d)."""
+        vectors = self.dropout(self.table[ids] * self.config.d_model**0.5)
+        return vectors.astype(self.config.compute_dtype)
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, decoder and the embedding that they share."""
+
+    config: RecurrentConfig
+    vocabulary_size: int
+
+    def setup(self):
+        self.embedding = WordEmbedding(self.config, self.vocabulary_size)
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def __call__(self, batch, teacher_forcing: jax.Array | None = None) -> jax.Array:
+        """The decoder's features (b,t,d) for a packed batch.
+
+        teacher_forcing: () probability of feeding the true token rather than the model's own
+        (Bengio et al. 2015); by default always.
+        """
+        memory = self.encode(batch.source_ids, batch.source_segments, batch.source_positions)
+        inputs = batch.target_inputs
+        if teacher_forcing is not None:
+            forced = jax.random.uniform(self.make_rng("dropout"), inputs.shape) < teacher_forcing
+            inputs = sampled_inputs(self.decoder, self.embedding.table, batch, memory, forced)
+        return self.decode(
+            inputs, batch.target_segments, batch.target_positions, memory, batch.source_segments
+        )
+
+    def encode(self, ids: jax.Array, segments: jax.Array, positions: jax.Array) -> Memory:
+        """The memory of source `ids` (b,s)."""
+        chex.assert_equal_shape([ids, segments, positions])
+        chex.assert_rank(ids, 2)
+        return self.encoder(self.embedding(ids.T), segments)
+
+    def decode(
+        self,
+        ids: jax.Array,
+        segments: jax.Array,
+        positions: jax.Array,
+        memory: Memory,
+        source_segments: jax.Array,
+    ) -> jax.Array:
+        """Features (b,t,d) at every position of the target inputs `ids` (b,t); position t sees
+        inputs up to t, whatever comes later."""
+        chex.assert_equal_shape([ids, segments, positions])
+        features = self.decoder(self.embedding(ids.T), segments, memory, source_segments)
+        return jnp.moveaxis(features, 0, 1)
+
+    def output_table(self) -> jax.Array:
+        """The matrix (v,d) whose product with features gives logits: the embedding, tied."""
+        return self.embedding.table
+
+    def logits(self, features: jax.Array) -> jax.Array:
+        """Scores (b,t,v) in float32 of every token, before the softmax, for features (b,t,d)."""
+        dtype = jnp.dtype(self.config.compute_dtype)
+        return contract("btd,vd->btv", features, self.output_table(), dtype, jnp.float32)
+
+    def start_cache(
+        self, memory: Memory, source_segments: jax.Array, max_steps: int, beam_size: int
+    ) -> Cache:
+        """The state of a decoder that has written nothing; however long the target gets, it needs
+        no more room than this."""
+        return self.decoder.start_cache(memory, source_segments != 0, beam_size)
+
+    def decode_step(
+        self, ids: jax.Array, position: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Logits (b,w,v) of the token behind `ids` (b,w), and the cache with them added. Equal to
+        `logits(decode(...))` at that position."""
+        logits, cache, _ = self._step(ids, position, cache)
+        return logits, cache
+
+    def decode_step_with_attention(
+        self, ids: jax.Array, position: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache, jax.Array]:
+        """As `decode_step`, and how much each beam looks at each source position, (b,w,s)."""
+        logits, cache, attention = self._step(ids, position, cache)
+        if attention is None:
+            raise ConfigError(
+                "model.attention is none, so there is no attention to look at: choose a model with "
+                "attention, or decode without what needs it"
+            )
+        return logits, cache, attention
+
+    def _step(self, ids: jax.Array, position: jax.Array, cache: Cache):
+        chex.assert_rank([ids, position], [2, 0])
+        outputs, cache = self.decoder.decode_step(self.embedding(ids), cache)
+        return self.logits(outputs.features), cache, outputs.attention
