@@ -48,21 +48,22 @@ def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
     )
 
 
-def _bound(axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `axes` that a function inside `per_device` can speak over."""
-    return tuple(axis for axis in axes if axis in jax.sharding.get_abstract_mesh().axis_names)
+def _shared(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `axes` along which the current mesh has several devices."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    return tuple(axis for axis in axes if sizes.get(axis, 1) > 1)
 
 
 def sum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
     """The sum of `x` over the devices along `axes`, inside `per_device`."""
-    return jax.lax.psum(x, axes) if _bound(axes) else x
+    return jax.lax.psum(x, shared) if (shared := _shared(axes)) else x
 
 
 def maximum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
     """The largest `x` of the devices along `axes`, inside `per_device`."""
-    return jax.lax.pmax(x, axes) if _bound(axes) else x
+    return jax.lax.pmax(x, shared) if (shared := _shared(axes)) else x
 
 
 def index_along(axis: str) -> jax.Array | int:
     """This device's place along `axis`, inside `per_device`."""
-    return jax.lax.axis_index(axis) if _bound((axis,)) else 0
+    return jax.lax.axis_index(axis) if _shared((axis,)) else 0

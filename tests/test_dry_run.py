@@ -252,7 +252,8 @@ def test_dry_run_touches_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "for 8 x cpu" in done.stdout and "data 8, fsdp 1, model 1" in done.stdout
     assert "no time is estimated" in done.stdout and "least time" not in done.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"tiny.py"}
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.py", "cache"}
+    assert [path.name for path in tmp_path.glob("cache/*/*")] == ["compiled"]
 
 
 def test_topology_needs_a_dry_run_and_the_compiler(monkeypatch):

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from flax_transformer.config import Config
+from flax_transformer.config import Config, TransformerConfig
+
+_VECTORS = ("bias", "scale", "b1", "b2")
 
 
 class ModelFlops(NamedTuple):
@@ -27,19 +29,26 @@ def model_flops(config: Config, params: Any) -> ModelFlops:
     for keys and values of attention to the source; the output matrix multiplies target positions.
     Looking up an embedding, norms, biases and softmax are not counted.
     """
-    batch, model = config.batch, config.model
+    batch = config.batch
     source, target = batch.rows * batch.source_length, batch.rows * batch.target_length
     products = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [entry.key for entry in path]
-        if names[0] in ("encoder", "decoder") and leaf.ndim > 2:  # stacked matrices, not vectors
+        if names[0] in ("encoder", "decoder") and names[-1] not in _VECTORS:
             of_memory = "cross_attention" in names and names[-1] in ("key", "value")
             products += leaf.size * (source if names[0] == "encoder" or of_memory else target)
         elif names[-1] == "table":
             products += leaf.size * target
-    s, t = batch.source_length, batch.target_length
-    pairs = model.num_encoder_layers * s * s + model.num_decoder_layers * (t * t + t * s)
-    return ModelFlops(6.0 * products, 12.0 * batch.rows * pairs * model.d_model)
+    scores = 12.0 * batch.rows * _attended_pairs(config) * config.model.d_model
+    return ModelFlops(6.0 * products, scores)
+
+
+def _attended_pairs(config: Config) -> int:
+    """Pairs of a query and a key in a row, over all attentions, masked ones too."""
+    s, t, model = config.batch.source_length, config.batch.target_length, config.model
+    if isinstance(model, TransformerConfig):
+        return model.num_encoder_layers * s * s + model.num_decoder_layers * (t * t + t * s)
+    return 0 if model.attention == "none" else t * s
 
 
 def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:

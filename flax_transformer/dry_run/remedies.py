@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flax_transformer.config import Config
+from flax_transformer.config import Config, TransformerConfig
 from flax_transformer.dry_run.compilation import Step, TooLarge
 
 
@@ -45,7 +45,7 @@ def remedies(step: Step, room: float) -> Iterator[Remedy]:
     now = config.training.accumulation_steps
     if parts := [n for n in _divisors(rows) if n >= wanted * now and n % now == 0]:
         yield _accumulate(config, parts[0])
-    if config.model.remat != "everything":
+    if isinstance(config.model, TransformerConfig) and config.model.remat != "everything":
         changed_model = dataclasses.replace(config.model, remat="everything")
         yield Remedy(
             "--model.remat everything",

@@ -201,7 +201,7 @@ def _sums(settings: _Settings, tokens: _Tokens, table, maximum, exp_sum, true):
     # The sum of the logits is the product with the sum of the table's rows.
     row_sum = table.astype(settings.dtype).astype(jnp.float32).sum(axis=0)
     features = tokens.features.astype(settings.dtype).astype(jnp.float32)
-    logit_sum = collectives.sum_over(_WORDS, jnp.einsum("nd,d->n", features, row_sum))
+    logit_sum = collectives.sum_over(_WORDS, (features * row_sum[None]).sum(axis=1))
     normalizer = highest + jnp.log(exp_sum)
     of_target, of_every_word = _shares(settings)
     losses = LossSums(
