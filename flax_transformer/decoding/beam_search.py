@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from flax_transformer.decoding.candidates import best_candidates, gather_beams
+
 Cache = Any
 """What a step remembers: a pytree whose leaves have axes (any, batch, beam or 1, ...)."""
 
@@ -23,9 +25,6 @@ Grow = Callable[[Cache, int], Cache]
 """(cache, t) -> the same cache with room for t positions."""
 
 _FIRST_STAGE = 32
-
-_BLOCK = 64
-"""Logits that are reduced at a time."""
 
 
 def stages(max_steps: int) -> list[int]:
@@ -85,14 +84,6 @@ class _Rules(NamedTuple):
     pad_id: int
 
 
-class _Candidates(NamedTuple):
-    """Live hypotheses lengthened by one token, most probable first; each array is (b,n)."""
-
-    parents: Array
-    tokens: Array
-    log_probs: Array
-
-
 class _State(NamedTuple):
     """What the loop carries. A sentence is done when none of its `live_log_probs` is finite."""
 
@@ -109,6 +100,7 @@ def beam_search(
     step: Step,
     cache: Cache,
     max_lengths: Array,
+    source_mask: Array,
     *,
     max_steps: int,
     beam_size: int,
@@ -116,7 +108,6 @@ def beam_search(
     eos_id: int,
     pad_id: int,
     scoring: Scoring,
-    source_mask: Array | None = None,
     grow: Grow | None = None,
 ) -> Hypotheses:
     """Finds the w = `beam_size` best continuations of BOS for each sentence.
@@ -146,19 +137,20 @@ def beam_search(
     chex.assert_scalar_positive(beam_size)
     chex.assert_scalar_non_negative(scoring.length_penalty)
     chex.assert_scalar_non_negative(scoring.coverage_penalty)
-    if scoring.coverage_penalty:
-        chex.assert_shape(source_mask, (b, None))
+    chex.assert_shape(source_mask, (b, None))
     for leaf in jax.tree.leaves(cache):
         chex.assert_shape(leaf, (None, b, {1, beam_size}, ...))
     max_lengths = jnp.minimum(max_lengths, max_steps)
     rules = _Rules(max_lengths, scoring, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
     state = _start(cache, rules, max_steps, beam_size, source_mask)
-    ends = stages(max_steps) if grow else [max_steps]
-    return _run_stages(partial(_advance, step, rules), grow, state, ends)
+    advance = partial(_advance, step, rules)
+    if grow is None:
+        return _run_stages(advance, lambda cache, _: cache, state, [max_steps])
+    return _run_stages(advance, grow, state, stages(max_steps))
 
 
 def _run_stages(
-    advance: Callable[[_State], _State], grow: Grow | None, state: _State, ends: Sequence[int]
+    advance: Callable[[_State], _State], grow: Grow, state: _State, ends: Sequence[int]
 ) -> Hypotheses:
     """Searches up to the last of `ends`; the cache has room for the first of them."""
 
@@ -175,9 +167,7 @@ def _run_stages(
     return lax.cond(is_live(state), go_on, lambda state: state.finished, state)
 
 
-def _start(
-    cache: Cache, rules: _Rules, max_steps: int, w: int, source_mask: Array | None
-) -> _State:
+def _start(cache: Cache, rules: _Rules, max_steps: int, w: int, source_mask: Array) -> _State:
     (b,) = rules.max_lengths.shape
     # One live beam only: w equal ones would fill the beam with copies of the same hypotheses.
     exists = (rules.max_lengths[:, None] > 0) & (jnp.arange(w)[None, :] == 0)
@@ -205,8 +195,15 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     chex.assert_shape(logits, (*dims["bw"], None))
     chex.assert_type(logits, jnp.float32)
     length = state.position + 1
-    candidates = _best_candidates(logits, state.live_log_probs, length, rules)
-    ids = _gather_beams(state.live_ids, candidates.parents)
+    candidates = best_candidates(
+        logits,
+        state.live_log_probs,
+        length >= rules.max_lengths,
+        bos_id=rules.bos_id,
+        eos_id=rules.eos_id,
+        pad_id=rules.pad_id,
+    )
+    ids = gather_beams(state.live_ids, candidates.parents)
     ids = lax.dynamic_update_index_in_dim(ids, candidates.tokens, state.position, axis=2)
 
     ends = candidates.tokens == rules.eos_id
@@ -214,7 +211,7 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     coverage = state.coverage
     if coverage is not None:
         coverage += attention[0]
-        ended += _gather_beams(rules.scoring.coverage_term(coverage), candidates.parents)
+        ended += gather_beams(rules.scoring.coverage_term(coverage), candidates.parents)
     finished = _merge(state.finished, ids[:, :w], ended[:, :w])
 
     continuing = jnp.where(ends, -jnp.inf, candidates.log_probs)
@@ -222,92 +219,28 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     best_possible = live_log_probs[:, 0] / rules.scoring.divisor(rules.max_lengths)
     done = finished.scores[:, -1] >= best_possible
     done |= jnp.all(continuing[:, :w] == -jnp.inf, axis=1)
-    parents = _gather_beams(candidates.parents, chosen)
+    parents = gather_beams(candidates.parents, chosen)
     return _State(
         position=length,
-        last_ids=_gather_beams(candidates.tokens, chosen),
-        live_ids=_gather_beams(ids, chosen),
+        last_ids=gather_beams(candidates.tokens, chosen),
+        live_ids=gather_beams(ids, chosen),
         # A sentence that is done has candidates of -inf only, which change nothing any more.
         live_log_probs=jnp.where(done[:, None], -jnp.inf, live_log_probs),
         finished=finished,
-        coverage=None if coverage is None else _gather_beams(coverage, parents),
+        coverage=None if coverage is None else gather_beams(coverage, parents),
         cache=jax.tree.map(lambda leaf: _reorder(leaf, parents), cache),
     )
-
-
-def _best_candidates(
-    logits: Array, live_log_probs: Array, length: Array, rules: _Rules
-) -> _Candidates:
-    """The 2w most probable continuations of each sentence; missing ones have -inf.
-
-    Only reductions read the (b,w,v) logits, none of that size is written: each beam offers EOS
-    and enough of its largest logits to lose EOS, PAD and BOS and still have 2w.
-    """
-    b, w, v = logits.shape
-    values, tokens = _largest(logits, min(2 * w + 3, v))
-    normalizer = _log_sum_exp(logits, values[:, :, :1])
-    excluded = (tokens == rules.eos_id) | (tokens == rules.pad_id) | (tokens == rules.bos_id)
-    must_end = (length >= rules.max_lengths)[:, None, None]
-    values = jnp.where(excluded | must_end, -jnp.inf, values)
-    values = jnp.concatenate([logits[:, :, rules.eos_id, None], values], axis=2)
-    tokens = jnp.concatenate([jnp.full((b, w, 1), rules.eos_id, jnp.int32), tokens], axis=2)
-
-    log_probs = live_log_probs[:, :, None] + (values - normalizer)
-    best, chosen = lax.top_k(log_probs.reshape(b, -1), 2 * w)
-    return _Candidates(
-        parents=chosen // tokens.shape[2],
-        tokens=_gather_beams(tokens.reshape(b, -1), chosen),
-        log_probs=best,
-    )
-
-
-def _log_sum_exp(logits: Array, largest: Array) -> Array:
-    """log sum exp over the last axis of (b,w,v) for `largest` (b,w,1), which is kept: (b,w,1).
-
-    Summed block by block: on a CPU core, XLA takes 11 ms so for (128, 4, 37000) and 45 ms at once.
-    """
-    window = (1, 1, _BLOCK)
-    padding = ((0, 0), (0, 0), (0, -logits.shape[2] % _BLOCK))
-    sums = lax.reduce_window(jnp.exp(logits - largest), 0.0, lax.add, window, window, padding)
-    return jnp.log(sums.sum(axis=2, keepdims=True)) + largest
-
-
-def _largest(logits: Array, k: int, block: int = _BLOCK) -> tuple[Array, Array]:
-    """The same as `lax.top_k`, ties included, in less time when v is large.
-
-    The k blocks with the greatest maxima hold the k largest logits; sorted by place, so that of
-    equal logits the first wins. On a CPU core with k = 11, (64, 4, 10000) takes 2.0 ms for 4.3 ms
-    and (64, 4, 37000) 5 ms for 14 ms.
-    """
-    v = logits.shape[2]
-    if v <= k * block:
-        return lax.top_k(logits, k)
-    window = (1, 1, block)
-    padding = ((0, 0), (0, 0), (0, -v % block))
-    # Not a reshape to (b,w,blocks,block): where block does not divide v, XLA would copy the logits.
-    maxima = lax.reduce_window(logits, -jnp.inf, lax.max, window, window, padding)
-    blocks = jnp.sort(lax.top_k(maxima, k)[1], axis=2)
-    places = blocks[..., None] * block + jnp.arange(block, dtype=jnp.int32)[None, None, None, :]
-    places = places.reshape(*logits.shape[:2], k * block)
-    values = jnp.take_along_axis(logits, places, axis=2, mode="fill", fill_value=-jnp.inf)
-    values, chosen = lax.top_k(values, k)
-    return values, jnp.take_along_axis(places, chosen, axis=2)
 
 
 def _merge(finished: Hypotheses, ids: Array, scores: Array) -> Hypotheses:
     """The best w of both; of equals those finished before, so that -inf never replaces -inf."""
     w = finished.scores.shape[1]
     scores, chosen = lax.top_k(jnp.concatenate([finished.scores, scores], axis=1), w)
-    return Hypotheses(_gather_beams(jnp.concatenate([finished.ids, ids], axis=1), chosen), scores)
-
-
-def _gather_beams(values: Array, beams: Array) -> Array:
-    """values[i, beams[i]] for every sentence i: (b,w,...) and (b,n) give (b,n,...)."""
-    return jnp.take_along_axis(values, beams.reshape(*beams.shape, *[1] * (values.ndim - 2)), 1)
+    return Hypotheses(gather_beams(jnp.concatenate([finished.ids, ids], axis=1), chosen), scores)
 
 
 def _reorder(leaf: Array, parents: Array) -> Array:
     """A cache leaf (n, b, w, ...) after its hypotheses moved; shared leaves stay."""
     if leaf.shape[2] == 1:
         return leaf
-    return jax.vmap(_gather_beams, in_axes=(0, None))(leaf, parents)
+    return jax.vmap(gather_beams, in_axes=(0, None))(leaf, parents)

@@ -36,8 +36,8 @@ class Hypothesis(NamedTuple):
     """One translation.
 
     text: without "\\n" and "\\r", so that it is one line of a file. score: natural-log probability
-    over the length penalty, plus the coverage penalty; of a line that was cut, the sum over its pieces. tokens: number of
-    target tokens, end symbols included.
+    over the length penalty, plus the coverage penalty; of a line that was cut, the sum over its
+    pieces. tokens: number of target tokens, end symbols included.
     """
 
     text: str
@@ -226,6 +226,7 @@ def search(model: nn.Module, config: DecodingConfig, params: Any, ids: jax.Array
         partial(apply, method=f"decode_step{with_attention}"),
         cache,
         jnp.where(lengths > 1, lengths + config.extra_length, 0),
+        segments != 0,
         max_steps=max_steps,
         beam_size=config.beam_size,
         bos_id=BOS_ID,
@@ -234,7 +235,6 @@ def search(model: nn.Module, config: DecodingConfig, params: Any, ids: jax.Array
         scoring=Scoring(
             config.length_normalization, config.length_penalty, config.coverage_penalty
         ),
-        source_mask=segments != 0,
         grow=partial(apply, method="grow_cache"),
     )
 

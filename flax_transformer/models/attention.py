@@ -43,7 +43,7 @@ def attend_to_slots(
     """The same for one target position of w beams, over the slots of a decoder's cache.
 
     `query` (b,w,h,k), `key` and `value` (b,h,k,s), `mask` bool (b,w,s). Returns heads (b,w,h,k) and
-    weights (b,w,h,s) in float32. Products are taken in the type of the cache.
+    weights (b,h,w,s) in float32. Products are taken in the type of the cache.
 
     The beams of a sentence are the columns of one matrix product over its keys, whose slots lie
     side by side: as XLA's CPU backend wants it (ten times as fast as (b,s,h,k) with 300 slots),
@@ -55,10 +55,10 @@ def attend_to_slots(
     chex.assert_shape(query, dims["bwhk"])
     chex.assert_shape([key, value], dims["bhks"])
     chex.assert_shape(mask, dims["bws"])
-    scores = contract("bwhk,bhks->bwhs", query * dims.k**-0.5, key, key.dtype, jnp.float32)
-    scores = jnp.where(mask[:, :, None, :], scores, jnp.finfo(jnp.float32).min)
+    scores = contract("bwhk,bhks->bhws", query * dims.k**-0.5, key, key.dtype, jnp.float32)
+    scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1)
-    heads = contract("bwhs,bhks->bwhk", weights, value, value.dtype)
+    heads = contract("bhws,bhks->bwhk", weights, value, value.dtype)
     return heads.astype(query.dtype), weights
 
 
@@ -112,7 +112,7 @@ class MultiHeadAttention(nn.Module):
         self, x: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """As `attend` for one target position of every beam, `x` (b,w,d), over cached keys and
-        values (b,h,k,s) with `mask` (b,w,s); returns (b,w,d) and weights (b,w,h,s) in float32."""
+        values (b,h,k,s) with `mask` (b,w,s); returns (b,w,d) and weights (b,h,w,s) in float32."""
         chex.assert_axis_dimension(x, -1, self.d_model)
         query = contract("btd,dhk->bthk", x, self.query, self.dtype)
         heads, weights = attend_to_slots(query, key, value, mask)

@@ -135,7 +135,7 @@ class DecoderLayer(nn.Module):
     ) -> tuple[jax.Array, Cache, jax.Array]:
         """One target position of every beam: `x` (b,w,d), masks (b,w,s) over slots and source.
 
-        Returns the new `x`, the cache, and the weights (b,w,h,s) of the attention to the source.
+        Returns the new `x`, the cache, and the weights (b,h,w,s) of the attention to the source.
         """
 
         def attend_to_prefix(y):
@@ -153,7 +153,8 @@ class DecoderLayer(nn.Module):
             )
             return heads
 
-        written, found = dict(cache), {}
+        written: Cache = dict(cache)
+        found: dict[str, jax.Array] = {}
         x = self.self_residual(attend_to_prefix, x)
         x = self.cross_residual(attend_to_source, x)
         return self.feed_forward_residual(self.feed_forward, x), written, found["weights"]
@@ -301,7 +302,7 @@ class Transformer(nn.Module):
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
         cache = cache | {"layers": layers, "ancestors": ancestors}
-        return self.logits(x), cache, weights.mean(axis=2)
+        return self.logits(x), cache, weights.mean(axis=1)
 
     def _decoder(self) -> list[DecoderLayer]:
         """The decoder's layers one by one.
@@ -311,8 +312,8 @@ class Transformer(nn.Module):
         layer = DecoderLayer(self.config, parent=None)
         stacked = self.decoder.variables["params"]
         return [
-            layer.bind({"params": jax.tree.map(lambda stack, l=l: stack[l], stacked)})
-            for l in range(self.config.num_decoder_layers)
+            layer.bind({"params": jax.tree.map(lambda leaf, i=i: leaf[i], stacked)})
+            for i in range(self.config.num_decoder_layers)
         ]
 
 
