@@ -281,6 +281,7 @@ def test_a_cache_that_grows_when_it_is_needed_changes_nothing():
     """Each beam's cache is the prefix itself, with room for the positions of a stage."""
     logits_of = tables(seed=2, v=6)
     logits_of[1:, :, EOS] -= 40  # only the first sentence ends in the first stage
+    logits_of = jnp.asarray(logits_of)
     rooms = []
 
     def prefix_step(ids, position, cache):

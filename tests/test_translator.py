@@ -213,6 +213,27 @@ def teacher_forced(params, source: list[int], target: list[int]) -> float:
     return float(log_probs[0, np.arange(len(target)), np.array(target)].sum())
 
 
+def test_the_options_of_the_search_are_those_of_the_config(tokenizer, params):
+    """Each option, flipped, changes the scores as its formula says, or the order of hypotheses."""
+    line = "the cat sees a red house"
+    one = build_mesh(MeshConfig(), jax.devices()[:1])
+
+    def translate(**options):
+        decoding = dataclasses.replace(CONFIG.decoding, beam_size=2, **options)
+        config = dataclasses.replace(CONFIG, decoding=decoding)
+        translator = Translator(config, tokenizer, one)
+        return translator.translate(replicate(params, translator), [line])[0]
+
+    logs = {h.text: h.score for h in translate(length_penalty=0.0)}
+    for h in translate(length_normalization="power", length_penalty=1.0):
+        if h.text in logs:
+            np.testing.assert_allclose(h.score, logs[h.text] / h.tokens, rtol=1e-4)
+    covered = {h.text: h.score for h in translate(length_penalty=0.0, coverage_penalty=0.5)}
+    both = logs.keys() & covered.keys()
+    assert both
+    assert all(covered[text] < logs[text] for text in both)
+
+
 def test_company_and_devices_change_nothing(translator, tokenizer, params):
     lines = [*sentences(20, longest=10), *ODD_LINES]
     together = translator.translate(replicate(params, translator), lines)
