@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import full_pass
@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from decode_batches import Batch, batches_of, made_up_sources
 from recording import RECORDS, append_record
 
 from flax_transformer.command_line import load_config_file, parse_arguments, run_command
@@ -47,10 +48,8 @@ from flax_transformer.data.training_data import TOKENIZER_FILE
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.models import build_model
 from flax_transformer.sharding import build_mesh
-from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from flax_transformer.training.checkpoints import load_parameters
-
-TOKENS_OF_A_WORD = 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +76,6 @@ class Arguments:
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
-class Batch(NamedTuple):
-    """Sources `ids` (b,s), and the bounds of the translations' lengths, end symbol included."""
-
-    ids: np.ndarray
-    shortest: int
-    longest: int
-
-
 Translate = Callable[[Batch], int]
 """Translates a batch; returns the number of target tokens, end symbols included."""
 
@@ -103,50 +94,10 @@ def parse(words: Sequence[str]) -> Arguments:
     return arguments
 
 
-def made_up_lengths(arguments: Arguments) -> np.ndarray:
-    """Source tokens of each sentence, end symbol included."""
-    if arguments.source is not None:
-        lines = arguments.source.read_text(encoding="utf-8").splitlines()
-        words = np.array([len(line.split()) for line in lines[: arguments.sentences]])
-    else:
-        # The mean of a log-normal is exp(mu + sigma^2 / 2).
-        sigma = 0.5
-        random = np.random.default_rng(arguments.settings.training.seed)
-        words = random.lognormal(np.log(25) - sigma**2 / 2, sigma, arguments.sentences)
-    longest = arguments.settings.decoding.max_source_length
-    return np.clip(np.round(TOKENS_OF_A_WORD * words).astype(int) + 1, 2, longest)
-
-
-def made_up_sources(arguments: Arguments) -> list[list[int]]:
-    random = np.random.default_rng(arguments.settings.training.seed)
-    v = arguments.settings.tokenizer.vocabulary_size
-    return [
-        [*random.integers(UNK_ID + 1, v, length - 1).tolist(), EOS_ID]
-        for length in made_up_lengths(arguments)
-    ]
-
-
-def batches_of(config: Config, sources: list[list[int]], fixed_length: bool) -> list[Batch]:
-    """Longest sentences first, in shapes as the translator has them."""
-    sources, found = sorted(sources, key=len, reverse=True), []
-    decoding = config.decoding
-    while sources:
-        s = min(max(16, 1 << (len(sources[0]) - 1).bit_length()), decoding.max_source_length)
-        rows = max(1, decoding.batch_tokens // s)
-        chosen, sources = sources[:rows], sources[rows:]
-        ids = np.full((len(chosen), s), PAD_ID, np.int32)
-        for row, source in zip(ids, chosen, strict=True):
-            row[: len(source)] = source
-        mean = round(sum(map(len, chosen)) / len(chosen))
-        bounds = (mean, mean) if fixed_length else (1, len(chosen[0]) + decoding.extra_length)
-        found.append(Batch(ids, *bounds))
-    return found
-
-
 def search(
     config: Config, with_cache: bool, params: Any, ids: jax.Array, longest: jax.Array
 ) -> Hypotheses:
-    """As the translator's, with `longest` () tokens for each sentence, and maybe without a cache."""
+    """As the translator's with `longest` () tokens at most, `with_cache` or without."""
     model, decoding = build_model(config.model, config.tokenizer.vocabulary_size), config.decoding
     apply = partial(model.apply, {"params": params})
     segments = (ids != PAD_ID).astype(jnp.int32)
@@ -221,7 +172,7 @@ def parameters(arguments: Arguments) -> Any:
 
 def sources_of(arguments: Arguments) -> list[list[int]]:
     if arguments.workdir is None or arguments.source is None:
-        return made_up_sources(arguments)
+        return made_up_sources(arguments.settings, arguments.sentences, arguments.source)
     tokenizer = Tokenizer.load(arguments.workdir / TOKENIZER_FILE)
     lines = arguments.source.read_text(encoding="utf-8").splitlines()[: arguments.sentences]
     longest = arguments.settings.decoding.max_source_length

@@ -214,24 +214,25 @@ def teacher_forced(params, source: list[int], target: list[int]) -> float:
 
 
 def test_the_options_of_the_search_are_those_of_the_config(tokenizer, params):
-    """Each option, flipped, changes the scores as its formula says, or the order of hypotheses."""
+    """Each option, flipped, changes the scores of the same hypotheses as its formula says."""
     line = "the cat sees a red house"
     one = build_mesh(MeshConfig(), jax.devices()[:1])
 
     def translate(**options):
-        decoding = dataclasses.replace(CONFIG.decoding, beam_size=2, **options)
-        config = dataclasses.replace(CONFIG, decoding=decoding)
-        translator = Translator(config, tokenizer, one)
-        return translator.translate(replicate(params, translator), [line])[0]
+        decoding = dataclasses.replace(CONFIG.decoding, **{"length_penalty": 0.0, **options})
+        translator = Translator(dataclasses.replace(CONFIG, decoding=decoding), tokenizer, one)
+        (hypotheses,) = translator.translate(replicate(params, translator), [line])
+        return {hypothesis.text: hypothesis for hypothesis in hypotheses}
 
-    logs = {h.text: h.score for h in translate(length_penalty=0.0)}
-    for h in translate(length_normalization="power", length_penalty=1.0):
-        if h.text in logs:
-            np.testing.assert_allclose(h.score, logs[h.text] / h.tokens, rtol=1e-4)
-    covered = {h.text: h.score for h in translate(length_penalty=0.0, coverage_penalty=0.5)}
-    both = logs.keys() & covered.keys()
-    assert both
-    assert all(covered[text] < logs[text] for text in both)
+    plain = translate()
+    mean = translate(length_normalization="power", length_penalty=1.0)
+    covered = translate(coverage_penalty=0.5)
+    assert plain.keys() & mean.keys() and plain.keys() & covered.keys()
+    for text in plain.keys() & mean.keys():
+        expected = plain[text].score / plain[text].tokens
+        np.testing.assert_allclose(mean[text].score, expected, rtol=1e-4)
+    for text in plain.keys() & covered.keys():
+        assert covered[text].score < plain[text].score
 
 
 def test_company_and_devices_change_nothing(translator, tokenizer, params):
