@@ -184,6 +184,16 @@ def test_early_exit_changes_nothing(beam_size, scoring):
         assert_hypotheses(result, i, expected)
 
 
+def test_a_live_hypothesis_may_still_cover_what_it_has_not():
+    """Ended early, several of these sentences would lose a hypothesis that catches up."""
+    v, scoring, max_lengths = 7, PLAIN._replace(coverage_penalty=4.0), (12,) * 40
+    logits_of = tables(seed=3, v=v, sentences=40, sharpness=0.5)
+    logits_of[:, :, EOS] += 1
+    result = search(logits_of, max_lengths, 3, scoring)
+    for i, max_length in enumerate(max_lengths):
+        assert_hypotheses(result, i, patient_search(logits_of[i], max_length, 3, scoring, v))
+
+
 def test_search_stops_as_soon_as_no_live_hypothesis_can_win():
     positions = []
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from flax_transformer.config import TransformerConfig
 from flax_transformer.models import slots
 from flax_transformer.models.attention import MultiHeadAttention
-from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
+from flax_transformer.models.contraction import contract
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.embedding import Embedding
+from flax_transformer.models.layer_stack import stack_layers
 from flax_transformer.models.parameters import named
 
 Cache = dict[str, Any]
@@ -160,33 +161,6 @@ class DecoderLayer(nn.Module):
         return self.feed_forward_residual(self.feed_forward, x), written, found["weights"]
 
 
-_SAVED = {
-    "nothing": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT),
-    "everything": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-def _stack(layer, config: TransformerConfig, num_layers: int, num_inputs: int) -> nn.Module:
-    """`num_layers` copies of `layer` as one scanned module: compiled once, parameters stacked.
-
-    The `num_inputs` inputs behind the first are the same for all layers. They must be passed by
-    position: nn.scan drops keyword arguments.
-    """
-    # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would, and
-    # keep it, which undoes remat.
-    prevent_cse = config.remat != "nothing" and config.unroll_layers > 1
-    return nn.scan(
-        nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse),
-        variable_axes={"params": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast,) * num_inputs,
-        length=num_layers,
-        unroll=min(config.unroll_layers, num_layers),
-        metadata_params={nn.PARTITION_NAME: "l"},
-    )(config)
-
-
 class Transformer(nn.Module):
     """Encoder, decoder and the embedding that they share (figure 1)."""
 
@@ -196,8 +170,8 @@ class Transformer(nn.Module):
     def setup(self):
         config = self.config
         self.embedding = Embedding(config, self.vocabulary_size)
-        self.encoder = _stack(EncoderLayer, config, config.num_encoder_layers, 1)
-        self.decoder = _stack(DecoderLayer, config, config.num_decoder_layers, 3)
+        self.encoder = stack_layers(EncoderLayer, config, config.num_encoder_layers, 1)
+        self.decoder = stack_layers(DecoderLayer, config, config.num_decoder_layers, 3)
         if config.norm == "pre":
             self.encoder_norm = LayerNorm(config)
             self.decoder_norm = LayerNorm(config)
