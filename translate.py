@@ -26,7 +26,8 @@ class TranslateArguments(DecodingArguments):
     n_best: int | None = None
     """Print this many translations of each line, best first, each on a line of its own:
     "line number ||| translation ||| score". Line numbers count from 1; a score is the log
-    probability over the length penalty. At most --beam-size, and fewer where there are fewer."""
+    probability over the length penalty, plus the coverage penalty. At most --beam-size, and fewer
+    where there are fewer."""
 
 
 def main(words: Sequence[str]) -> None:

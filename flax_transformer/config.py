@@ -344,8 +344,14 @@ class DecodingConfig:
 
     beam_size: int = 4
     """Hypotheses kept at each position; 1 is greedy search."""
+    length_normalization: Literal["gnmt", "power"] = "gnmt"
+    """What a hypothesis' log probability is divided by: ((5 + length) / 6)^length_penalty (Wu et
+    al. 2016, and the paper), or length^length_penalty, as in fairseq, Marian and CTranslate2."""
     length_penalty: float = 0.6
-    """Alpha of ((5 + length) / 6)^alpha, by which a hypothesis' log probability is divided."""
+    """The exponent; 0 leaves log probabilities as they are."""
+    coverage_penalty: float = 0.0
+    """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
+    attention passed over; 0 asks for no attention. Finished hypotheses are compared by it."""
     extra_length: int = 50
     """Target tokens allowed beyond the number of source tokens."""
     average_checkpoints: int = 5
@@ -360,7 +366,9 @@ class DecodingConfig:
             self, "decoding", "beam_size", "extra_length", "average_checkpoints", "batch_tokens",
             "max_source_length",
         )  # fmt: skip
-        _require(self.length_penalty >= 0, "decoding.length_penalty must not be negative")
+        for name in ("length_penalty", "coverage_penalty"):
+            value = getattr(self, name)
+            _require(value >= 0, f"decoding.{name} is {value}, but must not be negative")
         _require(
             self.max_source_length >= 2,
             "decoding.max_source_length is 1, but must be at least 2: a token and the end symbol",

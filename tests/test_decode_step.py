@@ -1,6 +1,7 @@
 """Decoding one token at a time against the full pass."""
 
 import dataclasses
+from functools import partial
 
 import chex
 import jax
@@ -29,19 +30,23 @@ class Decoder:
             self.variables, source, self.source_segments, positions, method="encode"
         )
         self.start = model.bind(self.variables).start_cache
-        self.step = jax.jit(
-            lambda *inputs: model.apply(self.variables, *inputs, method="decode_step")
+        self.grow = model.bind(self.variables).grow_cache
+        self.step = jax.jit(partial(model.apply, self.variables, method="decode_step"))
+        self.step_with_attention = jax.jit(
+            partial(model.apply, self.variables, method="decode_step_with_attention")
         )
         self.model = model
 
-    def one_at_a_time(self, ids):
-        """Logits (b,w,t,v)."""
-        cache = self.start(self.memory, self.source_segments, STEPS, BEAMS)
+    def one_at_a_time(self, ids, room=STEPS):
+        """Logits (b,w,t,v); the cache has room for `room` positions until more are needed."""
+        cache = self.start(self.memory, self.source_segments, room, BEAMS)
         for leaf in jax.tree.leaves(cache):
             assert leaf.shape[1] == SENTENCES
             assert leaf.shape[2] in (1, BEAMS)
         columns = []
         for position in range(STEPS):
+            if position == room:
+                cache = self.grow(cache, STEPS)
             logits, cache = self.step(ids[:, :, position], jnp.asarray(position), cache)
             chex.assert_shape(logits, (SENTENCES, BEAMS, 304))
             chex.assert_type(logits, jnp.float32)
@@ -86,6 +91,59 @@ def test_equals_the_full_pass(decoder):
     chex.assert_trees_all_close(
         decoder.one_at_a_time(decoder.ids), decoder.all_at_once(decoder.ids), rtol=1e-4, atol=1e-4
     )
+
+
+def test_room_added_later_changes_nothing(decoder):
+    chex.assert_trees_all_close(
+        decoder.one_at_a_time(decoder.ids, room=2), decoder.one_at_a_time(decoder.ids), atol=1e-5
+    )
+
+
+def test_hypotheses_move_without_their_keys_and_values(decoder):
+    """After each step every beam goes on from another one's prefix, as in beam search."""
+    random = np.random.default_rng(2)
+    ids = decoder.ids[:, :, 0].copy()[:, :, None]
+    cache = decoder.start(decoder.memory, decoder.source_segments, STEPS, BEAMS)
+    for position in range(STEPS):
+        logits, cache = decoder.step(ids[:, :, -1], jnp.asarray(position), cache)
+        if position < STEPS - 1:
+            parents = random.integers(0, BEAMS, (SENTENCES, BEAMS))
+            ids = np.take_along_axis(ids, parents[:, :, None], axis=1)
+            ids = np.concatenate([ids, decoder.ids[:, :, position + 1, None]], axis=2)
+            rows = np.arange(SENTENCES)[:, None]
+            assert all(leaf.shape[2] == 1 for leaf in jax.tree.leaves(cache["layers"]))
+            cache |= {"ancestors": cache["ancestors"][:, rows, parents]}
+    chex.assert_trees_all_close(logits, decoder.all_at_once(ids)[:, :, -1], rtol=1e-4, atol=1e-4)
+
+
+def test_attention_is_that_of_the_step_over_the_true_source(decoder):
+    cache = decoder.start(decoder.memory, decoder.source_segments, STEPS, BEAMS)
+    inputs = (decoder.ids[:, :, 0], jnp.asarray(0), cache)
+    logits, _, attention = decoder.step_with_attention(*inputs)
+    chex.assert_trees_all_close(logits, decoder.step(*inputs)[0], atol=1e-5)
+    chex.assert_shape(attention, (SENTENCES, BEAMS, 9))
+    chex.assert_type(attention, jnp.float32)
+    chex.assert_trees_all_close(attention.sum(axis=2), np.ones((SENTENCES, BEAMS)), atol=1e-5)
+    seen = np.broadcast_to(decoder.source_segments[:, None] > 0, attention.shape)
+    np.testing.assert_array_equal(attention > 0, seen)
+
+
+def test_attention_is_the_mean_over_the_heads_of_the_last_layer(decoder):
+    """Changing the last layer's source keys changes it; changing what comes behind does not."""
+    cache = decoder.start(decoder.memory, decoder.source_segments, STEPS, BEAMS)
+
+    def attention(name, factor):
+        layers = [*cache["layers"]]
+        layers[-1] = layers[-1] | {name: factor * layers[-1][name]}
+        inputs = (decoder.ids[:, :, 0], jnp.asarray(0), cache | {"layers": layers})
+        return decoder.step_with_attention(*inputs)[2]
+
+    as_it_is = attention("source_key", 1)
+    chex.assert_trees_all_equal(attention("source_value", 2), as_it_is)
+    seen = decoder.source_segments[:, None] / decoder.source_segments.sum(axis=1)[:, None, None]
+    even = np.broadcast_to(seen, as_it_is.shape)
+    chex.assert_trees_all_close(attention("source_key", 0), even, atol=1e-5)
+    assert np.abs(as_it_is - even).max() > 1e-3
 
 
 def test_beams_do_not_leak(decoder):

@@ -213,6 +213,28 @@ def teacher_forced(params, source: list[int], target: list[int]) -> float:
     return float(log_probs[0, np.arange(len(target)), np.array(target)].sum())
 
 
+def test_the_options_of_the_search_are_those_of_the_config(tokenizer, params):
+    """Each option, flipped, changes the scores of the same hypotheses as its formula says."""
+    line = "the cat sees a red house"
+    one = build_mesh(MeshConfig(), jax.devices()[:1])
+
+    def translate(**options):
+        decoding = dataclasses.replace(CONFIG.decoding, **{"length_penalty": 0.0, **options})
+        translator = Translator(dataclasses.replace(CONFIG, decoding=decoding), tokenizer, one)
+        (hypotheses,) = translator.translate(replicate(params, translator), [line])
+        return {hypothesis.text: hypothesis for hypothesis in hypotheses}
+
+    plain = translate()
+    mean = translate(length_normalization="power", length_penalty=1.0)
+    covered = translate(coverage_penalty=0.5)
+    assert plain.keys() & mean.keys() and plain.keys() & covered.keys()
+    for text in plain.keys() & mean.keys():
+        expected = plain[text].score / plain[text].tokens
+        np.testing.assert_allclose(mean[text].score, expected, rtol=1e-4)
+    for text in plain.keys() & covered.keys():
+        assert covered[text].score < plain[text].score
+
+
 def test_company_and_devices_change_nothing(translator, tokenizer, params):
     lines = [*sentences(20, longest=10), *ODD_LINES]
     together = translator.translate(replicate(params, translator), lines)

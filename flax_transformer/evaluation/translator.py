@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from flax_transformer.config import Config, DecodingConfig, MeshConfig
-from flax_transformer.decoding.beam_search import Hypotheses, beam_search
+from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.evaluation.long_lines import cut_lines
 from flax_transformer.models import build_model
 from flax_transformer.sharding import BATCH_AXES, batch_sharding, build_mesh
@@ -36,8 +36,8 @@ class Hypothesis(NamedTuple):
     """One translation.
 
     text: without "\\n" and "\\r", so that it is one line of a file. score: natural-log probability
-    over the length penalty; of a line that was cut, the sum over its pieces. tokens: number of
-    target tokens, end symbols included.
+    over the length penalty, plus the coverage penalty; of a line that was cut, the sum over its
+    pieces. tokens: number of target tokens, end symbols included.
     """
 
     text: str
@@ -219,18 +219,23 @@ def search(model: nn.Module, config: DecodingConfig, params: Any, ids: jax.Array
     apply = partial(model.apply, {"params": params})
     max_steps = s + config.extra_length
     memory = apply(ids, segments, positions, method="encode")
-    cache = apply(memory, segments, max_steps, config.beam_size, method="start_cache")
+    cache = apply(memory, segments, stages(max_steps)[0], config.beam_size, method="start_cache")
     lengths = segments.sum(axis=1)
+    with_attention = "_with_attention" if config.coverage_penalty else ""
     return beam_search(
-        partial(apply, method="decode_step"),
+        partial(apply, method=f"decode_step{with_attention}"),
         cache,
         jnp.where(lengths > 1, lengths + config.extra_length, 0),
+        segments != 0,
         max_steps=max_steps,
         beam_size=config.beam_size,
-        length_penalty=config.length_penalty,
         bos_id=BOS_ID,
         eos_id=EOS_ID,
         pad_id=PAD_ID,
+        scoring=Scoring(
+            config.length_normalization, config.length_penalty, config.coverage_penalty
+        ),
+        grow=partial(apply, method="grow_cache"),
     )
 
 

@@ -79,6 +79,31 @@ def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) ->
     return same & jnp.tril(jnp.ones(same.shape[1:], bool))[None] if causal else same
 
 
+def attend_to_slots(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same for one target position of w beams, over the slots of a decoder's cache.
+
+    `query` (b,w,h,k), `key` and `value` (b,h,k,s), `mask` bool (b,w,s). Returns heads (b,w,h,k) and
+    weights (b,h,w,s) in float32. Products are taken in the type of the cache.
+
+    The beams of a sentence are the columns of one matrix product over its keys, whose slots lie
+    side by side: as XLA's CPU backend wants it (ten times as fast as (b,s,h,k) with 300 slots),
+    and as the lanes of a TPU do.
+    """
+    dims = chex.Dimensions(
+        b=query.shape[0], w=query.shape[1], h=query.shape[2], k=query.shape[3], s=key.shape[3]
+    )
+    chex.assert_shape(query, dims["bwhk"])
+    chex.assert_shape([key, value], dims["bhks"])
+    chex.assert_shape(mask, dims["bws"])
+    scores = contract("bwhk,bhks->bhws", query * dims.k**-0.5, key, key.dtype, jnp.float32)
+    scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1)
+    heads = contract("bhws,bhks->bwhk", weights, value, value.dtype)
+    return heads.astype(query.dtype), weights
+
+
 class MultiHeadAttention(nn.Module):
     """Concat(head_1 ... head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V)
     (Section 3.2.2), without biases as in the paper.
@@ -133,3 +158,11 @@ class MultiHeadAttention(nn.Module):
 
     def _join(self, heads: jax.Array) -> jax.Array:
         return contract("bthk,hkd->btd", heads, self.output, self.dtype)
+
+    def attend_to_slots(
+        self, x: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `attend` for one target position of every beam, `x` (b,w,d), over cached keys and
+        values (b,h,k,s) with `mask` (b,w,s); returns (b,w,d) and weights (b,h,w,s) in float32."""
+        heads, weights = attend_to_slots(self._queries(x), key, value, mask)
+        return self._join(heads), weights

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import TransformerConfig
+from flax_transformer.models import slots
 from flax_transformer.models.attention import MultiHeadAttention
-from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
+from flax_transformer.models.contraction import contract
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.embedding import Embedding
+from flax_transformer.models.layer_stack import stack_layers
 from flax_transformer.models.parameters import named
 from flax_transformer.sharding import keep_rows
 
@@ -115,80 +117,50 @@ class DecoderLayer(nn.Module):
         x = self.cross_residual(self.cross_attention, x, memory, segments, source_segments)
         return self.feed_forward_residual(self.feed_forward, x), None
 
-    def memory_keys_and_values(self, _: None, memory: jax.Array) -> tuple[None, tuple]:
-        """Keys and values (b,s,h,k) of the encoder's output, the same for all target positions."""
-        return None, self.cross_attention.keys_and_values(memory)
+    def start_cache(self, memory: jax.Array, max_steps: int, beam_size: int) -> Cache:
+        """The layer's part of `Transformer.start_cache`."""
+        b, h, k = memory.shape[0], *self.cross_attention.query.shape[1:]
+        dtype = slots.cache_dtype(self.config.compute_dtype)
+        key, value = (
+            jnp.einsum("bshk->bhks", x)[None, :, None].astype(dtype)
+            for x in self.cross_attention.keys_and_values(memory)
+        )
+        empty = slots.empty_slots(b, beam_size, max_steps, h, k, dtype)
+        return {"self_key": empty, "self_value": empty, "source_key": key, "source_value": value}
 
     def decode_step(
-        self, x: jax.Array, cache: Cache, position: jax.Array, cross_mask: jax.Array
-    ) -> tuple[jax.Array, Cache]:
-        """One target position of every beam: `x` (b,w,d), `cross_mask` (b,w,s).
+        self,
+        x: jax.Array,
+        cache: Cache,
+        position: jax.Array,
+        self_mask: jax.Array,
+        source_mask: jax.Array,
+    ) -> tuple[jax.Array, Cache, jax.Array]:
+        """One target position of every beam: `x` (b,w,d), masks (b,w,s) over slots and source.
 
-        The beams of a sentence stand where target positions stand in training, so that its
-        source keys are kept and read once for all of them.
+        Returns the new `x`, the cache, and the weights (b,h,w,s) of the attention to the source.
         """
-        b, w, d = x.shape
 
         def attend_to_prefix(y):
-            column = y.reshape(b * w, 1, d)
-            new_key, new_value = self.self_attention.keys_and_values(column)
-            key = _write(cache["self_key"], new_key, position)
-            value = _write(cache["self_value"], new_value, position)
-            t, h, k = key.shape[2:]
-            visible = jnp.broadcast_to(jnp.arange(t) <= position, (b * w, 1, t))
-            flat = (b * w, t, h, k)
-            attended = self.self_attention.attend(
-                column, key.reshape(flat), value.reshape(flat), visible
+            key, value = self.self_attention.keys_and_values(y)
+            written["self_key"] = slots.write_column(cache["self_key"], key, position)
+            written["self_value"] = slots.write_column(cache["self_value"], value, position)
+            return self.self_attention.attend_to_slots(
+                y, written["self_key"][0, :, 0], written["self_value"][0, :, 0], self_mask
+            )[0]
+
+        def attend_to_source(y):
+            key, value = cache["source_key"][0, :, 0], cache["source_value"][0, :, 0]
+            heads, found["weights"] = self.cross_attention.attend_to_slots(
+                y, key, value, source_mask
             )
-            written.update(self_key=key, self_value=value)
-            return attended.reshape(b, w, d)
+            return heads
 
-        written = dict(cache)
+        written: Cache = dict(cache)
+        found: dict[str, jax.Array] = {}
         x = self.self_residual(attend_to_prefix, x)
-        source_key, source_value = cache["source_key"][:, 0], cache["source_value"][:, 0]
-        x = self.cross_residual(
-            self.cross_attention.attend, x, source_key, source_value, cross_mask
-        )
-        return self.feed_forward_residual(self.feed_forward, x), written
-
-
-def _write(cache: jax.Array, column: jax.Array, position: jax.Array) -> jax.Array:
-    """`cache` (b,w,t,h,k) with `column` (b*w,1,h,k) at `position` of axis t."""
-    b, w, _, h, k = cache.shape
-    column = column.reshape(b, w, 1, h, k)
-    return jax.lax.dynamic_update_slice_in_dim(cache, column, position, axis=2)
-
-
-_SAVED = {
-    "nothing": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT),
-    "everything": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-def _stack(layer, config: TransformerConfig, num_layers: int, **inputs_of_method) -> nn.Module:
-    """`num_layers` copies of `layer` as one scanned module: compiled once, parameters stacked.
-
-    `inputs_of_method` gives for each method which inputs behind the first are stacked over
-    layers too (0) and which are the same for all (nn.broadcast). They must be passed by
-    position: nn.scan drops keyword arguments.
-    """
-    methods = {
-        name: {
-            "variable_axes": {"params": 0},
-            "split_rngs": {"params": True, "dropout": True},
-            "in_axes": in_axes,
-            "length": num_layers,
-            "unroll": min(config.unroll_layers, num_layers),
-            "metadata_params": {nn.PARTITION_NAME: "l"},
-        }
-        for name, in_axes in inputs_of_method.items()
-    }
-    # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would, and
-    # keep it, which undoes remat.
-    prevent_cse = config.remat != "nothing" and config.unroll_layers > 1
-    kept = nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse)
-    return nn.scan(kept, methods=methods)(config)
+        x = self.cross_residual(attend_to_source, x)
+        return self.feed_forward_residual(self.feed_forward, x), written, found["weights"]
 
 
 class Transformer(nn.Module):
@@ -198,17 +170,10 @@ class Transformer(nn.Module):
     vocabulary_size: int
 
     def setup(self):
-        config, same = self.config, nn.broadcast
+        config = self.config
         self.embedding = Embedding(config, self.vocabulary_size)
-        self.encoder = _stack(EncoderLayer, config, config.num_encoder_layers, __call__=same)
-        self.decoder = _stack(
-            DecoderLayer,
-            config,
-            config.num_decoder_layers,
-            __call__=(same, same, same),
-            memory_keys_and_values=same,
-            decode_step=(0, same, same),
-        )
+        self.encoder = stack_layers(EncoderLayer, config, config.num_encoder_layers, 1)
+        self.decoder = stack_layers(DecoderLayer, config, config.num_decoder_layers, 3)
         if config.norm == "pre":
             self.encoder_norm = LayerNorm(config)
             self.decoder_norm = LayerNorm(config)
@@ -261,33 +226,65 @@ class Transformer(nn.Module):
     def start_cache(
         self, memory: jax.Array, source_segments: jax.Array, max_steps: int, beam_size: int
     ) -> Cache:
-        """The state of a decoder that has written nothing, for `memory` (b,s,d).
+        """The state of a decoder that has written nothing, for `memory` (b,s,d), with room for
+        `max_steps` positions of `beam_size` hypotheses (models/slots.py).
 
-        Leaves have axes (l,b,w,...); those that all beams share have w = 1.
+        Leaves have axes (1,b,w,...); those that all beams share have w = 1.
         """
-        config = self.config
-        b, h = memory.shape[0], config.num_heads
-        shape = (config.num_decoder_layers, b, beam_size, max_steps, h, config.d_model // h)
-        _, (key, value) = self.decoder.memory_keys_and_values(None, memory)
-        layers = {
-            "self_key": jnp.zeros(shape, config.compute_dtype),
-            "self_value": jnp.zeros(shape, config.compute_dtype),
-            "source_key": key[:, :, None],
-            "source_value": value[:, :, None],
+        layers = [layer.start_cache(memory, max_steps, beam_size) for layer in self._decoder()]
+        return {
+            "layers": layers,
+            "ancestors": slots.empty_ancestors(memory.shape[0], beam_size, max_steps),
+            "source_mask": (source_segments != 0)[None, :, None],
         }
-        return {"layers": layers, "source_mask": (source_segments != 0)[None, :, None]}
+
+    def grow_cache(self, cache: Cache, max_steps: int) -> Cache:
+        """`cache` with room for `max_steps` positions, no fewer than it had."""
+        size = max_steps * cache["ancestors"].shape[2]
+        layers = [
+            layer | {name: slots.grow(layer[name], size) for name in ("self_key", "self_value")}
+            for layer in cache["layers"]
+        ]
+        ancestors = slots.grow(cache["ancestors"], max_steps, slots.NOBODY)
+        return cache | {"layers": layers, "ancestors": ancestors}
 
     def decode_step(
         self, ids: jax.Array, position: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
         """Logits (b,w,v) of the token behind `ids` (b,w), which stand at `position` (), and the
         cache with them added. Equal to `logits(decode(...))` at that position."""
+        return self.decode_step_with_attention(ids, position, cache)[:2]
+
+    def decode_step_with_attention(
+        self, ids: jax.Array, position: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache, jax.Array]:
+        """As `decode_step`, and the attention (b,w,s) to the source, which sums to one.
+
+        It is the mean over the heads of the last layer, the one nearest to the token chosen.
+        """
         chex.assert_rank([ids, position], [2, 0])
-        (b, w), t = ids.shape, cache["layers"]["self_key"].shape[3]
-        x = self.embedding(ids, jnp.full((b, w), position), t)
-        mask = cache["source_mask"][0]
-        cross_mask = jnp.broadcast_to(mask, (b, w, mask.shape[-1]))
-        x, layers = self.decoder.decode_step(x, cache["layers"], position, cross_mask)
+        (b, w), mask = ids.shape, cache["source_mask"][0]
+        ancestors = slots.stand_at(cache["ancestors"], position)
+        self_mask = slots.visible_slots(ancestors)
+        source_mask = jnp.broadcast_to(mask, (b, w, mask.shape[-1]))
+        x = self.embedding(ids, jnp.full((b, w), position), ancestors.shape[3])
+        layers = []
+        for layer, old in zip(self._decoder(), cache["layers"], strict=True):
+            x, new, weights = layer.decode_step(x, old, position, self_mask, source_mask)
+            layers.append(new)
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
-        return self.logits(x), cache | {"layers": layers}
+        cache = cache | {"layers": layers, "ancestors": ancestors}
+        return self.logits(x), cache, weights.mean(axis=1)
+
+    def _decoder(self) -> list[DecoderLayer]:
+        """The decoder's layers one by one.
+
+        A step is so short that what a scan copies, each layer's cache and parameters, would show.
+        """
+        layer = DecoderLayer(self.config, parent=None)
+        stacked = self.decoder.variables["params"]
+        return [
+            layer.bind({"params": jax.tree.map(lambda leaf, i=i: leaf[i], stacked)})
+            for i in range(self.config.num_decoder_layers)
+        ]

@@ -1,0 +1,86 @@
+"""The most probable continuations of live hypotheses, out of w v of them.
+
+Letters: b batch, w beam width, v vocabulary, n candidates.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+_BLOCK = 64
+"""Logits that are reduced at a time."""
+
+
+class Candidates(NamedTuple):
+    """Live hypotheses lengthened by one token, most probable first; each array is (b,n)."""
+
+    parents: Array
+    tokens: Array
+    log_probs: Array
+
+
+def best_candidates(
+    logits: Array, live_log_probs: Array, must_end: Array, *, bos_id: int, eos_id: int, pad_id: int
+) -> Candidates:
+    """The 2w most probable continuations of each sentence; missing ones have -inf.
+
+    `logits` (b,w,v); hypotheses of a sentence that `must_end` (b,) have EOS only.
+
+    Only reductions read the (b,w,v) logits, none of that size is written: each beam offers EOS
+    and enough of its largest logits to lose EOS, PAD and BOS and still have 2w.
+    """
+    b, w, v = logits.shape
+    values, tokens = largest_logits(logits, min(2 * w + 3, v))
+    # Not values[:, :, :1]: a second slice of them turns XLA's top-k into a sort of everything.
+    normalizer = _log_sum_exp(logits, values.max(axis=2, keepdims=True))
+    excluded = (tokens == eos_id) | (tokens == pad_id) | (tokens == bos_id)
+    values = jnp.where(excluded | must_end[:, None, None], -jnp.inf, values)
+    values = jnp.concatenate([logits[:, :, eos_id, None], values], axis=2)
+    tokens = jnp.concatenate([jnp.full((b, w, 1), eos_id, jnp.int32), tokens], axis=2)
+
+    log_probs = live_log_probs[:, :, None] + (values - normalizer)
+    best, chosen = lax.top_k(log_probs.reshape(b, -1), 2 * w)
+    return Candidates(
+        parents=chosen // tokens.shape[2],
+        tokens=gather_beams(tokens.reshape(b, -1), chosen),
+        log_probs=best,
+    )
+
+
+def _log_sum_exp(logits: Array, largest: Array) -> Array:
+    """log sum exp over the last axis of (b,w,v) for `largest` (b,w,1), which is kept: (b,w,1).
+
+    Summed block by block: on a CPU core, XLA takes 11 ms so for (128, 4, 37000) and 45 ms at once.
+    """
+    window = (1, 1, _BLOCK)
+    padding = ((0, 0), (0, 0), (0, -logits.shape[2] % _BLOCK))
+    sums = lax.reduce_window(jnp.exp(logits - largest), 0.0, lax.add, window, window, padding)
+    return jnp.log(sums.sum(axis=2, keepdims=True)) + largest
+
+
+def largest_logits(logits: Array, k: int, block: int = _BLOCK) -> tuple[Array, Array]:
+    """The same as `lax.top_k`, ties included, in less time when v is large.
+
+    The k blocks with the greatest maxima hold the k largest logits; sorted by place, so that of
+    equal logits the first wins. On a CPU core with k = 11, (64, 4, 10000) takes 2.0 ms for 4.3 ms
+    and (64, 4, 37000) 5 ms for 14 ms.
+    """
+    v = logits.shape[2]
+    if v <= k * block:
+        return lax.top_k(logits, k)
+    window = (1, 1, block)
+    padding = ((0, 0), (0, 0), (0, -v % block))
+    # Not a reshape to (b,w,blocks,block): where block does not divide v, XLA would copy the logits.
+    maxima = lax.reduce_window(logits, -jnp.inf, lax.max, window, window, padding)
+    blocks = jnp.sort(lax.top_k(maxima, k)[1], axis=2)
+    places = blocks[..., None] * block + jnp.arange(block, dtype=jnp.int32)[None, None, None, :]
+    places = places.reshape(*logits.shape[:2], k * block)
+    values = jnp.take_along_axis(logits, places, axis=2, mode="fill", fill_value=-jnp.inf)
+    values, chosen = lax.top_k(values, k)
+    return values, jnp.take_along_axis(places, chosen, axis=2)
+
+
+def gather_beams(values: Array, beams: Array) -> Array:
+    """values[i, beams[i]] for every sentence i: (b,w,...) and (b,n) give (b,n,...)."""
+    return jnp.take_along_axis(values, beams.reshape(*beams.shape, *[1] * (values.ndim - 2)), 1)

@@ -1,0 +1,33 @@
+"""Equal layers on top of each other: compiled once, and what their backward pass keeps."""
+
+import flax.linen as nn
+import jax
+
+from flax_transformer.config import TransformerConfig
+from flax_transformer.models.contraction import MATRIX_PRODUCT
+
+_SAVED = {
+    "nothing": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT),
+    "everything": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def stack_layers(layer, config: TransformerConfig, num_layers: int, num_inputs: int) -> nn.Module:
+    """`num_layers` copies of `layer` as one scanned module: compiled once, parameters stacked.
+
+    The `num_inputs` inputs behind the first are the same for all layers. They must be passed by
+    position: nn.scan drops keyword arguments.
+    """
+    # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would, and
+    # keep it, which undoes remat.
+    prevent_cse = config.remat != "nothing" and config.unroll_layers > 1
+    return nn.scan(
+        nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse),
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(nn.broadcast,) * num_inputs,
+        length=num_layers,
+        unroll=min(config.unroll_layers, num_layers),
+        metadata_params={nn.PARTITION_NAME: "l"},
+    )(config)
