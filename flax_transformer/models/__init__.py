@@ -1,5 +1,6 @@
-"""The networks. All offer `encode`, `decode`, `decode_step` and `start_cache`, and called with a
-packed batch give the decoder's features; what else they want minimised, they sow into "losses"."""
+"""The networks. All offer `encode` and `decode`, and for search `start_cache`, `grow_cache` and
+`decode_step` with or without attention. Called with a packed batch they give the decoder's
+features; what else they want minimised, they sow into "losses"."""
 
 import flax.linen as nn
 

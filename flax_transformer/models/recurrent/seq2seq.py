@@ -103,6 +103,10 @@ class Seq2Seq(nn.Module):
         no more room than this."""
         return self.decoder.start_cache(memory, source_segments != 0, beam_size)
 
+    def grow_cache(self, cache: Cache, max_steps: int) -> Cache:
+        """The same `cache`, which has room for any number of positions."""
+        return cache
+
     def decode_step(
         self, ids: jax.Array, position: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
