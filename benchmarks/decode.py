@@ -15,8 +15,9 @@ as the batch's sources are on average, by all contenders alike. A trained model 
 
 With --peer ctranslate2 the same weights are run by CTranslate2 (pip install ctranslate2, no
 dependency of this project) in float32, and in int8 for information, on the same batches, in turn
-with ours. Appends a record to benchmarks/records/decode.json. Nothing else should run on the
-machine.
+with ours. Where lengths are free, its hypotheses may differ: it normalises them by its own rule
+and its own default. Appends a record to benchmarks/records/decode.json. Nothing else should run on
+the machine.
 """
 
 import argparse
@@ -91,6 +92,10 @@ def parse(words: Sequence[str]) -> Arguments:
     arguments = parse_arguments(Arguments, words, Arguments(settings=settings))
     if arguments.workdir is not None and arguments.source is None:
         raise ConfigError("--workdir needs --source: a trained model wants real sentences")
+    if arguments.settings.decoding.coverage_penalty:
+        raise ConfigError(
+            "decoding.coverage_penalty needs attention: the benchmark has none, use 0"
+        )
     return arguments
 
 
@@ -142,7 +147,9 @@ def ctranslate2(config: Config, params: Any, compute_type: str) -> Translate:
         sources = [[index for index in row if index != PAD_ID] for row in batch.ids.tolist()]
         fixed = batch.shortest == batch.longest
         beam_size = config.decoding.beam_size
-        found = model.translate(sources, beam_size, batch.shortest, batch.longest)
+        # It does not count end symbols, which come after the shortest of free lengths.
+        shortest = batch.shortest if fixed else batch.shortest - 1
+        found = model.translate(sources, beam_size, shortest, batch.longest)
         return sum(len(ids) + (not fixed) for ids in found)
 
     return translate

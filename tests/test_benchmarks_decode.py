@@ -96,3 +96,5 @@ def test_what_cannot_be_measured_is_said_before_any_work(decode, monkeypatch, tm
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="--source"):
         decode.main([*TINY.split(), "--workdir", str(tmp_path)])
+    with pytest.raises(ConfigError, match="coverage_penalty"):
+        decode.parse([*TINY.split(), "--decoding.coverage-penalty", "1"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from samples import RECURRENT, recurrent
 
+from flax_transformer.config import ConfigError
 from flax_transformer.models import build_model
 
 SENTENCES, BEAMS, STEPS = 2, 3, 6
@@ -82,9 +83,19 @@ def decoder(request, small_config, random_params):
     if request.param in RECURRENT:
         config = recurrent(small_config, request.param)
     else:
-        model = dataclasses.replace(small_config.model, **TRANSFORMERS[request.param])
-        config = dataclasses.replace(small_config, model=model)
+        config = transformer_config(small_config, request.param)
     return Decoder(config, random_params(config))
+
+
+@pytest.fixture(scope="module", params=TRANSFORMERS)
+def transformer(request, small_config, random_params):
+    config = transformer_config(small_config, request.param)
+    return Decoder(config, random_params(config))
+
+
+def transformer_config(small_config, variant):
+    model = dataclasses.replace(small_config.model, **TRANSFORMERS[variant])
+    return dataclasses.replace(small_config, model=model)
 
 
 def test_equals_the_full_pass(decoder):
@@ -99,7 +110,7 @@ def test_room_added_later_changes_nothing(decoder):
     )
 
 
-def test_hypotheses_move_without_their_keys_and_values(decoder):
+def test_the_cache_follows_its_hypotheses(decoder):
     """After each step every beam goes on from another one's prefix, as in beam search."""
     random = np.random.default_rng(2)
     ids = decoder.ids[:, :, 0].copy()[:, :, None]
@@ -110,15 +121,28 @@ def test_hypotheses_move_without_their_keys_and_values(decoder):
             parents = random.integers(0, BEAMS, (SENTENCES, BEAMS))
             ids = np.take_along_axis(ids, parents[:, :, None], axis=1)
             ids = np.concatenate([ids, decoder.ids[:, :, position + 1, None]], axis=2)
-            rows = np.arange(SENTENCES)[:, None]
-            assert all(leaf.shape[2] == 1 for leaf in jax.tree.leaves(cache["layers"]))
-            cache |= {"ancestors": cache["ancestors"][:, rows, parents]}
+            cache = jax.tree.map(partial(move, parents), cache)
     chex.assert_trees_all_close(logits, decoder.all_at_once(ids)[:, :, -1], rtol=1e-4, atol=1e-4)
+
+
+def move(parents, leaf):
+    """A leaf of the cache after beam j has become that of `parents` (b,w)."""
+    rows = np.arange(SENTENCES)[:, None]
+    return leaf if leaf.shape[2] == 1 else leaf[:, rows, parents]
+
+
+def test_transformers_move_no_keys_and_values(transformer):
+    cache = transformer.start(transformer.memory, transformer.source_segments, STEPS, BEAMS)
+    assert all(leaf.shape[2] == 1 for leaf in jax.tree.leaves(cache["layers"]))
 
 
 def test_attention_is_that_of_the_step_over_the_true_source(decoder):
     cache = decoder.start(decoder.memory, decoder.source_segments, STEPS, BEAMS)
     inputs = (decoder.ids[:, :, 0], jnp.asarray(0), cache)
+    if getattr(decoder.model.config, "attention", None) == "none":
+        with pytest.raises(ConfigError, match=r"model\.attention is none"):
+            decoder.step_with_attention(*inputs)
+        return
     logits, _, attention = decoder.step_with_attention(*inputs)
     chex.assert_trees_all_close(logits, decoder.step(*inputs)[0], atol=1e-5)
     chex.assert_shape(attention, (SENTENCES, BEAMS, 9))
@@ -128,19 +152,22 @@ def test_attention_is_that_of_the_step_over_the_true_source(decoder):
     np.testing.assert_array_equal(attention > 0, seen)
 
 
-def test_attention_is_the_mean_over_the_heads_of_the_last_layer(decoder):
+def test_attention_is_the_mean_over_the_heads_of_the_last_layer(transformer):
     """Changing the last layer's source keys changes it; changing what comes behind does not."""
-    cache = decoder.start(decoder.memory, decoder.source_segments, STEPS, BEAMS)
+    cache = transformer.start(transformer.memory, transformer.source_segments, STEPS, BEAMS)
 
     def attention(name, factor):
         layers = [*cache["layers"]]
         layers[-1] = layers[-1] | {name: factor * layers[-1][name]}
-        inputs = (decoder.ids[:, :, 0], jnp.asarray(0), cache | {"layers": layers})
-        return decoder.step_with_attention(*inputs)[2]
+        inputs = (transformer.ids[:, :, 0], jnp.asarray(0), cache | {"layers": layers})
+        return transformer.step_with_attention(*inputs)[2]
 
     as_it_is = attention("source_key", 1)
     chex.assert_trees_all_equal(attention("source_value", 2), as_it_is)
-    seen = decoder.source_segments[:, None] / decoder.source_segments.sum(axis=1)[:, None, None]
+    seen = (
+        transformer.source_segments[:, None]
+        / transformer.source_segments.sum(axis=1)[:, None, None]
+    )
     even = np.broadcast_to(seen, as_it_is.shape)
     chex.assert_trees_all_close(attention("source_key", 0), even, atol=1e-5)
     assert np.abs(as_it_is - even).max() > 1e-3

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.models.dropout import Dropout, keep_mask
-from flax_transformer.models.transformer import _stack
+from flax_transformer.models.layer_stack import stack_layers
 
 SHAPE = (64, 32, 48)
 
@@ -98,7 +98,7 @@ class TwoDropouts(nn.Module):
 
 
 def test_layers_of_a_stack_have_their_own_masks(small_config):
-    stack = _stack(TwoDropouts, small_config.model, 3, __call__=nn.broadcast)
+    stack = stack_layers(TwoDropouts, small_config.model, 3, 1)
     _, pair = stack.apply({}, 0.0, None, rngs={"dropout": jax.random.key(0)})
     masks = np.concatenate(pair)
     assert masks.shape == (6, *SHAPE)
