@@ -80,7 +80,7 @@ def _linear(target: Any, weight: np.ndarray, bias: np.ndarray | None = None) -> 
 
 
 def _norm(target: Any, residual: dict, number: int) -> None:
-    target.gamma, target.beta = (residual["norm"]["norm"][x][number] for x in ("scale", "bias"))
+    target.gamma, target.beta = (residual["norm"][x][number] for x in ("scale", "bias"))
 
 
 def _projection(attention: dict, name: str, number: int) -> np.ndarray:

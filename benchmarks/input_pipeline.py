@@ -23,7 +23,7 @@ from flax_transformer.config import BatchConfig, Builtin, TextFiles, TokenizerCo
 from flax_transformer.data.corpus import Corpus, open_corpus
 from flax_transformer.data.packing import PackedRows, select_pairs
 from flax_transformer.data.pairs import PairList
-from flax_transformer.data.pipeline import own_rows, read_batches
+from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
 from flax_transformer.tokenizer import Tokenizer, train_tokenizer
 
@@ -87,7 +87,7 @@ def time_tokenizing(
 def time_batches(rows: PackedRows, batches: int, repeats: int) -> list[float]:
     """Target tokens a second in each repeat, which goes on where the one before ended."""
     speeds = []
-    own = own_rows(rows.config.rows, 0, 1)
+    own = slice(0, rows.config.rows)
     for repeat in range(repeats):
         stream = read_batches(rows, range(repeat * batches, (repeat + 1) * batches + 1), own)
         next(stream)  # starts the thread, and draws the plan of an epoch

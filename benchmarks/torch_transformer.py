@@ -97,8 +97,8 @@ def _copy_layer(layer, stack, number: int, attentions: dict[str, str], norms) ->
         put(linear.bias, feed_forward[f"b{index}"][number])
     for index, residual in enumerate(norms, 1):
         norm = getattr(layer, f"norm{index}")
-        put(norm.weight, stack[residual]["norm"]["norm"]["scale"][number])
-        put(norm.bias, stack[residual]["norm"]["norm"]["bias"][number])
+        put(norm.weight, stack[residual]["norm"]["scale"][number])
+        put(norm.bias, stack[residual]["norm"]["bias"][number])
 
 
 def _sinusoids(length: int, d_model: int):

@@ -26,7 +26,7 @@ def feed_forward(params, x):
 def layer_norm(params, x):
     centred = x - x.mean(axis=-1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
-    return normal * params["norm"]["scale"] + params["norm"]["bias"]
+    return normal * params["scale"] + params["bias"]
 
 
 def residual(order, params, sublayer, x):

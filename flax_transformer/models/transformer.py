@@ -19,6 +19,7 @@ from flax_transformer.models.attention import MultiHeadAttention
 from flax_transformer.models.contraction import contract
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.embedding import Embedding
+from flax_transformer.models.layer_norm import LayerNorm, at_every_position
 from flax_transformer.models.layer_stack import stack_layers
 from flax_transformer.models.parameters import named
 from flax_transformer.sharding import keep_rows
@@ -39,23 +40,12 @@ class FeedForward(nn.Module):
         b1 = self.param("b1", named(zeros, "f"), (f,))
         w2 = self.param("w2", named(xavier, "fd"), (f, d))
         b2 = self.param("b2", named(zeros, "d"), (d,))
-        hidden = jax.nn.relu(contract("btd,df->btf", x, w1, dtype) + b1.astype(dtype)[None, None])
-        return contract("btf,fd->btd", hidden, w2, dtype) + b2.astype(dtype)[None, None]
-
-
-class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al. 2016), computed in float32 and given in the compute type."""
-
-    config: TransformerConfig
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.LayerNorm(
-            dtype=self.config.compute_dtype,
-            scale_init=named(nn.initializers.ones_init(), "d"),
-            bias_init=named(nn.initializers.zeros_init(), "d"),
-            name="norm",
-        )(x)
+        rows = x.shape[:2]
+        hidden = contract("btd,df->btf", x, w1, dtype)
+        hidden = jax.nn.relu(hidden + at_every_position(b1.astype(dtype), *rows))
+        return contract("btf,fd->btd", hidden, w2, dtype) + at_every_position(
+            b2.astype(dtype), *rows
+        )
 
 
 class Residual(nn.Module):

@@ -1,0 +1,84 @@
+"""Layer normalisation, and the sums over positions that its gradient needs."""
+
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_transformer import collectives
+from flax_transformer.config import TransformerConfig
+from flax_transformer.models.parameters import named
+
+_EPSILON = 1e-6
+_STAGE = 32
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + 1e-6) * scale + bias over the width d (Ba et al. 2016), computed
+    in float32 and given in the compute type."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` (b,t,d)."""
+        chex.assert_shape(x, (None, None, self.config.d_model))
+        shape = x.shape[2:]
+        scale = self.param("scale", named(nn.initializers.ones_init(), "d"), shape)
+        bias = self.param("bias", named(nn.initializers.zeros_init(), "d"), shape)
+        return layer_norm(x, scale, bias, jnp.dtype(self.config.compute_dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype) -> jax.Array:
+    """Normalises `x` (b,t,d) over d, with `scale` and `bias` (d,); the result is of `dtype`."""
+    return _forward(x, scale, bias, dtype)[0]
+
+
+def _forward(x, scale, bias, dtype):
+    mean = x.astype(jnp.float32).mean(axis=2, keepdims=True)
+    centred = x.astype(jnp.float32) - mean
+    rate = jax.lax.rsqrt((centred**2).mean(axis=2, keepdims=True) + _EPSILON)
+    y = centred * rate * scale[None, None] + bias[None, None]
+    # Of arrays as large as x only x itself is kept: the rest is cheaper to compute again.
+    return y.astype(dtype), (x, mean, rate, scale)
+
+
+def _backward(dtype, kept, gradient):
+    x, mean, rate, scale = kept
+    gradient = gradient.astype(jnp.float32)
+    normal = (x.astype(jnp.float32) - mean) * rate
+    of_normal = gradient * scale[None, None]
+    along_x = (of_normal * normal).mean(axis=2, keepdims=True)
+    of_x = rate * (of_normal - of_normal.mean(axis=2, keepdims=True) - normal * along_x)
+    of_scale, of_bias = sum_over_positions(gradient * normal), sum_over_positions(gradient)
+    return of_x.astype(x.dtype), of_scale, of_bias
+
+
+layer_norm.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def at_every_position(vector: jax.Array, b: int, t: int) -> jax.Array:
+    """`vector` (d,) as (b,t,d), whose gradient is `sum_over_positions`."""
+    return jnp.broadcast_to(vector, (b, t, *vector.shape))
+
+
+at_every_position.defvjp(
+    lambda vector, b, t: (at_every_position(vector, b, t), None),
+    lambda b, t, _, gradient: (sum_over_positions(gradient).astype(gradient.dtype),),
+)
+
+
+def sum_over_positions(x: jax.Array) -> jax.Array:
+    """The sum (d,) of `x` (b,t,d), in float32.
+
+    In stages: what XLA's CPU backend makes of a sum over thousands of rows walks through memory
+    column by column, and took a quarter of a training step.
+    """
+    rows = x.astype(jnp.float32).reshape(-1, x.shape[-1])
+    while collectives.platform() == "cpu" and len(rows) > _STAGE and len(rows) % _STAGE == 0:
+        rows = rows.reshape(-1, _STAGE, rows.shape[1]).sum(axis=1)
+    return rows.sum(axis=0)
