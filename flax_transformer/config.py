@@ -151,6 +151,8 @@ class TransformerConfig:
     """Rows of the learned position table; sinusoids have no limit."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of matrix products; parameters, softmax, norms and the loss stay in float32."""
+    fused_attention: bool = True
+    """Whether an accelerator's fused kernel does the attention, where it can."""
     remat: Literal["nothing", "dots", "everything"] = "nothing"
     """What the backward pass computes again instead of keeping: nothing, all but the matrix
     products, or everything."""

@@ -11,6 +11,7 @@ from jax.experimental import pallas as pl
 
 from flax_transformer import collectives
 from flax_transformer.models.attention import (
+    MultiHeadAttention,
     packed_attention,
     scaled_dot_product_attention,
     visible,
@@ -65,6 +66,17 @@ def test_attention_and_gradients_equal_the_formula(as_on_tpu, t, s, h, k, causal
         rtol=0.02,
         atol=0.02,
     )
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_fused_attention_is_a_setting(as_on_tpu, fused):
+    module = MultiHeadAttention(2, 128, jnp.dtype("bfloat16"), causal=True, fused=fused)
+    x, segments = jnp.zeros((1, 128, 128), jnp.bfloat16), jnp.ones((1, 128), jnp.int32)
+
+    def attend(x):
+        return module.init_with_output(jax.random.key(0), x, x, segments, segments)[0]
+
+    assert ("pallas_call" in str(jax.make_jaxpr(attend)(x))) == fused
 
 
 def test_shapes_that_the_attention_kernel_leaves_to_the_formula():

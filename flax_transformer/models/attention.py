@@ -116,6 +116,7 @@ class MultiHeadAttention(nn.Module):
     d_model: int
     dtype: jnp.dtype
     causal: bool = False
+    fused: bool = True
 
     def setup(self):
         # Fans are those of the d x (h k) matrix that the kernel is; xavier_uniform would take
@@ -136,7 +137,11 @@ class MultiHeadAttention(nn.Module):
         `memory_segments` (b,s); returns (b,t,d)."""
         query = self._queries(x)
         key, value = self.keys_and_values(memory)
-        heads = packed_attention(query, key, value, segments, memory_segments, self.causal)
+        if self.fused:
+            heads = packed_attention(query, key, value, segments, memory_segments, self.causal)
+        else:
+            mask = visible(segments, memory_segments, self.causal)
+            heads = scaled_dot_product_attention(query, key, value, mask)
         return self._join(heads)
 
     def keys_and_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:

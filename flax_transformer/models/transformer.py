@@ -66,7 +66,9 @@ class Residual(nn.Module):
 
 def _attention(config: TransformerConfig, causal: bool = False) -> MultiHeadAttention:
     dtype = jnp.dtype(config.compute_dtype)
-    return MultiHeadAttention(config.num_heads, config.d_model, dtype, causal)
+    return MultiHeadAttention(
+        config.num_heads, config.d_model, dtype, causal, config.fused_attention
+    )
 
 
 class EncoderLayer(nn.Module):

@@ -1,0 +1,63 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_transformer import collectives
+from flax_transformer.models.layer_norm import at_every_position, layer_norm, sum_over_positions
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def formula(x, scale, bias):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    normal = centred / jnp.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
+    return normal * scale[None, None] + bias[None, None]
+
+
+def test_result_and_gradients_equal_those_of_the_formula():
+    x, scale, bias, weights = (
+        draw(4, 32, 8),
+        draw(8, seed=1),
+        draw(8, seed=2),
+        draw(4, 32, 8, seed=3),
+    )
+
+    def both(function):
+        def loss(*arrays):
+            result = function(*arrays)
+            return (result * weights).sum(), result
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(x, scale, bias)
+
+    result = both(lambda *arrays: layer_norm(*arrays, jnp.dtype("float32")))
+    chex.assert_trees_all_close(result, both(formula), rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_comes_in_and_goes_out_and_float32_is_between():
+    x = (100 + draw(2, 3, 8)).astype(jnp.bfloat16)  # of which bfloat16 would lose the variance
+    ones, zeros = jnp.ones(8), jnp.zeros(8)
+    y, pull = jax.vjp(lambda x: layer_norm(x, ones, zeros, jnp.dtype("bfloat16")), x)
+    chex.assert_type([y, *pull(y)], jnp.bfloat16)
+    expected = formula(x.astype(jnp.float32), ones, zeros)
+    chex.assert_trees_all_close(y.astype(jnp.float32), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("shape", [(128, 32, 3), (5, 64, 3), (7, 3, 3)])  # three stages, one, none
+def test_sums_in_stages_are_sums(monkeypatch, platform, shape):
+    monkeypatch.setattr(collectives, "platform", lambda: platform)
+    x = draw(*shape)
+    sums, text = sum_over_positions(x), str(jax.make_jaxpr(sum_over_positions)(x))
+    chex.assert_trees_all_close(
+        sums, np.asarray(x, np.float64).sum(axis=(0, 1)), rtol=1e-4, atol=1e-4
+    )
+    staged = platform == "cpu" and shape != (7, 3, 3)
+    assert (text.count("reduce_sum") > 1) == staged
+    vector = draw(3)
+    spread, pull = jax.vjp(lambda vector: at_every_position(vector, *shape[:2]), vector)
+    chex.assert_trees_all_equal(spread, np.broadcast_to(vector, shape))
+    chex.assert_trees_all_close(pull(x)[0], sums)
