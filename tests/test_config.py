@@ -91,7 +91,7 @@ def test_flags_lie_over_the_file():
 def test_flags_are_those_of_the_files_model(capsys):
     words = ["--config", str(ROOT / "configs/multi30k_en_de_lstm.py")]
     flags = ["--model.cell", "gru", "--model.no-input-feeding", "--model.unroll-steps", "2"]
-    model = parse_train_arguments([*words, *flags])[0].model
+    model = parse_train_arguments([*words, *flags]).settings.model
     assert isinstance(model, RecurrentConfig)
     assert (model.cell, model.input_feeding, model.unroll_steps) == ("gru", False, 2)
     with pytest.raises(SystemExit):

@@ -30,7 +30,8 @@ def test_sweep_goes_on_where_it_stopped(scaling, tmp_path):
     scaling["write"](record, file)
     assert json.loads(file.read_text()) == record == scaling["open_record"](file, arguments, config)
     for other in (dataclasses.replace(arguments, rows_per_chip=32), arguments):
-        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="dots"))
+        model = dataclasses.replace(config.model, remat="everything")
+        changed = dataclasses.replace(config, model=model)
         with pytest.raises(ConfigError, match="--name"):
             scaling["open_record"](file, other, changed if other is arguments else config)
 

@@ -108,7 +108,7 @@ def test_parameters_and_moments_really_are_split(config):
         "['self_attention']['output']": ((2, 8, 2, 16), (2, 4, 2, 8)),
         "['feed_forward']['w1']": ((2, 16, 32), (2, 8, 16)),
         "['feed_forward']['b1']": ((2, 32), (2, 16)),
-        "['feed_forward_residual']['norm']['norm']['scale']": ((2, 16), (2, 8)),
+        "['feed_forward_residual']['norm']['scale']": ((2, 16), (2, 8)),
     }
     for name, shape in expected.items():
         found = [value for path, value in shapes.items() if path.endswith(name)]

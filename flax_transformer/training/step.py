@@ -98,7 +98,7 @@ def jit_train_step(config: Config, mesh: jax.sharding.Mesh, state: TrainState) -
     the latter what training compiles from the former.
     """
     return jax.jit(
-        on_mesh(mesh, functools.partial(train_step, config)),
+        functools.partial(on_mesh(mesh, train_step), config),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)),
     )
@@ -111,4 +111,4 @@ def validation_step(config: Config, params, batch: Batch) -> LossSums:
 
 def jit_validation_step(config: Config, mesh: jax.sharding.Mesh) -> Any:
     """`validation_step` on the devices of `mesh`."""
-    return jax.jit(on_mesh(mesh, functools.partial(validation_step, config)))
+    return jax.jit(functools.partial(on_mesh(mesh, validation_step), config))
