@@ -17,7 +17,8 @@ from flax_transformer.command_line import (
     parse_decoding_arguments,
     run_command,
 )
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config
+from flax_transformer.config_error import ConfigError
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.evaluation.report import TestSet

@@ -13,7 +13,7 @@ from flax_transformer.command_line import (
     parse_decoding_arguments,
     run_command,
 )
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

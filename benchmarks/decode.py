@@ -42,7 +42,8 @@ from decode_batches import Batch, batches_of, made_up_sources
 from recording import RECORDS, append_record
 
 from flax_transformer.command_line import load_config_file, parse_arguments, run_command
-from flax_transformer.config import Config, ConfigError, MeshConfig
+from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
 from flax_transformer.data.packing import Batch as PackedBatch
 from flax_transformer.data.training_data import TOKENIZER_FILE

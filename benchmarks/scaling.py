@@ -19,7 +19,8 @@ from typing import Any
 import tyro
 
 from flax_transformer.command_line import load_config_file, parse_arguments, run_command
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config
+from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import config_to_dict
 from flax_transformer.dry_run.topology import prepare_environment, require_compiler
 

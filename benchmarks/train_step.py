@@ -38,12 +38,12 @@ from flax_transformer.command_line import load_config_file, parse_arguments, run
 from flax_transformer.config import (
     BatchConfig,
     Config,
-    ConfigError,
     MeshConfig,
     OptimizerConfig,
     TokenizerConfig,
     TransformerConfig,
 )
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.packing import Batch
 from flax_transformer.dry_run.chips import CHIPS
 from flax_transformer.dry_run.flops import model_flops

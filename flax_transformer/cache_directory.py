@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 
 _COMPILED_BYTES = 2 * 2**30
 """Compiled programs kept between two commands; beyond it the oldest go."""

@@ -11,7 +11,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from flax_transformer.cache_directory import keep_compiled_programs
-from flax_transformer.config import Config, ConfigError, DecodingConfig, HostsConfig
+from flax_transformer.config import Config, DecodingConfig, HostsConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
 
 Arguments = TypeVar("Arguments")

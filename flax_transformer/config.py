@@ -1,4 +1,4 @@
-"""Every setting of a run, as frozen dataclasses that import nothing but the standard library.
+"""Every setting of a run, as frozen dataclasses, with those of the models in model_config.py.
 
 A file in `configs/` builds one `Config`; the command line lays its flags over it; the result is
 saved as JSON in the work directory (config_json.py), from where evaluation and translation read it.
@@ -8,20 +8,8 @@ A value that cannot be right raises `ConfigError` here, before any work begins.
 from dataclasses import dataclass, field
 from typing import Literal
 
-
-class ConfigError(ValueError):
-    """A setting, a path or an input that the user can put right; shown without a traceback."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _require_positive(section: object, name: str, *fields: str) -> None:
-    for field_name in fields:
-        value = getattr(section, field_name)
-        _require(value > 0, f"{name}.{field_name} is {value}, but must be greater than 0")
+from flax_transformer.config_error import require, require_positive
+from flax_transformer.model_config import RecurrentConfig, TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +20,7 @@ class Builtin:
     """Training pairs to generate."""
 
     def __post_init__(self):
-        _require_positive(self, "data", "num_pairs")
+        require_positive(self, "data", "num_pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +44,7 @@ class TextFiles:
     """Names of the test files, without the language; each is scored on its own."""
 
     def __post_init__(self):
-        _require(
+        require(
             self.source_language != self.target_language,
             f"data.source_language and data.target_language are both '{self.source_language}'",
         )
@@ -93,13 +81,13 @@ class TokenizerConfig:
     """With dropout: how many splittings of the training split are drawn."""
 
     def __post_init__(self):
-        _require(
+        require(
             self.vocabulary_size >= 300,
             f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
             "bytes and special symbols: use at least 300",
         )
-        _require_positive(self, "tokenizer", "training_sentences", "samples")
-        _require(
+        require_positive(self, "tokenizer", "training_sentences", "samples")
+        require(
             0 <= self.dropout < 1, f"tokenizer.dropout is {self.dropout}, but must be in [0, 1)"
         )
 
@@ -120,125 +108,11 @@ class BatchConfig:
     """Batches prepared in advance by a background thread."""
 
     def __post_init__(self):
-        _require_positive(self, "batch", "rows", "source_length", "target_length", "read_ahead")
-        _require(
+        require_positive(self, "batch", "rows", "source_length", "target_length", "read_ahead")
+        require(
             self.max_length_ratio >= 1,
             f"batch.max_length_ratio is {self.max_length_ratio}, but must be at least 1",
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """The model of Section 3; the defaults are the paper's base model."""
-
-    num_encoder_layers: int = 6
-    """Layers of the encoder."""
-    num_decoder_layers: int = 6
-    """Layers of the decoder."""
-    d_model: int = 512
-    """Width of the residual stream."""
-    num_heads: int = 8
-    """Attention heads; must divide d_model."""
-    d_ff: int = 2048
-    """Inner width of the feed-forward sub-layer."""
-    dropout: float = 0.1
-    """Rate on every sub-layer's output and on the embedding sums (Section 5.4)."""
-    norm: Literal["post", "pre"] = "post"
-    """Layer normalisation after each residual sum (the paper) or before each sub-layer."""
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    """Position encoding: Section 3.5's sines, or a learned table (Table 3, row E)."""
-    max_positions: int = 1024
-    """Rows of the learned position table; sinusoids have no limit."""
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of matrix products; parameters, softmax, norms and the loss stay in float32."""
-    fused_attention: bool = True
-    """Whether an accelerator's fused kernel does the attention, where it can."""
-    remat: Literal["nothing", "dots", "everything"] = "nothing"
-    """What the backward pass computes again instead of keeping: nothing, all but the matrix
-    products, or everything."""
-    unroll_layers: int = 1
-    """Layers compiled into one turn of the loop over layers; more runs faster on small models
-    and compiles longer."""
-
-    def __post_init__(self):
-        _require_positive(
-            self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
-            "d_ff", "max_positions", "unroll_layers",
-        )  # fmt: skip
-        _require(
-            self.d_model % self.num_heads == 0,
-            f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
-        )
-        _require(
-            self.positions == "learned" or self.d_model % 2 == 0,
-            f"model.d_model ({self.d_model}) must be even for sinusoidal positions",
-        )
-        _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecurrentConfig:
-    """A recurrent encoder-decoder, as before the Transformer.
-
-    The defaults: LSTMs with the attention and input feeding of Luong et al. 2015, and a
-    bidirectional encoder as in Bahdanau et al. 2015.
-    """
-
-    cell: Literal["lstm", "gru"] = "lstm"
-    """LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014)."""
-    num_encoder_layers: int = 2
-    """Layers of the encoder."""
-    num_decoder_layers: int = 2
-    """Layers of the decoder."""
-    d_model: int = 512
-    """Units of a layer, and width of the embedding."""
-    bidirectional: bool = True
-    """Whether the encoder reads in both directions, with half of its units in each."""
-    attention: Literal["none", "dot", "general", "concat", "multi_head"] = "general"
-    """Score of the decoder's state and the encoder's: dot or general (Luong et al. 2015), concat
-    (Bahdanau et al. 2015) or the Transformer's heads; with none the decoder only starts from the
-    encoder's last state (Sutskever et al. 2014)."""
-    num_heads: int = 8
-    """Heads of multi_head attention; must divide d_model."""
-    input_feeding: bool = True
-    """Whether a position's features enter the next one's first layer (Luong et al. 2015, section
-    3.3). Without it and with dot, general or multi_head, attention leaves the loop over positions,
-    which is far quicker."""
-    coverage: bool = False
-    """Whether the sum of past attention enters concat's score (See et al. 2017, after Tu et al.
-    2016)."""
-    coverage_loss: float = 1.0
-    """With coverage: weight of the loss for looking at the same position again."""
-    dropout: float = 0.2
-    """Rate on embeddings, between layers and on the features before the softmax."""
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of matrix products; parameters, gates, states, softmax and the loss stay in float32."""
-    unroll_steps: int = 1
-    """Positions compiled into one turn of the loop over positions."""
-
-    def __post_init__(self):
-        _require_positive(
-            self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
-            "unroll_steps",
-        )  # fmt: skip
-        _require(
-            not self.bidirectional or self.d_model % 2 == 0,
-            f"model.d_model ({self.d_model}) must be even: each direction of the encoder has half",
-        )
-        _require(
-            self.attention != "multi_head" or self.d_model % self.num_heads == 0,
-            f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
-        )
-        _require(
-            self.attention != "none" or not self.input_feeding,
-            "model.attention is none, so there is nothing to feed: add --model.no-input-feeding",
-        )
-        _require(
-            self.attention == "concat" or not self.coverage,
-            f"model.attention is {self.attention}, but model.coverage needs concat",
-        )
-        _require(self.coverage_loss >= 0, "model.coverage_loss must not be negative")
-        _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,12 +135,12 @@ class OptimizerConfig:
     """Largest global norm of the gradient; None leaves it as it is."""
 
     def __post_init__(self):
-        _require_positive(self, "optimizer", "learning_rate_scale", "warmup_steps", "epsilon")
-        _require(self.cooldown_steps >= 0, "optimizer.cooldown_steps must not be negative")
+        require_positive(self, "optimizer", "learning_rate_scale", "warmup_steps", "epsilon")
+        require(self.cooldown_steps >= 0, "optimizer.cooldown_steps must not be negative")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"optimizer.{name} is {value}, but must be in [0, 1)")
-        _require(
+            require(0 <= value < 1, f"optimizer.{name} is {value}, but must be in [0, 1)")
+        require(
             self.clip_norm is None or self.clip_norm > 0,
             f"optimizer.clip_norm is {self.clip_norm}, but must be greater than 0 (or None)",
         )
@@ -305,16 +179,16 @@ class TrainingConfig:
     """Latest checkpoints kept, besides the best by BLEU; evaluation averages over them."""
 
     def __post_init__(self):
-        _require_positive(
+        require_positive(
             self, "training", "steps", "accumulation_steps", "log_every", "evaluate_every",
             "validation_sentences", "checkpoint_every", "keep_checkpoints", "teacher_forcing_steps",
         )  # fmt: skip
-        _require(
+        require(
             0 <= self.teacher_forcing_floor <= 1,
             f"training.teacher_forcing_floor is {self.teacher_forcing_floor}: use 0 to 1",
         )
-        _require(self.patience >= 0, "training.patience must not be negative")
-        _require(
+        require(self.patience >= 0, "training.patience must not be negative")
+        require(
             0 <= self.label_smoothing < 1,
             f"training.label_smoothing is {self.label_smoothing}, but must be in [0, 1)",
         )
@@ -333,7 +207,7 @@ class MeshConfig:
 
     def __post_init__(self):
         sizes = (self.data, self.fsdp, self.model)
-        _require(
+        require(
             all(size == -1 or size > 0 for size in sizes) and sizes.count(-1) <= 1,
             f"mesh is data={self.data} fsdp={self.fsdp} model={self.model}: use positive numbers "
             "and at most one -1",
@@ -364,14 +238,14 @@ class DecodingConfig:
     """Source tokens in one piece, end symbol included; longer lines are translated in pieces."""
 
     def __post_init__(self):
-        _require_positive(
+        require_positive(
             self, "decoding", "beam_size", "extra_length", "average_checkpoints", "batch_tokens",
             "max_source_length",
         )  # fmt: skip
         for name in ("length_penalty", "coverage_penalty"):
             value = getattr(self, name)
-            _require(value >= 0, f"decoding.{name} is {value}, but must not be negative")
-        _require(
+            require(value >= 0, f"decoding.{name} is {value}, but must not be negative")
+        require(
             self.max_source_length >= 2,
             "decoding.max_source_length is 1, but must be at least 2: a token and the end symbol",
         )
@@ -394,9 +268,9 @@ class HostsConfig:
     """Seconds without a sign of life from a process before the others end too."""
 
     def __post_init__(self):
-        _require_positive(self, "hosts", "patience")
+        require_positive(self, "hosts", "patience")
         given = [value is not None for value in (self.coordinator, self.count, self.index)]
-        _require(
+        require(
             all(given) or not any(given),
             "hosts.coordinator, hosts.count and hosts.index go together: give all three, or none "
             "on one machine, a TPU pod, Slurm or Open MPI",
@@ -404,11 +278,11 @@ class HostsConfig:
         if self.coordinator is None or self.count is None or self.index is None:
             return
         host, _, port = self.coordinator.rpartition(":")
-        _require(
+        require(
             bool(host) and port.isdigit(),
             f"hosts.coordinator is '{self.coordinator}', but must be ADDRESS:PORT",
         )
-        _require(
+        require(
             0 <= self.index < self.count,
             f"hosts.index is {self.index}, but must be from 0 to {self.count - 1} with "
             f"hosts.count {self.count}",
@@ -429,7 +303,7 @@ class Config:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
     def __post_init__(self):
-        _require(
+        require(
             self.batch.rows % self.training.accumulation_steps == 0,
             f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "
             f"batch.rows ({self.batch.rows})",
@@ -440,17 +314,17 @@ class Config:
                 self.batch.target_length,
                 self.decoding.max_source_length + self.decoding.extra_length,
             )
-            _require(
+            require(
                 self.model.positions != "learned" or self.model.max_positions >= longest,
                 f"model.max_positions ({self.model.max_positions}) is less than the longest "
                 f"sequence ({longest}) that batch.* and decoding.* allow",
             )
-        _require(
+        require(
             self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.training.steps
             or self.optimizer.cooldown_steps == 0,
             "optimizer.warmup_steps and optimizer.cooldown_steps together exceed training.steps",
         )
-        _require(
+        require(
             isinstance(self.model, RecurrentConfig) or self.training.teacher_forcing == "always",
             f"training.teacher_forcing is {self.training.teacher_forcing}, but a Transformer sees "
             "all positions at once and can only be fed the true tokens: use always",

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config
+from flax_transformer.config_error import ConfigError
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from flax_transformer.config import ConfigError, HostsConfig
+from flax_transformer.config import HostsConfig
+from flax_transformer.config_error import ConfigError
 
 _PREPARATION_SECONDS = 24 * 3600
 """Longest that the others wait while process 0 reads and tokenises the corpus."""

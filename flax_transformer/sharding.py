@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_transformer.config import Config, ConfigError, MeshConfig
+from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config_error import ConfigError
 
 Rows = TypeVar("Rows")
 """Any tree of arrays (b,...)."""

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from flax_transformer.config import ConfigError, TokenizerConfig
+from flax_transformer.config import TokenizerConfig
+from flax_transformer.config_error import ConfigError
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
 """Special symbols, which text is never encoded to: not even a text that spells their names."""

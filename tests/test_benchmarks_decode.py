@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.config import Config, ConfigError, DecodingConfig
+from flax_transformer.config import Config, DecodingConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.tokenizer import EOS_ID, PAD_ID
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import MAX_PAIRS, SEED, generate, realise
 from flax_transformer.data.builtin.clauses import object_of, subject_of
 from flax_transformer.data.builtin.lexicon import ADJECTIVES, NOUNS, THE, VERBS

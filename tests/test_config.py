@@ -15,13 +15,13 @@ from flax_transformer.command_line import load_config_file, parse_train_argument
 from flax_transformer.config import (
     Builtin,
     Config,
-    ConfigError,
     MeshConfig,
     RecurrentConfig,
     TextFiles,
     Tfds,
     TransformerConfig,
 )
+from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.state import abstract_state, count_parameters

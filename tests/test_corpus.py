@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from flax_transformer.config import Builtin, ConfigError, TextFiles
+from flax_transformer.config import Builtin, TextFiles
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data import text_files
 from flax_transformer.data.corpus import open_corpus
 

@@ -12,7 +12,8 @@ import jax
 import pytest
 
 from flax_transformer.command_line import parse_train_arguments
-from flax_transformer.config import Config, ConfigError, MeshConfig
+from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.dry_run import compilation, topology
 from flax_transformer.dry_run.chips import CHIPS, Chip, interconnect_bandwidth
 from flax_transformer.dry_run.collectives import Collectives

@@ -13,12 +13,12 @@ import pytest
 
 from flax_transformer.config import (
     Config,
-    ConfigError,
     DecodingConfig,
     TextFiles,
     TokenizerConfig,
     TransformerConfig,
 )
+from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import save_config
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import train_tokenizer

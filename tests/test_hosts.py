@@ -16,7 +16,8 @@ import pytest
 
 from flax_transformer import hosts
 from flax_transformer.command_line import load_config_file
-from flax_transformer.config import Config, ConfigError, HostsConfig
+from flax_transformer.config import Config, HostsConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.sharding import build_mesh

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from samples import draw_pairs, ragged
 
-from flax_transformer.config import BatchConfig, ConfigError, TextFiles, TokenizerConfig
+from flax_transformer.config import BatchConfig, TextFiles, TokenizerConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch, PackedRows, lay_out, select_pairs
 from flax_transformer.data.pipeline import read_batches

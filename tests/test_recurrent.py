@@ -12,7 +12,8 @@ import recurrent_reference as reference
 from jaxprs import equations
 from samples import RECURRENT, recurrent
 
-from flax_transformer.config import ConfigError, RecurrentConfig
+from flax_transformer.config import RecurrentConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.models import build_model
 from flax_transformer.models.recurrent.attention import PRODUCTS, attend
 from flax_transformer.models.recurrent.cells import CELLS

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from samples import recurrent
 
-from flax_transformer.config import Config, ConfigError, TrainingConfig
+from flax_transformer.config import Config, TrainingConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.models import build_model
 from flax_transformer.training.step import train_step
 from flax_transformer.training.teacher_forcing import teacher_forcing_ratio

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from samples import RECURRENT, recurrent
 
-from flax_transformer.config import ConfigError, MeshConfig, OptimizerConfig
+from flax_transformer.config import MeshConfig, OptimizerConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.packing import Batch
 from flax_transformer.models import build_model
 from flax_transformer.sharding import (

@@ -5,7 +5,8 @@ import sys
 import pytest
 import tensorflow_datasets as tfds
 
-from flax_transformer.config import ConfigError, Tfds
+from flax_transformer.config import Tfds
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
 
 

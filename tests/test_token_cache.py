@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.cache_directory import default_cache_directory
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data import token_cache, tokenizing
 from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout

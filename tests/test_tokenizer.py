@@ -5,7 +5,8 @@ import sys
 import pytest
 import sentencepiece
 
-from flax_transformer.config import ConfigError, TokenizerConfig
+from flax_transformer.config import TokenizerConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.tokenizer import EOS_ID, UNK_ID, Tokenizer, train_tokenizer
 
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "dog's", "l'été", "near"]

@@ -12,12 +12,12 @@ import pytest
 
 from flax_transformer.config import (
     Config,
-    ConfigError,
     DecodingConfig,
     MeshConfig,
     TokenizerConfig,
     TransformerConfig,
 )
+from flax_transformer.config_error import ConfigError
 from flax_transformer.decoding.beam_search import Hypotheses
 from flax_transformer.evaluation import translator as translator_module
 from flax_transformer.evaluation.long_lines import cut_lines

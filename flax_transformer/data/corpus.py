@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 
-from flax_transformer.config import Builtin, ConfigError, TextFiles, Tfds
+from flax_transformer.config import Builtin, TextFiles, Tfds
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data import text_files, tfds_corpus
 from flax_transformer.data.pairs import Pair, PairList, Pairs
 

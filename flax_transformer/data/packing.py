@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_transformer.config import BatchConfig, ConfigError
+from flax_transformer.config import BatchConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
 from flax_transformer.tokenizer import BOS_ID, PAD_ID
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flax_transformer.config import ConfigError, TextFiles
+from flax_transformer.config import TextFiles
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pair, Pairs, hash_contents
 
 _COMPRESSIONS = ("", ".gz", ".xz")

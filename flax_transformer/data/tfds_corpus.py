@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.config import ConfigError, Tfds
+from flax_transformer.config import Tfds
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pair, Pairs, hash_contents
 
 _FORMAT = "array_record"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pair
 from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
 from flax_transformer.tokenizer import Tokenizer

@@ -11,17 +11,17 @@ import signal
 import threading
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pair
 from flax_transformer.tokenizer import EOS_ID, Tokenizer
 
@@ -139,7 +139,8 @@ def _in_processes(
     waiting: deque[Future[list[Encoded]]] = deque()
     try:
         for stretch in stretches:
-            waiting.append(pool.submit(_encode, *stretch))
+            with _ctrl_c_waits():  # this may start a process
+                waiting.append(pool.submit(_encode, *stretch))
             if len(waiting) > 2 * processes:
                 yield waiting.popleft().result()
         while waiting:
@@ -154,14 +155,23 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """A process started in here never sees Ctrl-C, which goes to every process of a terminal: this
+    one ends the others, and they have nothing to say."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _encoder: Encoder  # of a process that `_in_processes` started
 
 
 def _start_process(encoder: Encoder) -> None:
     global _encoder
     _encoder = encoder
-    # Ctrl-C goes to every process of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

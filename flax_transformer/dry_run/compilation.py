@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.packing import Batch
 from flax_transformer.dry_run.collectives import Collectives, collectives
 from flax_transformer.dry_run.flops import ModelFlops, model_flops, traced_flops

@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator
 
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 
 LINES_AT_ONCE = 1024
 

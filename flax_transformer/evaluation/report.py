@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 
 DIRECTORY = "evaluation"
 """Folder of the results, in the work directory."""

@@ -11,7 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config
+from flax_transformer.config_error import ConfigError
 from flax_transformer.training.state import TrainState, abstract_state
 
 CHECKPOINTS, BEST = "checkpoints", "best"

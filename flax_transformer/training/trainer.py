@@ -9,7 +9,8 @@ from types import TracebackType
 import jax
 import numpy as np
 
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch
 from flax_transformer.data.pipeline import read_batches

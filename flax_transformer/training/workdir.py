@@ -3,7 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from flax_transformer.config import Config, ConfigError
+from flax_transformer.config import Config
+from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
 from flax_transformer.hosts import is_first_process
 

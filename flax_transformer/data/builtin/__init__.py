@@ -7,7 +7,7 @@ verb, pronouns that move before it, two past tenses, a future after "when". The 
 alone always decides the French one.
 """
 
-from flax_transformer.config import ConfigError
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import english, french
 from flax_transformer.data.builtin.noun_phrases import Draw
 from flax_transformer.data.builtin.sentences import sentence

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.config import ConfigError, RecurrentConfig
+from flax_transformer.config import RecurrentConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.models.contraction import contract
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.parameters import named
