@@ -158,12 +158,20 @@ def _in_processes(
 @contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
     """A process started in here never sees Ctrl-C, which goes to every process of a terminal: this
-    one ends the others, and they have nothing to say."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    one ends the others, once they have been started as a whole."""
+    arrived = []
+    is_main = threading.current_thread() is threading.main_thread()  # where signals are handled
+    handler = signal.signal(signal.SIGINT, lambda *_: arrived.append(True)) if is_main else None
+    # Handlers are not inherited, but what is blocked is.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)
 
 
 _encoder: Encoder  # of a process that `_in_processes` started
