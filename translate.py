@@ -1,12 +1,18 @@
 """Translates lines of text: python translate.py --workdir runs/quickstart < source > target
 
-One line out for every line in, in order and as soon as it is known: it may also be typed to.
+One line out for every line in, in order and as soon as it is known: it may also be typed to. With
+--input and --output, from file to file.
 """
+
+from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from flax_transformer.command_line import (
     DecodingArguments,
@@ -14,6 +20,10 @@ from flax_transformer.command_line import (
     run_command,
 )
 from flax_transformer.config_error import ConfigError
+
+if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
+    from flax_transformer.evaluation.line_reader import LineReader
+    from flax_transformer.trained_model import TrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +33,10 @@ class TranslateArguments(DecodingArguments):
     Every line in gives one line out, in the same order; an empty one gives an empty one.
     """
 
+    input: Path | None = None
+    """File to translate instead of standard input."""
+    output: Path | None = None
+    """File for the translations instead of standard output; it appears once all are done."""
     n_best: int | None = None
     """Print this many translations of each line, best first, each on a line of its own:
     "line number ||| translation ||| score". Line numbers count from 1; a score is the log
@@ -39,32 +53,70 @@ def main(words: Sequence[str]) -> None:
     from flax_transformer.evaluation.line_reader import LineReader
     from flax_transformer.trained_model import TrainedModel
 
-    standard_input = 0
-    # A bar between typed lines would be in the way.
-    typed = os.isatty(standard_input)
-    # Before the model, so that lines are there when it is ready.
-    lines = LineReader(standard_input)
-    model = TrainedModel(arguments.workdir, config)
-    first = 1
-    for chunk in lines.chunks():
-        progress = None if typed else f"from line {first:,}"
-        for number, hypotheses in enumerate(model.translate(chunk, progress=progress), first):
-            if n_best is None:
-                text = hypotheses[0].text + "\n"
-            else:
-                text = "".join(
-                    f"{number} ||| {hypothesis.text} ||| {hypothesis.score:.4f}\n"
-                    for hypothesis in hypotheses[:n_best]
-                )
-            sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
-        first += len(chunk)
+    with open_output(arguments.output) as output:
+        # Before the model, so that lines are there when it is ready.
+        lines = LineReader(*open_input(arguments.input))
+        model = TrainedModel(arguments.workdir, config)
+        translate(model, lines, output, n_best)
     if cut := model.translator.counts.cut_lines:
         longest = config.decoding.max_source_length
         print(
             f"{cut:,} line(s) of more than {longest} tokens were translated in pieces",
             file=sys.stderr,
         )
+
+
+def open_input(path: Path | None) -> tuple[int, str]:
+    """A file descriptor to read from, and what to call it in messages."""
+    if path is None:
+        return 0, "standard input"
+    try:
+        return os.open(path, os.O_RDONLY), str(path)
+    except OSError as error:
+        raise ConfigError(f"--input {path} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or the file `path`, which appears at the end, if all went well."""
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    if path.is_dir():
+        raise ConfigError(f"--output {path} is a folder: name a file")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def translate(model: TrainedModel, lines: LineReader, output: BinaryIO, n_best: int | None) -> None:
+    """Writes the translation of each line, or the `n_best`, as soon as it is known."""
+    from tqdm import tqdm
+
+    first = 1
+    # A bar between typed lines would be in the way.
+    hidden = True if lines.typed else None
+    with tqdm(total=lines.total, desc="Translating", unit=" lines", disable=hidden) as bar:
+        for chunk in lines.chunks():
+            progress = None if lines.typed else f"from line {first:,}"
+            for number, hypotheses in enumerate(model.translate(chunk, progress=progress), first):
+                if n_best is None:
+                    text = hypotheses[0].text + "\n"
+                else:
+                    text = "".join(
+                        f"{number} ||| {hypothesis.text} ||| {hypothesis.score:.4f}\n"
+                        for hypothesis in hypotheses[:n_best]
+                    )
+                output.write(text.encode())
+            output.flush()
+            first += len(chunk)
+            bar.update(len(chunk))
 
 
 if __name__ == "__main__":

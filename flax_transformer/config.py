@@ -1,4 +1,5 @@
-"""Every setting of a run, as frozen dataclasses, with those of the models in model_config.py.
+"""Every setting of a run, as frozen dataclasses, with those of the corpora in data_config.py and
+those of the models in model_config.py.
 
 A file in `configs/` builds one `Config`; the command line lays its flags over it; the result is
 saved as JSON in the work directory (config_json.py), from where evaluation and translation read it.
@@ -9,59 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flax_transformer.config_error import require, require_positive
+from flax_transformer.data_config import Builtin, TextFiles, Tfds
 from flax_transformer.model_config import RecurrentConfig, TransformerConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Builtin:
-    """English to French sentences made by a small grammar inside this package; no network."""
-
-    num_pairs: int = 40_000
-    """Training pairs to generate."""
-
-    def __post_init__(self):
-        require_positive(self, "data", "num_pairs")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFiles:
-    """Aligned text files `<split>.<language>`, or one `<split>.tsv` with source and target columns.
-
-    Each may carry .gz or .xz behind its name. One sentence a line, UTF-8.
-    """
-
-    directory: str
-    """Folder that holds the files."""
-    source_language: str
-    """Ending of the files to translate from, such as en."""
-    target_language: str
-    """Ending of the files to translate to, such as de."""
-    train: tuple[str, ...] = ("train",)
-    """Names of the training files, without the language; several are read one after the other."""
-    validation: str = "valid"
-    """Name of the validation files, without the language."""
-    test: tuple[str, ...] = ("test",)
-    """Names of the test files, without the language; each is scored on its own."""
-
-    def __post_init__(self):
-        require(
-            self.source_language != self.target_language,
-            f"data.source_language and data.target_language are both '{self.source_language}'",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tfds:
-    """A translation dataset of TensorFlow Datasets, read without TensorFlow."""
-
-    name: str = "wmt14_translate/de-en"
-    """Dataset and configuration, as in the TensorFlow Datasets catalogue."""
-    source_language: str = "en"
-    """Feature to translate from."""
-    target_language: str = "de"
-    """Feature to translate to."""
-    directory: str | None = None
-    """Folder of prepared datasets; by default the library's own, ~/tensorflow_datasets."""
 
 
 @dataclass(frozen=True, kw_only=True)

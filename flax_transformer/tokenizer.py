@@ -23,11 +23,11 @@ from flax_transformer.config import TokenizerConfig
 from flax_transformer.config_error import ConfigError
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
-"""Special symbols, which text is never encoded to: not even a text that spells their names."""
+"""Special symbols, which text is never encoded to: not even a text that spells their names. The
+tags of a corpus are such symbols too."""
 
 _QUIET = 2  # SentencePiece's log level for errors, which it raises as well.
 _SPACE = "\u2581"  # as SentencePiece writes it
-_FIRST_BYTE_ID = 4
 _LONGEST_SENTENCE = 1 << 30  # bytes, the most SentencePiece takes; it skips longer ones silently.
 
 
@@ -47,6 +47,7 @@ class Tokenizer:
         specials = [processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id()]
         if specials != [PAD_ID, EOS_ID, BOS_ID, UNK_ID]:
             raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
+        self._first_byte_id = processor.piece_to_id("<0x00>")  # behind the tags
         self._model = model
         self.vocabulary_size: int = processor.get_piece_size()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
@@ -66,6 +67,15 @@ class Tokenizer:
             raise ConfigError(
                 f"{path} is not a vocabulary of this program, or damaged: {error}"
             ) from None
+
+    def tag_id(self, tag: str) -> int:
+        """The id of a symbol that `train_tokenizer` was told of; `ConfigError` if there is none."""
+        if not self._processor.is_control(found := self._processor.piece_to_id(tag)):
+            raise ConfigError(
+                f"the vocabulary has no symbol for data.train's tag {tag}: delete tokenizer.model "
+                "from the work directory, so that one is learnt that has"
+            )
+        return found
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without end or beginning symbols.
@@ -114,12 +124,12 @@ class Tokenizer:
     def _ids_of_symbol(self, symbol: str) -> list[int]:
         if symbol in self._ids:
             return [self._ids[symbol]]
-        return [_FIRST_BYTE_ID + byte for byte in symbol.encode()]
+        return [self._first_byte_id + byte for byte in symbol.encode()]
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
         """The id of every piece of text; the earlier it was merged in training, the smaller."""
-        ids = range(_FIRST_BYTE_ID + 256, self.vocabulary_size)
+        ids = range(self._first_byte_id + 256, self.vocabulary_size)
         return {self._processor.id_to_piece(i): i for i in ids}
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
@@ -131,11 +141,16 @@ class Tokenizer:
 
 
 def train_tokenizer(
-    sentences: Iterable[str], config: TokenizerConfig, path: Path, seed: int
+    sentences: Iterable[str],
+    config: TokenizerConfig,
+    path: Path,
+    seed: int,
+    tags: Sequence[str] = (),
 ) -> Tokenizer:
     """Learns a vocabulary by byte-pair encoding and writes it to `path`, whole or not at all.
 
-    The same sentences, settings and `seed` (which matters if there are more sentences than
+    Each of `tags` gets a symbol, which counts in the size; sentences do not hold them. The same
+    sentences, settings, `tags` and `seed` (which matters if there are more sentences than
     `config.training_sentences`) give the same file.
 
     Raises `ConfigError` where the text does not fit the size of the vocabulary.
@@ -148,6 +163,7 @@ def train_tokenizer(
             model_type="bpe",
             vocab_size=config.vocabulary_size,
             byte_fallback=True,
+            control_symbols=list(tags),
             character_coverage=1.0,
             pad_id=PAD_ID,
             eos_id=EOS_ID,

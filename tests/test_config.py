@@ -23,10 +23,12 @@ from flax_transformer.config import (
 )
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
+from flax_transformer.data_config import TrainingFiles
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.state import abstract_state, count_parameters
 
 ROOT = Path(__file__).parent.parent
+SETTINGS = ("config.py", "data_config.py", "model_config.py")
 SHIPPED = sorted((ROOT / "configs").glob("*.py"))
 PARAMETERS = {"wmt_base": 63_045_632, "wmt_big": 214_171_648, "multi30k_en_de": 2_598_912}
 
@@ -88,6 +90,21 @@ def test_flags_lie_over_the_file():
     assert config.data == load_config_file(ROOT / "configs/wmt_base.py").data
 
 
+def test_training_files_on_the_command_line(tmp_path, capsys):
+    words = ["--config", str(ROOT / "configs/tatoeba_en_fr.py"), "--data.train", "train"]
+    assert parse_train_arguments(words).settings.data.train == ("train",)
+    config = parse_train_arguments([*words, "more,weight=2,tag=<bt>"]).settings
+    assert config.data.training_files == (
+        TrainingFiles(name="train"), TrainingFiles(name="more", weight=2, tag="<bt>"),
+    )  # fmt: skip
+    save_config(config, tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json") == config
+    with pytest.raises(SystemExit) as ended:
+        parse_train_arguments([*words, "more,weight=0"])
+    assert ended.value.code == 2
+    assert "weight 0, but" in re.sub(r"[\s│]+", " ", capsys.readouterr().err)
+
+
 def test_flags_are_those_of_the_files_model(capsys):
     words = ["--config", str(ROOT / "configs/multi30k_en_de_lstm.py")]
     flags = ["--model.cell", "gru", "--model.no-input-feeding", "--model.unroll-steps", "2"]
@@ -147,7 +164,7 @@ def test_mistake_on_the_command_line_shows_no_traceback():
 
 
 def test_every_field_is_documented_and_has_one_reader():
-    declared = [ROOT / "flax_transformer" / name for name in ("config.py", "model_config.py")]
+    declared = [ROOT / "flax_transformer" / name for name in SETTINGS]
     package = (ROOT / "flax_transformer").rglob("*.py")
     readers = [path for path in [*package, ROOT / "train.py"] if path not in declared]
     sources = "\n".join(path.read_text() for path in readers)

@@ -8,6 +8,7 @@ from flax_transformer.config import Builtin, TextFiles
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data import text_files
 from flax_transformer.data.corpus import open_corpus
+from flax_transformer.data.pairs import Part
 
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 
@@ -92,6 +93,55 @@ def test_several_training_files(folder):
     assert [train[i] for i in range(6)] == list(train)
 
 
+def test_training_files_have_weights_and_tags(folder):
+    write(folder, "more.tsv", "three\tdrei\nfour\tvier\nfive\tfünf")
+    both = corpus(folder, train=("train,weight=3", "more,tag=<bt>"))
+    train = both.split("train")
+    assert train.parts == (Part("train", 2, 3), Part("more", 3, 1, "<bt>"))
+    assert train[2] == ("three", "drei"), "a tag is no part of the text"
+    plain = corpus(folder, train=("train", "more"))
+    assert plain.fingerprint("train") == both.fingerprint("train")
+    assert both.split("validation").parts == (Part("all", 2),)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ("more,weight=0", "'more' with weight 0, .* use 1"),
+        ("more,weight=-2", "'more' with weight -2"),
+        ("more,weight=0.5", "whole number.* give the others 2"),
+        ("more,weight", "whole number"),
+        ("more,wieght=2", r"is written NAME, NAME,weight=2 or NAME,tag=<bt>"),
+        ("more,tag=<a>,tag=<b>", "each option once"),
+        (",tag=<bt>", "is written NAME"),
+        ("more,tag=bt", "tag 'bt': write it in angle brackets"),
+        ("more,tag=", "tag '': write it in angle brackets"),
+        ("more,tag=<b t>", "without spaces"),
+        ("more,tag=<s>", "<s>, which is a special symbol"),
+        ("more,tag=<0x41>", "<0x41>, which is a special symbol"),
+        ("mroe,tag=<bt>", "data.train names 'mroe', but .* holds neither"),
+    ],
+)
+def test_wrong_training_files(folder, files, message):
+    with pytest.raises(ConfigError, match=message):
+        corpus(folder, train=("train", files))
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_tsv_that_names_its_languages_serves_both_directions(folder, compression):
+    (folder / "train.en").unlink()
+    write(folder, "train.en-de.tsv", "Go.\tGeh.\tCC-BY\r\n\tleer\nHi.\tHallo.", compression)
+    forward = corpus(folder)
+    backward = corpus(folder, source_language="de", target_language="en")
+    pairs = [("Go.", "Geh."), ("", "leer"), ("Hi.", "Hallo.")]
+    assert list(forward.split("train")) == pairs
+    assert list(backward.split("train")) == [(target, source) for source, target in pairs]
+    assert forward.fingerprint("train") != backward.fingerprint("train")
+    write(folder, "train.en-de.tsv", "Go.\tGeh.\nHi. Hallo.", compression)
+    with pytest.raises(ConfigError, match=rf"train\.en-de\.tsv{compression} line 2 has no tab"):
+        corpus(folder, source_language="de", target_language="en").split("train")
+
+
 def test_names_and_description(folder):
     write(folder, "news.fr.en", "a\n" * 1200)
     write(folder, "news.fr.de", "b\n" * 1200)
@@ -144,7 +194,8 @@ def test_missing_files(folder):
     (folder / "valid.de").unlink()
     message = (
         r"data\.validation names 'valid', but .* holds neither both of valid\.en and valid\.de "
-        r"nor valid\.tsv .* It holds: test\.de, test\.en, train\.de, train\.en, valid\.en$"
+        r"nor valid\.en-de\.tsv, valid\.de-en\.tsv or valid\.tsv .* "
+        r"It holds: test\.de, test\.en, train\.de, train\.en, valid\.en$"
     )
     with pytest.raises(ConfigError, match=message):
         corpus(folder)

@@ -2,11 +2,13 @@
 
 import gzip
 import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
@@ -20,6 +22,7 @@ from flax_transformer.config import (
 )
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import save_config
+from flax_transformer.evaluation.translator import Counts, Hypothesis
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import train_tokenizer
 from flax_transformer.training.checkpoints import Checkpoints, Progress
@@ -64,13 +67,24 @@ def workdir(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(monkeypatch):
-    # dataclasses look their module up here.
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_file_location("evaluate", ROOT / "evaluate.py")
-    )
-    monkeypatch.setitem(sys.modules, "evaluate", module)
-    module.__spec__.loader.exec_module(module)
+def script(monkeypatch):
+    """Imports one of the commands."""
+
+    def load(name):
+        module = importlib.util.module_from_spec(
+            importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+        )
+        # dataclasses look their module up here.
+        monkeypatch.setitem(sys.modules, name, module)
+        module.__spec__.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def evaluate(script):
+    module = script("evaluate")
 
     def run(*words):
         module.main([str(word) for word in words])
@@ -193,6 +207,73 @@ def test_lines_before_a_broken_one_still_come_out(workdir):
     assert process.returncode == 2
     assert errors.decode().startswith("error: standard input line 3 is not UTF-8 (byte 0xe9)")
     assert "Traceback" not in errors.decode()
+
+
+class Shouting:
+    """A model that needs no training, and translates into capitals."""
+
+    def __init__(self, workdir, config):
+        self.translator = SimpleNamespace(counts=Counts())
+
+    def translate(self, lines, progress=None):
+        return [[Hypothesis(line.upper(), 0.0, 1)] for line in lines]
+
+
+@pytest.fixture
+def shout(script, monkeypatch, tmp_path):
+    """translate.py from in.txt to out.txt, as on a terminal."""
+    from flax_transformer import trained_model
+
+    monkeypatch.setattr(trained_model, "TrainedModel", Shouting)
+    save_config(Config(), tmp_path / "config.json")
+
+    def run(content: bytes) -> str:
+        (tmp_path / "in.txt").write_bytes(content)
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        monkeypatch.setattr(sys, "stderr", terminal)
+        files = ["--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "out.txt")]
+        script("translate").main(["--workdir", str(tmp_path), *files])
+        return terminal.getvalue()
+
+    return run
+
+
+def test_from_file_to_file_behind_one_bar(shout, tmp_path):
+    shown = shout("\ufeffThe cat.\r\n\nA\u2028red house.\nlast".encode())
+    assert (tmp_path / "out.txt").read_text() == "THE CAT.\n\nA\u2028RED HOUSE.\nLAST\n"
+    assert "Translating: 100%" in shown and "4/4" in shown
+    shown = shout(b"one\n" * 1500)
+    assert (tmp_path / "out.txt").read_text() == "ONE\n" * 1500
+    assert "1500/1500" in shown
+    shout(b"")
+    assert (tmp_path / "out.txt").read_text() == ""
+
+
+def test_a_file_of_translations_is_whole_or_as_it_was(shout, tmp_path):
+    for before in (None, "before"):
+        if before:
+            (tmp_path / "out.txt").write_text(before)
+        with pytest.raises(ConfigError, match=r"in\.txt line 2 is not UTF-8 \(byte 0xe9"):
+            shout(b"The cat.\ncaf\xe9\n")
+        assert not before or (tmp_path / "out.txt").read_text() == before
+        assert (tmp_path / "out.txt").exists() == bool(before)
+        assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--input", "{}/absent"), "--input {}/absent cannot be read: No such file"),
+        (("--output", "{}/absent/out"), "--output {}/absent/out cannot be written: No such file"),
+        (("--output", "{}"), "--output {} is a folder"),
+    ],
+)
+def test_files_are_checked_before_the_model_is_loaded(script, tmp_path, words, message):
+    save_config(Config(), tmp_path / "config.json")  # and no model
+    words = [word.replace("{}", str(tmp_path)) for word in words]
+    with pytest.raises(ConfigError, match=message.replace("{}", str(tmp_path))):
+        script("translate").main(["--workdir", str(tmp_path), *words])
 
 
 @pytest.mark.parametrize("n_best", [0, 3])

@@ -14,7 +14,7 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
     {"config_error"},
-    {"model_config"},
+    {"data_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory"},
     {"collectives", "command_line", "hosts", "sharding", "tokenizer"},
@@ -87,10 +87,10 @@ def test_module_imports_downward(path):
             assert level[part_of(module)] <= level[part], f"{path} imports {module}, above it"
 
 
-@pytest.mark.parametrize("name", ["config", "model_config", "config_error"])
+@pytest.mark.parametrize("name", ["config", "data_config", "model_config", "config_error"])
 def test_settings_import_the_standard_library_only(name):
     for module in imports(ROOT / PACKAGE / f"{name}.py"):
-        own = module in (f"{PACKAGE}.model_config", f"{PACKAGE}.config_error")
+        own = begins_with(module, {PACKAGE}) and module.endswith(("config", "config_error"))
         assert own or module.split(".")[0] in sys.stdlib_module_names, module
 
 

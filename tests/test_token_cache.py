@@ -4,6 +4,7 @@ import pytest
 from flax_transformer.cache_directory import default_cache_directory
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data import token_cache, tokenizing
+from flax_transformer.data.pairs import PairList
 from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout
 from flax_transformer.tokenizer import EOS_ID
@@ -28,7 +29,7 @@ class Characters:
 
 
 def tokenize(directory, tokenizer, pairs=PAIRS, fingerprint="text"):
-    return tokenize_pairs(pairs, tokenizer, fingerprint, directory, "tokens")
+    return tokenize_pairs(PairList(pairs), tokenizer, fingerprint, directory, "tokens")
 
 
 def rows(side):
@@ -57,7 +58,7 @@ def test_with_dropout_every_pair_is_split_several_times(tmp_path, monkeypatch):
     tokenizer = Characters(vocabulary_size=1 << 17)
 
     def sampled(dropout):
-        return tokenize_pairs(PAIRS, tokenizer, "text", tmp_path, "tokens", dropout)
+        return tokenize_pairs(PairList(PAIRS), tokenizer, "text", tmp_path, "tokens", dropout)
 
     tokens = sampled(BpeDropout(0.1, samples=3, seed=0))
     assert len(tokens) == 3 * len(PAIRS)

@@ -140,6 +140,24 @@ def test_missing_and_broken_files(tmp_path, tokenizer):
             Tokenizer.load(path)
 
 
+def test_tags_are_symbols_that_text_never_becomes(tmp_path):
+    config = TokenizerConfig(vocabulary_size=320)
+    text = [f"{sentence} <bt> a<bt>" for sentence in sentences()]
+    tagged = train_tokenizer(text, config, tmp_path / "m", 0, ["<bt>", "<web>"])
+    assert tagged.vocabulary_size == 320
+    ids = [tagged.tag_id("<bt>"), tagged.tag_id("<web>")]
+    assert len({*ids, *range(UNK_ID + 1)}) == 2 + UNK_ID + 1
+    odd = ["<bt> the cat", "a<bt>", "<bt>", "< b t >", "😀<web>\x00"]
+    for rows in (tagged.encode(odd), tagged.sample(odd, 0.0, 0), tagged.sample(odd, 0.5, 1)):
+        assert not {*ids} & {token for row in rows for token in row}
+        assert tagged.decode(rows) == odd
+    (cat,) = tagged.encode(["the cat"])
+    assert tagged.decode([[ids[0], *cat]]) == ["the cat"]
+    for other in ("<bt2>", "the", "<unk>"):
+        with pytest.raises(ConfigError, match=f"no symbol for data.train's tag {other}"):
+            tagged.tag_id(other)
+
+
 def test_sampled_splittings_differ_spell_the_same_text_and_follow_the_seed(tokenizer):
     texts = sentences(50, seed=3)
     first, again, other = (tokenizer.sample(texts, 0.5, seed) for seed in (7, 7, 8))

@@ -39,10 +39,24 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """The pairs of a corpus that training can use, and how many it cannot, by reason."""
+    """The pairs of a corpus that training can use, and how many it cannot, by reason.
 
-    kept: np.ndarray
-    dropped: dict[str, int]
+    verdicts: (pairs), 0 for a pair that can be used, else 1 + the number of the first of `reasons`
+    why it cannot.
+    """
+
+    verdicts: np.ndarray
+    reasons: tuple[str, ...]
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The numbers of the pairs that can be used."""
+        return np.flatnonzero(self.verdicts == 0)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        counts = np.bincount(self.verdicts, minlength=len(self.reasons) + 1)
+        return dict(zip(self.reasons, counts[1:].tolist(), strict=True))
 
     def describe(self) -> str:
         reasons = [f"{count:,} {reason}" for reason, count in self.dropped.items() if count]
@@ -63,11 +77,8 @@ def select_pairs(pairs: TokenizedPairs, config: BatchConfig) -> Selection:
         f"longer than {config.source_length} source or {config.target_length} target tokens": long,
         f"of which one side is over {config.max_length_ratio:g} times as long as the other": ratio,
     }
-    kept, dropped = np.ones(len(source), bool), {}
-    for reason, mask in reasons.items():
-        dropped[reason] = int((mask & kept).sum())
-        kept &= ~mask
-    selection = Selection(np.flatnonzero(kept), dropped)
+    verdicts = np.select(list(reasons.values()), range(1, len(reasons) + 1)).astype(np.int8)
+    selection = Selection(verdicts, tuple(reasons))
     if not len(selection.kept):
         raise ConfigError(f"no training pair is usable: {selection.describe()}")
     return selection
@@ -144,7 +155,10 @@ def _fill_row(left, shortest, source_room: int, target_room: int) -> dict:
 
 
 class PackedRows:
-    """The endless stream of rows of a corpus: `batch(step)` is the same in every process."""
+    """The endless stream of rows of a corpus: `batch(step)` is the same in every process.
+
+    An epoch holds each pair as often as its number is in `kept`.
+    """
 
     def __init__(self, pairs: TokenizedPairs, kept: np.ndarray, config: BatchConfig, seed: int):
         self.pairs, self.kept, self.config, self.seed = pairs, kept, config, seed

@@ -4,6 +4,7 @@ import hashlib
 import struct
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 Pair = tuple[str, str]
@@ -11,8 +12,27 @@ Pair = tuple[str, str]
 _READ_AT_ONCE = 1024
 
 
+@dataclass(frozen=True)
+class Part:
+    """Pairs of a split that follow one another and come from one place.
+
+    count: of pairs. weight: how often an epoch holds each of them. tag: a symbol to put before
+    their source sentences. The text that `Pairs` gives has no tag: text that spells one is text.
+    """
+
+    name: str
+    count: int
+    weight: int = 1
+    tag: str | None = None
+
+
 class Pairs(Sequence[Pair]):
     """Random access to (source, target); a slice is a list."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All pairs, in order, by where they come from."""
+        return (Part("all", len(self)),)
 
     @abstractmethod
     def _pairs(self, indices: range) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""Aligned text files as a corpus: `<name>.<language>` twice or `<name>.tsv`, plain, .gz or .xz.
+"""Aligned text files as a corpus: `<name>.<language>` twice or one TSV file, plain, .gz or .xz.
 
 Lines end at "\\n" alone (a "\\r" before it is dropped): Unicode's other line separators occur
 inside sentences, and splitting there would put the two languages out of step.
@@ -19,14 +19,24 @@ import numpy as np
 
 from flax_transformer.config import TextFiles
 from flax_transformer.config_error import ConfigError
-from flax_transformer.data.pairs import Pair, Pairs, hash_contents
+from flax_transformer.data.pairs import Pair, Pairs, Part, hash_contents
+from flax_transformer.data_config import TrainingFiles
 
 _COMPRESSIONS = ("", ".gz", ".xz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHECKED_BYTES = 1 << 24
 
-Files = tuple[Path] | tuple[Path, Path]
-"""The .tsv, or the source's and the target's file."""
+
+@dataclass(frozen=True)
+class TabSeparated:
+    """A file of which each line is a pair; `swapped` where the target comes first."""
+
+    path: Path
+    swapped: bool = False
+
+
+Files = TabSeparated | tuple[Path, Path]
+"""One file, or the source's and the target's."""
 
 
 def title_and_loaders(config: TextFiles) -> tuple[str, dict[str, Callable[[], Pairs]]]:
@@ -42,13 +52,15 @@ def title_and_loaders(config: TextFiles) -> tuple[str, dict[str, Callable[[], Pa
         )
     languages = (config.source_language, config.target_language)
     find = partial(_find_files, directory, languages)
-    splits = {
-        "train": [find("data.train", name) for name in config.train],
-        "validation": [find("data.validation", config.validation)],
-        **{name: [find("data.test", name)] for name in config.test},
+    training = config.training_files
+    loaders: dict[str, Callable[[], Pairs]] = {
+        "train": partial(
+            TextPairs, [find("data.train", files.name) for files in training], training
+        ),
+        "validation": partial(TextPairs, [find("data.validation", config.validation)]),
+        **{name: partial(TextPairs, [find("data.test", name)]) for name in config.test},
     }
-    title = f"Text files in {directory}, {' -> '.join(languages)}"
-    return title, {name: partial(TextPairs, files) for name, files in splits.items()}
+    return f"Text files in {directory}, {' -> '.join(languages)}", loaders
 
 
 @dataclass(frozen=True)
@@ -70,54 +82,73 @@ class _Column:
 
 
 class TextPairs(Pairs):
-    """The pairs of one split, whose files follow one another.
+    """The pairs of one split, whose files follow one another; `training` says what they are.
 
     Raises `ConfigError` for files that cannot be decompressed, are not UTF-8 or are not aligned,
     with the file and the line.
     """
 
-    def __init__(self, files: Sequence[Files]):
+    def __init__(self, files: Sequence[Files], training: Sequence[TrainingFiles] | None = None):
         # Decompression releases the interpreter lock, so the files are read side by side.
         with ThreadPoolExecutor() as pool:
-            contents = list(pool.map(_read, [path for paths in files for path in paths]))
-        self._contents = contents
+            contents = list(pool.map(_read, [path for one in files for path in _paths(one)]))
+        self._files, self._contents, self._training = files, contents, training
         remaining = iter(contents)
-        self._parts = [
-            _aligned_columns(paths, [next(remaining) for _ in paths])
-            if len(paths) == 2
-            else _tab_separated_columns(paths[0], next(remaining))
-            for paths in files
+        self._columns = [
+            _tab_separated_columns(one, next(remaining))
+            if isinstance(one, TabSeparated)
+            else _aligned_columns(one, [next(remaining) for _ in one])
+            for one in files
         ]
-        self._part_starts = list(accumulate((len(source) for source, _ in self._parts), initial=0))
+        self._starts = list(accumulate((len(source) for source, _ in self._columns), initial=0))
 
     def __len__(self) -> int:
-        return self._part_starts[-1]
+        return self._starts[-1]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        if self._training is None:
+            return super().parts
+        return tuple(
+            Part(files.name, len(source), files.weight, files.tag)
+            for files, (source, _) in zip(self._training, self._columns, strict=True)
+        )
 
     def _pair(self, index: int) -> Pair:
-        part = bisect_right(self._part_starts, index) - 1
-        source, target = self._parts[part]
-        line = index - self._part_starts[part]
+        number = bisect_right(self._starts, index) - 1
+        source, target = self._columns[number]
+        line = index - self._starts[number]
         return source[line], target[line]
 
     def _pairs(self, indices: range) -> list[Pair]:
         return [self._pair(index) for index in indices]
 
     def fingerprint(self) -> str:
-        return hash_contents(self._contents)
+        # The bytes alone do not tell which column is the source.
+        swapped = [isinstance(one, TabSeparated) and one.swapped for one in self._files]
+        return hash_contents([*self._contents, *([bytes(swapped)] if any(swapped) else [])])
+
+
+def _paths(files: Files) -> tuple[Path, ...]:
+    return (files.path,) if isinstance(files, TabSeparated) else files
 
 
 def _find_files(directory: Path, languages: tuple[str, str], setting: str, name: str) -> Files:
     source, target = (_first_existing(directory, f"{name}.{language}") for language in languages)
     if source and target:
         return source, target
+    forward, backward = "-".join(languages), "-".join(reversed(languages))
+    for ending, swapped in ((forward, False), (backward, True)):
+        if tab_separated := _first_existing(directory, f"{name}.{ending}.tsv"):
+            return TabSeparated(tab_separated, swapped)
     if tab_separated := _first_existing(directory, f"{name}.tsv"):
-        return (tab_separated,)
+        return TabSeparated(tab_separated)
     present = sorted(path.name for path in directory.iterdir())
     listing = ", ".join(present[:30]) + (", ..." if len(present) > 30 else "")
     raise ConfigError(
         f"{setting} names '{name}', but {directory} holds neither both of {name}.{languages[0]} "
-        f"and {name}.{languages[1]} nor {name}.tsv (each also looked for with .gz and .xz). "
-        f"It holds: {listing or 'nothing'}"
+        f"and {name}.{languages[1]} nor {name}.{forward}.tsv, {name}.{backward}.tsv or {name}.tsv "
+        f"(each also looked for with .gz and .xz). It holds: {listing or 'nothing'}"
     )
 
 
@@ -172,20 +203,23 @@ def _aligned_columns(paths: Iterable[Path], contents: Iterable[bytes]) -> tuple[
     return source, target
 
 
-def _tab_separated_columns(path: Path, content: bytes) -> tuple[_Column, _Column]:
-    """The first two columns; ManyThings, for one, has a third that names the authors."""
+def _tab_separated_columns(file: TabSeparated, content: bytes) -> tuple[_Column, _Column]:
+    """Source and target from the first two columns; ManyThings, for one, has a third that names the
+    authors."""
     starts, ends = _lines(content)
     # With the file's end standing for two more tabs, the search below always finds one.
     tabs = np.append(_positions(content, "\t"), [len(content), len(content)])
-    first = np.searchsorted(tabs, starts)
-    without = np.flatnonzero(tabs[first] >= ends)
+    place = np.searchsorted(tabs, starts)
+    without = np.flatnonzero(tabs[place] >= ends)
     if len(without):
         raise ConfigError(
-            f"{path} line {without[0] + 1} has no tab: each line must be source, tab, target"
+            f"{file.path} line {without[0] + 1} has no tab: each line must be a sentence, a tab "
+            "and the other sentence"
         )
-    source_ends = tabs[first]
-    target_ends = np.minimum(tabs[first + 1], ends)
-    return _Column(content, starts, source_ends), _Column(content, source_ends + 1, target_ends)
+    middle = tabs[place]
+    ends = np.minimum(tabs[place + 1], ends)
+    first, second = _Column(content, starts, middle), _Column(content, middle + 1, ends)
+    return (second, first) if file.swapped else (first, second)
 
 
 def _lines(content: bytes) -> tuple[np.ndarray, np.ndarray]:

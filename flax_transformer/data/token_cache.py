@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from flax_transformer.config_error import ConfigError
-from flax_transformer.data.pairs import Pair
+from flax_transformer.data.pairs import Pairs, Part
 from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
 from flax_transformer.tokenizer import Tokenizer
 
@@ -54,7 +54,7 @@ class TokenizedPairs:
 
 
 def tokenize_pairs(
-    pairs: Sequence[Pair],
+    pairs: Pairs,
     tokenizer: Tokenizer,
     fingerprint: str,
     cache_directory: Path,
@@ -63,13 +63,14 @@ def tokenize_pairs(
 ) -> TokenizedPairs:
     """Ids of every pair, from the cache where this text met this vocabulary before.
 
-    `fingerprint` stands for the content of `pairs`; `description` labels the progress bar. With
+    `fingerprint` stands for the text of `pairs`; `description` labels the progress bar. With
     `dropout` the pairs follow one another `dropout.samples` times, split differently each time.
-    Raises `ConfigError` if the cache cannot be written.
+    Raises `ConfigError` if the cache cannot be written, or the vocabulary lacks a tag.
     """
     samples = dropout.samples if dropout else 1
-    parts = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint} {dropout or ''}".rstrip()
-    path = cache_directory / f"{hashlib.sha256(parts.encode()).hexdigest()}.tokens"
+    tagged = _tagged(pairs.parts, tokenizer)
+    key = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint} {dropout or ''} {tagged or ''}".rstrip()
+    path = cache_directory / f"{hashlib.sha256(key.encode()).hexdigest()}.tokens"
     # Ids of up to 65,536 pieces fit in half the room.
     dtype = np.dtype("<u2" if tokenizer.vocabulary_size <= 1 << 16 else "<i4")
     if (cached := _read(path, samples * len(pairs), dtype)) is not None:
@@ -77,12 +78,22 @@ def tokenize_pairs(
     with _explained(cache_directory):  # before the work, not after it
         cache_directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache_directory).close()
-    sides = encode_pairs(pairs, Encoder(tokenizer, dtype, dropout), description)
+    sides = encode_pairs(pairs, Encoder(tokenizer, dtype, dropout, tagged), description)
     with _explained(cache_directory):
         _write(path, sides)
     written = _read(path, samples * len(pairs), dtype)
     assert written is not None, f"{path} changed while it was written"
     return written
+
+
+def _tagged(parts: Sequence[Part], tokenizer: Tokenizer) -> tuple[tuple[range, int], ...]:
+    """The numbers of the pairs of each part with a tag, and the tag's id."""
+    ends = itertools.accumulate(part.count for part in parts)
+    return tuple(
+        (range(end - part.count, end), tokenizer.tag_id(part.tag))
+        for part, end in zip(parts, ends, strict=True)
+        if part.tag is not None
+    )
 
 
 @contextmanager

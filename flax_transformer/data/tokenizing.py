@@ -65,19 +65,27 @@ class Encoder:
     tokenizer: Tokenizer
     dtype: np.dtype
     dropout: BpeDropout | None
+    tagged: tuple[tuple[range, int], ...] = ()
+    """Numbers of pairs, and the id that is put before each of their sources."""
 
     def __call__(self, sample: int, start: int, pairs: Sequence[Pair]) -> list[Encoded]:
         """Source and target of the `pairs` from number `start` on, in splitting `sample`."""
-        return [
-            self._encode_side([pair[side] for pair in pairs], (sample, start, side))
-            for side in (0, 1)
-        ]
+        source, target = (
+            self._split([pair[side] for pair in pairs], (sample, start, side)) for side in (0, 1)
+        )
+        for numbers, tag in self.tagged:
+            for number in range(max(numbers.start, start), min(numbers.stop, start + len(pairs))):
+                # An empty source stays empty, so that it is known as such.
+                if row := source[number - start]:
+                    row.insert(0, tag)
+        return [self._close(source), self._close(target)]
 
-    def _encode_side(self, texts: list[str], place: tuple[int, ...]) -> Encoded:
+    def _split(self, texts: list[str], place: tuple[int, ...]) -> list[list[int]]:
         if self.dropout:
-            rows = self.dropout.encode(self.tokenizer, texts, place)
-        else:
-            rows = self.tokenizer.encode(texts)
+            return self.dropout.encode(self.tokenizer, texts, place)
+        return self.tokenizer.encode(texts)
+
+    def _close(self, rows: list[list[int]]) -> Encoded:
         for row in rows:
             row.append(EOS_ID)
         ids = np.fromiter(itertools.chain.from_iterable(rows), self.dtype)

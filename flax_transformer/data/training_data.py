@@ -1,14 +1,18 @@
 """From a corpus to the packed rows that training and validation read."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+
+import numpy as np
 
 from flax_transformer.cache_directory import default_cache_directory
 from flax_transformer.config import Config
 from flax_transformer.data.corpus import Corpus
-from flax_transformer.data.packing import PackedRows, select_pairs
+from flax_transformer.data.packing import PackedRows, Selection, select_pairs
+from flax_transformer.data.pairs import Part
 from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout
 from flax_transformer.tokenizer import Tokenizer, train_tokenizer
@@ -30,15 +34,9 @@ class TrainingData:
 def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> TrainingData:
     """Learns the vocabulary if `workdir` has none yet, tokenises and packs.
 
-    The vocabulary comes from the training split alone (Section 5.1). Raises `ConfigError` for
-    text that cannot be read or used.
+    Raises `ConfigError` for text that cannot be read or used.
     """
-    path = workdir / TOKENIZER_FILE
-    if path.exists():
-        tokenizer = Tokenizer.load(path)
-    else:
-        sentences = _sentences(corpus)
-        tokenizer = train_tokenizer(sentences, config.tokenizer, path, config.training.seed)
+    tokenizer = _open_vocabulary(corpus, config, workdir / TOKENIZER_FILE)
     notes = []
     packed = {}
     dropout = _dropout(config)
@@ -47,8 +45,9 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
             f"{corpus.train}: split in {dropout.samples} ways by BPE-dropout {dropout.rate}"
         )
     for split in (corpus.train, corpus.validation):
+        text = corpus.split(split)
         pairs = tokenize_pairs(
-            corpus.split(split),
+            text,
             tokenizer,
             corpus.fingerprint(split),
             default_cache_directory(),
@@ -56,12 +55,29 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
             dropout if split == corpus.train else None,
         )
         selection = select_pairs(pairs, config.batch)
-        rows = PackedRows(pairs, selection.kept, config.batch, config.training.seed)
+        kept = np.repeat(selection.kept, _weights(text.parts, len(pairs))[selection.kept])
+        rows = PackedRows(pairs, kept, config.batch, config.training.seed)
         notes.append(f"{split}: {selection.describe()}; {rows.describe()}")
+        if len(text.parts) > 1:
+            notes += _part_notes(text.parts, selection)
         packed[split] = rows
     if hint := _hint(packed[corpus.train]):
         notes.append(hint)
     return TrainingData(tokenizer, packed[corpus.train], packed[corpus.validation], tuple(notes))
+
+
+def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
+    """The vocabulary in `path`, learnt first if need be from the training split (Section 5.1).
+
+    It is learnt from each pair once, so that runs which differ in weights alone share it, and the
+    cached ids with it.
+    """
+    if path.exists():
+        return Tokenizer.load(path)
+    tags = {part.tag for part in corpus.split(corpus.train).parts if part.tag is not None}
+    return train_tokenizer(
+        _sentences(corpus), config.tokenizer, path, config.training.seed, sorted(tags)
+    )
 
 
 def _dropout(config: Config) -> BpeDropout | None:
@@ -74,6 +90,21 @@ def _sentences(corpus: Corpus) -> Iterator[str]:
     for source, target in corpus.split(corpus.train):
         yield source
         yield target
+
+
+def _weights(parts: Sequence[Part], count: int) -> np.ndarray:
+    """How often an epoch holds each of `count` pairs: all `parts`, or all of them several times."""
+    weights = np.repeat([part.weight for part in parts], [part.count for part in parts])
+    return np.resize(weights, count)
+
+
+def _part_notes(parts: Sequence[Part], selection: Selection) -> Iterator[str]:
+    """What was kept of each part, in all splittings, and how it is used."""
+    splittings = selection.verdicts.reshape(-1, sum(part.count for part in parts))
+    for part, end in zip(parts, accumulate(part.count for part in parts), strict=True):
+        own = Selection(splittings[:, end - part.count : end].ravel(), selection.reasons)
+        tag = f", tag {part.tag}" if part.tag else ""
+        yield f"  {part.name}: {own.describe()}; weight {part.weight}{tag}"
 
 
 def _hint(rows: PackedRows) -> str | None:
