@@ -103,7 +103,9 @@ def write_text(arguments: Arguments, folder: Path) -> None:
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    partial.replace(path)
 
 
 def training_command(arguments: Arguments, name: str, train: Sequence[str]) -> list[str]:
