@@ -25,9 +25,11 @@ from flax_transformer.config_error import ConfigError
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
 """Special symbols, which text is never encoded to: not even a text that spells their names."""
 
+BYTE_IDS = range(4, 260)
+"""The bytes, by which characters without a piece are spelt."""
+
 _QUIET = 2  # SentencePiece's log level for errors, which it raises as well.
 _SPACE = "\u2581"  # as SentencePiece writes it
-_FIRST_BYTE_ID = 4
 _LONGEST_SENTENCE = 1 << 30  # bytes, the most SentencePiece takes; it skips longer ones silently.
 
 
@@ -114,12 +116,12 @@ class Tokenizer:
     def _ids_of_symbol(self, symbol: str) -> list[int]:
         if symbol in self._ids:
             return [self._ids[symbol]]
-        return [_FIRST_BYTE_ID + byte for byte in symbol.encode()]
+        return [BYTE_IDS[byte] for byte in symbol.encode()]
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
         """The id of every piece of text; the earlier it was merged in training, the smaller."""
-        ids = range(_FIRST_BYTE_ID + 256, self.vocabulary_size)
+        ids = range(BYTE_IDS.stop, self.vocabulary_size)
         return {self._processor.id_to_piece(i): i for i in ids}
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
