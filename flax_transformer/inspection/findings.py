@@ -14,6 +14,7 @@ from flax_transformer.inspection.layer_findings import (
     about_gradients,
     about_numbers,
     about_updates,
+    how_to_use_the_source,
 )
 
 _GAIN_OF_SOURCE = 0.02  # of the loss, that the right source must save
@@ -30,7 +31,7 @@ def find(config: Config, figures: Figures) -> list[Finding]:
         about_numbers(figures),
         about_updates(figures),
         about_loss(figures, not_yet, less),
-        about_source(figures, not_yet),
+        about_source(config, figures, not_yet),
         about_attention(config, figures, not_yet),
         about_gradients(figures),
         about_gradient_size(config, figures),
@@ -84,7 +85,7 @@ def about_loss(figures: Figures, not_yet: Severity, less: Severity) -> Iterator[
         )
 
 
-def about_source(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
+def about_source(config: Config, figures: Figures, not_yet: Severity) -> Iterator[Finding]:
     """Whether the source makes a difference."""
     losses = figures.losses
     if losses.shuffled < losses.validation * (1 + _GAIN_OF_SOURCE):
@@ -93,8 +94,7 @@ def about_source(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
             f"the loss is the same with the right source ({losses.validation:.2f}) as with one of "
             f"mixed-up words ({losses.shuffled:.2f})",
             "the decoder ignores the source, and is a language model of the target",
-            "train longer if it has only begun; see that line n of both files is a pair; "
-            f"--model.norm pre, or {SOFTER}",
+            f"train longer if it has only begun; {how_to_use_the_source(config)}",
         )
 
 
@@ -162,7 +162,7 @@ def about_pairs(figures: Figures) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"in {pairs.copies:.0%} of the training pairs the target is the source",
-            "the model learns to copy in place of translating (Ott et al. 2018, section 5)",
+            "the model learns to copy in place of translating (Ott et al. 2018)",
             "take these pairs out of the training files",
         )
     if not 1 / 3 < pairs.length_ratio < 3:

@@ -47,7 +47,7 @@ def about_gradients(figures: Figures) -> Iterator[Finding]:
             f"the gradient of {_listed(without)} is exactly zero",
             "nothing that these parameters do reaches the loss, so they never change: a layer that "
             "is switched off, weights that are all zero, or units that are never active",
-            "start again with another --training.seed or --model.norm pre, and with "
+            "start again with another --training.seed, and with "
             f"{SOFTER}; where the code was changed, look there",
         )
     typical = float(np.median([module.typical_gradient for module in modules] or [0.0]))
@@ -112,7 +112,7 @@ def about_attention(config: Config, figures: Figures, not_yet: Severity) -> Iter
         return
     cross = figures.attention[CROSS]
     at_one_place = np.maximum(cross.first, cross.last)
-    remedy = _attention_remedy(config)
+    remedy = how_to_use_the_source(config)
     if (cross.entropy > UNIFORM).all():
         yield Finding(
             not_yet,
@@ -131,7 +131,8 @@ def about_attention(config: Config, figures: Figures, not_yet: Severity) -> Iter
         )
 
 
-def _attention_remedy(config: Config) -> str:
+def how_to_use_the_source(config: Config) -> str:
+    """What to try where the decoder does not."""
     if isinstance(config.model, RecurrentConfig):
         return f"{SOFTER}, or another --model.attention; see that the pairs belong together"
     return f"--model.norm pre, {SOFTER}; see that the pairs belong together"

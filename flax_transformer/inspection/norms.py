@@ -77,27 +77,25 @@ def by_module(found: Norms, params: Any) -> list[ModuleNorms]:
 
     params: the arrays themselves, or their descriptions.
     """
-    modules: dict[str, ModuleNorms] = {}
+    parts = []
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for (path, array), *values in zip(leaves, *map(jax.tree.leaves, found), strict=True):
         first, *rest = [key.key for key in path]
-        layers = np.atleast_1d(values[0]).size if np.ndim(values[0]) else 0
-        for layer in range(max(layers, 1)):
-            place = f"{first} layer {layer + 1}" if layers else first
-            # A parameter that is in no module of its own goes by its name.
-            name = f"{place}: {rest[0]}" if rest else place
-            module = modules.setdefault(name, ModuleNorms(name))
-            gradient, norm, update = (float(np.atleast_1d(value)[layer]) for value in values)
-            size = array.size // max(layers, 1)
-            parameter = ModuleNorms(name, size, gradient, norm, update)
-            full_name = ".".join([name, *rest[1:]])
-            if parameter.gradient == 0:
-                parameter.without_gradient.append(full_name)
+        layers = list(zip(*(np.atleast_1d(value).tolist() for value in values), strict=True))
+        for layer, (gradient, norm, update) in enumerate(layers, start=1):
+            place = f"{first} layer {layer}" if np.ndim(values[0]) else first
+            # A parameter that is in no module of its own goes by its own name.
+            module, full_name = f"{place}: {rest[0]}", f"{place}: {'.'.join(rest)}"
+            part = ModuleNorms(module, array.size // len(layers), gradient, norm, update)
+            if gradient == 0:
+                part.without_gradient.append(full_name)
             if not np.isfinite([gradient, norm]).all():
-                parameter.not_finite.append(full_name)
-            module.add(parameter)
-    # Layer by layer; within a layer, and in what has no layers, in the tree's order.
-    return sorted(modules.values(), key=lambda module: module.name.partition(":")[0])
+                part.not_finite.append(full_name)
+            parts.append(((first, layer), part))
+    modules: dict[str, ModuleNorms] = {}
+    for _, part in sorted(parts, key=lambda placed: placed[0]):
+        modules.setdefault(part.name, ModuleNorms(part.name)).add(part)
+    return list(modules.values())
 
 
 def together(modules: Iterable[ModuleNorms]) -> ModuleNorms:
