@@ -41,8 +41,7 @@ def attention_statistics(weights: jax.Array, mask: jax.Array) -> AttentionStatis
     count = mask.sum(axis=-1)
     several = (count > 1).astype(jnp.float32)
     queries = jnp.maximum(several.sum(), 1)
-    # 0 log 0 is 0.
-    entropy = -jnp.where(weights > 0, weights * jnp.log(jnp.maximum(weights, 1e-38)), 0).sum(-1)
+    entropy = jax.scipy.special.entr(weights).sum(axis=-1)
     most = jnp.log(jnp.maximum(count, 2).astype(jnp.float32))
 
     def mean(values: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from flax_transformer.inspection.layer_findings import (
 )
 
 _GAIN_OF_SOURCE = 0.02  # of the loss, that the right source must save
-_WORSE = 1.1  # times a baseline
+_DIVERGED = 1.0  # nats above guessing evenly; an untrained model is half a nat above it
 
 
 def find(config: Config, figures: Figures) -> list[Finding]:
@@ -59,7 +59,7 @@ def about_loss(figures: Figures, not_yet: Severity, less: Severity) -> Iterator[
             f"near log(vocabulary), {baselines.uniform:.2f}",
         )
         return
-    if loss > baselines.uniform * _WORSE:
+    if loss > baselines.uniform + _DIVERGED:
         yield Finding(
             "serious",
             f"the loss of {loss:.2f} is above log(vocabulary), {baselines.uniform:.2f}",
