@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from flax_transformer.config import Config, OptimizerConfig, TrainingConfig
 from flax_transformer.inspection import findings, layer_findings
 from flax_transformer.inspection.attention_statistics import CROSS, AttentionStatistics
 from flax_transformer.inspection.baselines import Baselines
+from flax_transformer.inspection.diagnosis import as_record
 from flax_transformer.inspection.figures import Figures, Losses, Rate
 from flax_transformer.inspection.findings import find
 from flax_transformer.inspection.norms import ModuleNorms
@@ -166,6 +168,16 @@ def test_recurrent_models_get_advice_that_they_can_take(small_config):
     assert "--model.norm" not in uniform.remedy and "--model.attention" in uniform.remedy
     (none,) = find(recurrent(CONFIG, "no attention"), having(attention={}))
     assert none.severity == "note" and "no attention" in none.seen
+
+
+def test_record_is_json_whatever_the_numbers():
+    broken = dataclasses.replace(DEFECTS["NaN"][0], rate=Rate(now=np.inf, peak=1.0))
+    record = as_record(broken, find(CONFIG, broken))
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["modules"][1]["gradient"] == "NaN" and record["rate"]["now"] == "Infinity"
+    assert record["modules"][0]["ratio"] == 0.001
+    assert record["attention"][CROSS]["entropy"] == [[0.5, 0.5, 0.5, 0.3]]
+    assert record["findings"][0]["severity"] == "serious"
 
 
 def test_flags_that_are_proposed_exist():
