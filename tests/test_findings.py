@@ -162,8 +162,8 @@ def test_clipping_is_proposed_only_where_there_is_none():
     assert "--optimizer.clip-norm" in remedy(None) and "--optimizer.clip-norm" not in remedy(1.0)
 
 
-def test_recurrent_models_get_advice_that_they_can_take(small_config):
-    config = recurrent(dataclasses.replace(CONFIG), "general")
+def test_recurrent_models_get_advice_that_they_can_take():
+    config = recurrent(CONFIG, "general")
     (uniform,) = find(config, DEFECTS["uniform"][0])
     assert "--model.norm" not in uniform.remedy and "--model.attention" in uniform.remedy
     (none,) = find(recurrent(CONFIG, "no attention"), having(attention={}))
