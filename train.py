@@ -22,16 +22,17 @@ def main(words: Sequence[str]) -> None:
     if arguments.dry_run:
         return dry_run(arguments)
 
-    from flax_transformer.hosts import join_hosts
+    from flax_transformer.hosts import join_hosts, leaving_when_failing
     from flax_transformer.training.trainer import Trainer
 
     join_hosts(arguments.hosts)
-    if arguments.diagnose:
-        return diagnose(Trainer(arguments.settings, arguments.run_directory))
-    with Trainer(arguments.settings, arguments.run_directory) as trainer:
-        train(trainer)
-    if trainer.finished:
-        trainer.report()
+    with leaving_when_failing():
+        if arguments.diagnose:
+            return diagnose(Trainer(arguments.settings, arguments.run_directory))
+        with Trainer(arguments.settings, arguments.run_directory) as trainer:
+            train(trainer)
+        if trainer.finished:
+            trainer.report()
 
 
 def train(trainer: Trainer) -> None:

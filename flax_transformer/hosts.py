@@ -5,6 +5,8 @@ what it wrote in the work directory, which therefore lies where every process ca
 """
 
 import os
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,6 +54,25 @@ def join_hosts(hosts: HostsConfig) -> None:
 def is_first_process() -> bool:
     """Whether this process is the one that writes and speaks."""
     return jax.process_index() == 0
+
+
+@contextmanager
+def leaving_when_failing() -> Iterator[None]:
+    """An unforeseen error in the body ends this process at once, if it is one of several.
+
+    At a regular end JAX has every process wait for the others, which wait for this one: all would
+    hang for minutes. So the others end after `HostsConfig.patience`.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception:
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @contextmanager

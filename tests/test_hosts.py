@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import chex
@@ -22,7 +23,7 @@ from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training import workdir as workdir_module
-from flax_transformer.training.checkpoints import load_parameters
+from flax_transformer.training.checkpoints import Checkpoints, load_parameters
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.trainer import Trainer
 from flax_transformer.training.workdir import open_workdir
@@ -137,8 +138,8 @@ def two_processes(place: Path) -> list[tuple[int, str, str]]:
 
 
 def test_two_processes_train_as_one(place, two_processes):
-    (code, output, errors), (other_code, other_output, _) = two_processes
-    assert code == other_code == 0, errors
+    (code, output, errors), (other_code, other_output, other_errors) = two_processes
+    assert code == other_code == 0, errors + other_errors
     assert "on 8 device(s)" in output and "step 24 of 24" in output
     # Gloo, which only simulated devices use, speaks in every process.
     assert "step" not in other_output and "work directory" not in other_output
@@ -158,8 +159,8 @@ def test_processes_stop_together_and_go_on_exactly(place, two_processes):
     processes = start(place, "stopped", "stopped", seconds_a_step=0.2)
     wait_for_step(workdir, 3)
     processes[1].send_signal(signal.SIGTERM)
-    (code, output, errors), (other_code, *_) = finish(processes)
-    assert code == other_code == 0, errors
+    (code, output, errors), (other_code, _, other_errors) = finish(processes)
+    assert code == other_code == 0, errors + other_errors
     assert "the same command goes on from there" in output
     stopped = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert 3 <= stopped < 22
@@ -171,8 +172,8 @@ def test_processes_stop_together_and_go_on_exactly(place, two_processes):
     (code, _, errors), _ = finish(processes)
     assert code != 0 and time.monotonic() - killed < 120, "the first must not wait for ever"
 
-    (code, _, errors), (other_code, *_) = finish(start(place, "stopped", "stopped"))
-    assert code == other_code == 0, errors
+    (code, _, errors), (other_code, _, other_errors) = finish(start(place, "stopped", "stopped"))
+    assert code == other_code == 0, errors + other_errors
     chex.assert_trees_all_equal(parameters(workdir), parameters(place / "two"))
     assert losses(workdir) == losses(place / "two")
 
@@ -217,6 +218,30 @@ def test_other_processes_must_see_the_first_ones_folder_and_settings(tmp_path, m
         open_workdir(tmp_path / "run", other)
     with pytest.raises(ConfigError, match="every host sees"):
         open_workdir(tmp_path / "elsewhere", Config())
+
+
+def test_managers_that_write_at_the_same_time_do_not_meet_each_other(tmp_path):
+    config = Config()
+    checkpoints = Checkpoints(tmp_path, config)
+    managers = (checkpoints._latest, checkpoints._best)
+    names = {m._options.multiprocessing_options.barrier_sync_key_prefix for m in managers}
+    assert len(names) == 2 and None not in names
+    checkpoints.close()
+
+
+def test_a_process_of_several_that_fails_waits_for_nobody(monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(hosts.os, "_exit", left.append)
+    for count, error, expected in [
+        (2, ValueError("a defect"), nullcontext()),
+        (1, ValueError("alone"), pytest.raises(ValueError)),
+        (2, ConfigError("a mistake"), pytest.raises(ConfigError)),
+    ]:
+        monkeypatch.setattr(jax, "process_count", lambda count=count: count)
+        with expected, hosts.leaving_when_failing():
+            raise error
+    assert left == [1]
+    assert "ValueError: a defect" in capsys.readouterr().err
 
 
 @pytest.fixture

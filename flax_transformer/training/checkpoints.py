@@ -46,7 +46,12 @@ class _Regular:
 
 
 def _manager(directory: Path, policy: Any = None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True)
+    # Two managers may write the same step at the same time: their processes meet under names of
+    # their own, or one would take the other's meeting for its own.
+    names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=directory.name)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy, create=True, multiprocessing_options=names
+    )
     return ocp.CheckpointManager(epath.Path(directory.absolute()), options=options)
 
 
