@@ -148,6 +148,14 @@ def test_what_a_young_run_cannot_do_yet_is_a_note():
     assert find(CONFIG, diverged)[0].severity == "serious"
 
 
+def test_symptoms_of_a_diverged_run_are_left_out():
+    losses = {"training": 9.0, "validation": 9.0, "shuffled": 9.0}
+    figures = having(losses=losses, outputs={"identical": 1.0, "too_long": 1.0})
+    figures = dataclasses.replace(figures, attention=every_head(0.97, 0.1, 0.1))
+    (finding,) = find(CONFIG, figures)
+    assert "diverged" in finding.meaning
+
+
 def test_endless_warm_up_is_named():
     config = dataclasses.replace(CONFIG, training=TrainingConfig(steps=80))
     assert "the warm-up of 100 steps is longer than the run of 80" in text_of(HEALTHY, config)

@@ -31,17 +31,21 @@ def find(config: Config, figures: Figures) -> list[Finding]:
         about_numbers(figures),
         about_updates(figures),
         about_loss(figures, not_yet, less),
-        about_source(config, figures, not_yet),
-        about_attention(config, figures, not_yet),
         about_gradients(figures),
         about_gradient_size(config, figures),
-        about_outputs(figures, less),
-        about_ends(figures, less),
         about_overfitting(figures),
         about_pairs(figures),
         about_bytes(figures),
         about_rate(config, figures),
     )
+    if not _diverged(figures):  # of numbers without meaning there is nothing more to say
+        found = itertools.chain(
+            found,
+            about_source(config, figures, not_yet),
+            about_attention(config, figures, not_yet),
+            about_outputs(figures, less),
+            about_ends(figures, less),
+        )
     advised = (
         dataclasses.replace(each, remedy="") if each.severity == "note" else each for each in found
     )
@@ -59,7 +63,7 @@ def about_loss(figures: Figures, not_yet: Severity, less: Severity) -> Iterator[
             f"near log(vocabulary), {baselines.uniform:.2f}",
         )
         return
-    if loss > baselines.uniform + _DIVERGED:
+    if _diverged(figures):
         yield Finding(
             "serious",
             f"the loss of {loss:.2f} is above log(vocabulary), {baselines.uniform:.2f}",
@@ -83,6 +87,10 @@ def about_loss(figures: Figures, not_yet: Severity, less: Severity) -> Iterator[
             "counts of word pairs know more of the target language than the model does",
             f"train longer; where the loss has stopped falling, {SOFTER}",
         )
+
+
+def _diverged(figures: Figures) -> bool:
+    return figures.step > 0 and figures.losses.validation > figures.baselines.uniform + _DIVERGED
 
 
 def about_source(config: Config, figures: Figures, not_yet: Severity) -> Iterator[Finding]:

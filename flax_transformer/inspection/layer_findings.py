@@ -46,7 +46,8 @@ def about_gradients(figures: Figures) -> Iterator[Finding]:
             "serious",
             f"the gradient of {_listed(without)} is exactly zero",
             "nothing that these parameters do reaches the loss, so they never change: a layer that "
-            "is switched off, weights that are all zero, or units that are never active",
+            "is switched off, weights that are all zero, units that are never active, or attention "
+            "at an entropy of 0%, whose softmax is flat",
             "start again with another --training.seed, and with "
             f"{SOFTER}; where the code was changed, look there",
         )
