@@ -77,9 +77,9 @@ DEFECTS = {
         having(modules=[dataclasses.replace(m, update=1e-9) for m in HEALTHY.modules]),
         "warning", "will take very long",
     ),
-    "uniform": (having(attention=every_head(0.97, 0.1, 0.1)), "serious", "ignores the source"),
-    "first token": (having(attention=every_head(0.01, 0.99, 0)), "serious", "first source token"),
-    "last token": (having(attention=every_head(0.01, 0, 0.99)), "serious", "last source token"),
+    "uniform": (having(attention=every_head(0.97, 0.1, 0.1)), "warning", "ignores the source"),
+    "first token": (having(attention=every_head(0.01, 0.99, 0)), "warning", "first source token"),
+    "last token": (having(attention=every_head(0.01, 0, 0.99)), "warning", "last source token"),
     "diverged": (having(losses={"training": 9.0, "validation": 9.0, "shuffled": 9.9}),
                  "serious", "training has diverged"),
     "above unigram": (having(losses={"training": 6.0, "validation": 6.0, "shuffled": 9.9}),
@@ -123,7 +123,7 @@ def test_defect_is_named(name):
 
 def test_most_serious_finding_stands_first():
     figures = having(outputs={"empty": 0.2}, pairs={"copies": 0.2, "source_fill": 0.3})
-    figures = dataclasses.replace(figures, attention=every_head(0.97, 0.1, 0.1))
+    figures = dataclasses.replace(figures, step=500, losses=Losses(3.0, 3.0, 3.0))
     severities = [finding.severity for finding in find(CONFIG, figures)]
     assert severities == ["serious", "warning", "warning", "note"]
 
@@ -131,6 +131,11 @@ def test_most_serious_finding_stands_first():
 def test_one_head_that_looks_somewhere_is_enough():
     assert find(CONFIG, having(attention=attention(0.99))) == []
     assert find(CONFIG, having(attention=attention(0.01, first=0.99))) == []
+
+
+def test_uniform_attention_is_serious_where_the_source_makes_no_difference():
+    figures = having(attention=every_head(0.97, 0.1, 0.1), losses={"shuffled": 1.6})
+    assert [finding.severity for finding in find(CONFIG, figures)] == ["serious", "serious"]
 
 
 def test_what_a_young_run_cannot_do_yet_is_a_note():

@@ -16,6 +16,8 @@ UNIFORM = 0.95
 _COLLAPSED = 0.05  # entropy below which it looks at one position,
 _SAME_PLACE = 0.9  # and weight at one place above which that is the same one for every query
 
+_GAIN_OF_SOURCE = 0.02  # of the loss, that the right source must save
+
 _VANISHING = 1e-4  # of the median gradient
 _EXPLODING = 10.0  # global norm; with a mean loss over tokens it is of the order of 1
 _FAST = 0.1  # update over parameters
@@ -119,7 +121,8 @@ def about_attention(config: Config, figures: Figures, not_yet: Severity) -> Iter
             not_yet,
             f"cross-attention is uniform in every head: its entropy is {cross.entropy.min():.0%} "
             "of the highest or more",
-            "the decoder ignores the source: it gets the same mean of all words at every position",
+            "the decoder ignores the source, or nearly: at every position it gets the same mean of "
+            "all words",
             remedy,
         )
     if ((cross.entropy < _COLLAPSED) & (at_one_place > _SAME_PLACE)).all():
@@ -132,11 +135,20 @@ def about_attention(config: Config, figures: Figures, not_yet: Severity) -> Iter
         )
 
 
+def source_matters(figures: Figures) -> bool:
+    """Whether the right source makes the loss lower than one of mixed-up words."""
+    losses = figures.losses
+    return not losses.shuffled < losses.validation * (1 + _GAIN_OF_SOURCE)
+
+
 def how_to_use_the_source(config: Config) -> str:
     """What to try where the decoder does not."""
+    begun = "train longer if it has only begun"
     if isinstance(config.model, RecurrentConfig):
-        return f"{SOFTER}, or another --model.attention; see that the pairs belong together"
-    return f"--model.norm pre, {SOFTER}; see that the pairs belong together"
+        return (
+            f"{begun}, {SOFTER}, or another --model.attention; see that the pairs belong together"
+        )
+    return f"{begun}, --model.norm pre, {SOFTER}; see that the pairs belong together"
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
