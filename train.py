@@ -2,7 +2,8 @@
 
 Settings come from the config file and from flags (--training.steps 1000); results go to the work
 directory. The same command again goes on where the run stopped, exactly. With --dry-run the
-training step is only compiled, for the devices at hand or for TPUs that are not there, and judged.
+training step is only compiled, for the devices at hand or for TPUs that are not there, and judged;
+with --diagnose a run is only looked at, to say why it does not learn.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def main(words: Sequence[str]) -> None:
 
     join_hosts(arguments.hosts)
     with leaving_when_failing():
+        if arguments.diagnose:
+            return diagnose(Trainer(arguments.settings, arguments.run_directory))
         with Trainer(arguments.settings, arguments.run_directory) as trainer:
             train(trainer)
         if trainer.finished:
@@ -46,6 +49,13 @@ def train(trainer: Trainer) -> None:
             trainer.save()
         if trainer.should_stop():
             break
+
+
+def diagnose(trainer: Trainer) -> None:
+    """Says what keeps the run from learning, and leaves it as it is."""
+    from flax_transformer.inspection import diagnosis
+
+    diagnosis.diagnose(trainer)
 
 
 def dry_run(arguments: TrainArguments) -> None:

@@ -33,6 +33,9 @@ class TrainArguments:
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only compile the training step, and say what it needs: memory, operations, traffic, time.
     Neither data nor a work directory is touched."""
+    diagnose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only look at the run where it stands, and say in plain words what keeps it from learning.
+    The run is not changed; the figures go to diagnosis.json in the work directory."""
     topology: str | None = None
     """With --dry-run: TPU chips to compile for that need not be there, such as v5e:4x4."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -99,6 +102,8 @@ def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
         raise ConfigError(
             f"--topology {arguments.topology} names chips that are not there, so it needs --dry-run"
         )
+    if arguments.diagnose and arguments.dry_run:
+        raise ConfigError("--diagnose and --dry-run exclude each other: give one of them")
     return arguments
 
 

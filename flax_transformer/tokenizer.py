@@ -47,9 +47,11 @@ class Tokenizer:
         specials = [processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id()]
         if specials != [PAD_ID, EOS_ID, BOS_ID, UNK_ID]:
             raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
-        self._first_byte_id = processor.piece_to_id("<0x00>")  # behind the tags
         self._model = model
         self.vocabulary_size: int = processor.get_piece_size()
+        first = processor.piece_to_id("<0x00>")  # behind the tags
+        self.byte_ids = range(first, first + 256)
+        """The bytes, by which characters without a piece are spelt."""
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
 
     def __reduce__(self) -> tuple:
@@ -124,12 +126,12 @@ class Tokenizer:
     def _ids_of_symbol(self, symbol: str) -> list[int]:
         if symbol in self._ids:
             return [self._ids[symbol]]
-        return [self._first_byte_id + byte for byte in symbol.encode()]
+        return [self.byte_ids[byte] for byte in symbol.encode()]
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
         """The id of every piece of text; the earlier it was merged in training, the smaller."""
-        ids = range(self._first_byte_id + 256, self.vocabulary_size)
+        ids = range(self.byte_ids.stop, self.vocabulary_size)
         return {self._processor.id_to_piece(i): i for i in ids}
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:

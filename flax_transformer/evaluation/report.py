@@ -51,13 +51,18 @@ def write_report(
         directory / f"{name}.json": json.dumps(record, indent=2, ensure_ascii=False) + "\n",
     }
     for path, content in contents.items():
-        partial = path.with_name(path.name + ".partial")
-        try:
-            partial.write_text(content, encoding="utf-8", newline="")
-            partial.replace(path)
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        write_whole(path, content)
     return list(contents)
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Writes the file whole or not at all; `ConfigError` where it cannot be written."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(content, encoding="utf-8", newline="")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def summary(

@@ -27,18 +27,23 @@ def scaled_dot_product_attention(
     Returns (b,t,h,k). A query that may see nothing gets the mean of all values. The softmax is
     computed in float32.
     """
+    chex.assert_equal_shape([key, value])
+    weights = attention_weights(query, key, mask)
+    return contract("bhts,bshk->bthk", weights, value, query.dtype)
+
+
+def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Array:
+    """softmax(Q K^T / sqrt(k)) of equation 1, (b,h,t,s) in float32; arguments as above."""
     dims = chex.Dimensions(
         b=query.shape[0], t=query.shape[1], s=key.shape[1], h=query.shape[2], k=query.shape[3]
     )
     chex.assert_shape(query, dims["bthk"])
-    chex.assert_shape([key, value], dims["bshk"])
+    chex.assert_shape(key, dims["bshk"])
     chex.assert_shape(mask, dims["bts"])
-    dtype = query.dtype
-    scores = contract("bthk,bshk->bhts", query * dims.k**-0.5, key, dtype, jnp.float32)
+    scores = contract("bthk,bshk->bhts", query * dims.k**-0.5, key, query.dtype, jnp.float32)
     # Finite, so that a row without any visible key stays free of NaN.
     scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1)
-    return contract("bhts,bshk->bthk", weights, value, dtype)
+    return jax.nn.softmax(scores, axis=-1)
 
 
 def packed_attention(
@@ -143,6 +148,11 @@ class MultiHeadAttention(nn.Module):
             mask = visible(segments, memory_segments, self.causal)
             heads = scaled_dot_product_attention(query, key, value, mask)
         return self._join(heads)
+
+    def weights(self, x: jax.Array, memory: jax.Array, mask: jax.Array) -> jax.Array:
+        """How much each position of `x` (b,t,d) looks at each of `memory` (b,s,d), for `mask`
+        bool (b,t,s): (b,h,t,s) in float32."""
+        return attention_weights(self._queries(x), self.keys_and_values(memory)[0], mask)
 
     def keys_and_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values (b,s,h,k) of `memory` (b,s,d)."""

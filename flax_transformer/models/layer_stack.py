@@ -6,6 +6,9 @@ import jax
 from flax_transformer.config import TransformerConfig
 from flax_transformer.models.contraction import MATRIX_PRODUCT
 
+MEASURED = "measured"
+"""Collection into which an inspection sows what it measures in a layer; otherwise empty."""
+
 _SAVED = {
     "nothing": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT),
@@ -24,7 +27,7 @@ def stack_layers(layer, config: TransformerConfig, num_layers: int, num_inputs: 
     prevent_cse = config.remat != "nothing" and config.unroll_layers > 1
     return nn.scan(
         nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse),
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, MEASURED: 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(nn.broadcast,) * num_inputs,
         length=num_layers,

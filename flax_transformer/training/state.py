@@ -32,7 +32,7 @@ def _initialize(config: Config, key: jax.Array) -> TrainState:
 
 def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
     """Shapes, types and shardings of the state, without computing or storing anything."""
-    boxed = jax.eval_shape(lambda key: _initialize(config, key), jax.random.key(0))
+    boxed = _abstract(config)
     specs = nn.get_partition_spec(boxed)
 
     def describe(array, spec):
@@ -40,6 +40,15 @@ def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
     return jax.tree.map(describe, nn.unbox(boxed), specs)
+
+
+def parameter_axes(config: Config) -> Any:
+    """The logical names of the axes of every parameter, one `PartitionSpec` each."""
+    return nn.get_partition_spec(_abstract(config).params)
+
+
+def _abstract(config: Config) -> TrainState:
+    return jax.eval_shape(lambda key: _initialize(config, key), jax.random.key(0))
 
 
 def create_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:

@@ -52,8 +52,23 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Updates the parameters by the mean gradient over all target tokens of `batch`.
 
-    Dropout's key is `key` folded with the step. Metrics are sums over tokens (see `LossSums`),
-    and the gradient's global norm before clipping.
+    Metrics are sums over tokens (see `LossSums`), and the gradient's global norm before clipping.
+    """
+    gradients, sums = mean_gradient(config, state, batch, key)
+    updates, optimizer_state = build_optimizer(config).update(
+        gradients, state.optimizer_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    metrics = sums._asdict() | {"gradient_norm": optax.tree.norm(gradients)}
+    return TrainState(state.step + 1, params, optimizer_state), metrics
+
+
+def mean_gradient(
+    config: Config, state: TrainState, batch: Batch, key: jax.Array
+) -> tuple[Any, LossSums]:
+    """The gradient of the parameters, of the mean loss over all target tokens of `batch`.
+
+    Dropout's key is `key` folded with the step.
     """
     key = jax.random.fold_in(key, state.step)
     teacher_forcing = teacher_forcing_ratio(config.training, state.step)
@@ -82,13 +97,7 @@ def train_step(
             LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields)),
         )
         (gradients, sums), _ = jax.lax.scan(add_part, zeros, (jnp.arange(parts), stacked))
-    gradients = jax.tree.map(lambda g: g / jnp.maximum(sums.tokens, 1), gradients)
-    updates, optimizer_state = build_optimizer(config).update(
-        gradients, state.optimizer_state, state.params
-    )
-    params = optax.apply_updates(state.params, updates)
-    metrics = sums._asdict() | {"gradient_norm": optax.tree.norm(gradients)}
-    return TrainState(state.step + 1, params, optimizer_state), metrics
+    return jax.tree.map(lambda g: g / jnp.maximum(sums.tokens, 1), gradients), sums
 
 
 def jit_train_step(config: Config, mesh: jax.sharding.Mesh, state: TrainState) -> Any:

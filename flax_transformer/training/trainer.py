@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -13,12 +13,13 @@ from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch
+from flax_transformer.data.pairs import Pair
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.training_data import prepare_training_data
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
 from flax_transformer.evaluation.scores import bleu_only
-from flax_transformer.evaluation.translator import Translator
+from flax_transformer.evaluation.translator import Hypothesis, Translator
 from flax_transformer.hosts import first_process_first, is_first_process
 from flax_transformer.sharding import (
     build_mesh,
@@ -47,7 +48,7 @@ class Trainer:
         self.config, self.workdir = config, workdir
         self.mesh = build_mesh(config.mesh)
         check_rows(config, self.mesh)
-        self._own = own_rows(self.mesh, config.batch.rows)
+        self.own_rows = own_rows(self.mesh, config.batch.rows)
         with first_process_first():
             open_workdir(workdir, config)
             self.corpus = open_corpus(config.data)
@@ -62,7 +63,7 @@ class Trainer:
         self._pending: dict[str, jax.Array] | None = None
         self._means = RunningMeans()
         everywhere = replicated(self.mesh)
-        self._key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
+        self.key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
         self._train_step = jit_train_step(config, self.mesh, self.state)
         self._validation_step = jit_validation_step(config, self.mesh)
         # Validation looks at progress, for which greedy search is enough.
@@ -134,13 +135,17 @@ class Trainer:
             self.console.say(f"Going on after step {self._step:,}.")
         self.console.say("Compiling the training step...")
         steps = range(self._step, self.config.training.steps)
-        for batch in read_batches(self.data.train, steps, self._own):
-            yield place_rows(self.mesh, self.config.batch.rows, batch)
+        for batch in read_batches(self.data.train, steps, self.own_rows):
+            yield self.place(batch)
+
+    def place(self, own: Batch) -> Batch:
+        """A batch over the devices, of which this process has made its `own_rows`."""
+        return place_rows(self.mesh, self.config.batch.rows, own)
 
     def take_step(self, batch: Batch) -> None:
         """Dispatches one step; reads the metrics of the one before, which is done by then."""
         with jax.transfer_guard("disallow"):
-            self.state, sums = self._train_step(self.state, batch, self._key)
+            self.state, sums = self._train_step(self.state, batch, self.key)
         self._collect()
         self._pending = sums
         self._step += 1
@@ -180,12 +185,10 @@ class Trainer:
         """Loss, perplexity and greedy BLEU on the validation split; keeps the best checkpoint."""
         self.console.pause()
         started = time.perf_counter()
-        means = RunningMeans()
-        for own in self.data.validation.once(self._own):
-            batch = place_rows(self.mesh, self.config.batch.rows, own)
-            sums = self._validation_step(self.state.params, batch)
-            means.add(jax.device_get(sums)._asdict())
-        values = means.means() | {"bleu": self._validation_bleu()}
+        values = self.mean_loss(self.data.validation.once(self.own_rows))
+        pairs, hypotheses = self.translate_validation(self.config.training.validation_sentences)
+        references = [target for _, target in pairs]
+        values["bleu"] = bleu_only([best.text for best in hypotheses], references)
         values["seconds"] = time.perf_counter() - started
         self._write("validation", values)
         best = self.progress.best_bleu is None or values["bleu"] > self.progress.best_bleu
@@ -204,13 +207,21 @@ class Trainer:
             self.progress = dataclasses.replace(self.progress, validations_since_best=since)
         self.console.go_on()
 
-    def _validation_bleu(self) -> float:
-        most = self.config.training.validation_sentences
+    def mean_loss(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Loss, perplexity and accuracy of `batches`, of each its `own_rows`, without dropout."""
+        means = RunningMeans()
+        for own in batches:
+            sums = self._validation_step(self.state.params, self.place(own))
+            means.add(jax.device_get(sums)._asdict())
+        return means.means()
+
+    def translate_validation(self, most: int) -> tuple[list[Pair], list[Hypothesis]]:
+        """Up to `most` pairs of the validation split, and what greedy search makes of each."""
         pairs = self.corpus.split(self.corpus.validation)[:most]
         lines = self._translator.translate(
             self.state.params, [source for source, _ in pairs], progress="Validation"
         )
-        return bleu_only([best[0].text for best in lines], [target for _, target in pairs])
+        return pairs, [hypotheses[0] for hypotheses in lines]
 
     def save(self) -> None:
         """Writes a checkpoint in the background."""

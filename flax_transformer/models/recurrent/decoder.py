@@ -174,7 +174,7 @@ class Decoder(nn.Module):
         if not (config.input_feeding or config.coverage or config.attention == "concat"):
             features = self._layer_by_layer(x, segments, memory, mask)
         else:
-            outputs = self._position_by_position(x, segments, memory, mask)
+            outputs = self.position_by_position(x, segments, memory, mask)
             features = outputs.features[:, :, 0]
             if outputs.coverage_loss is not None:
                 losses = jnp.where(segments.T > 0, outputs.coverage_loss[:, :, 0], 0.0)
@@ -201,8 +201,11 @@ class Decoder(nn.Module):
     def _multiply(self, arrays: Weights) -> Multiply:
         return multiplier(products(self.config), arrays, jnp.dtype(self.config.compute_dtype))
 
-    def _position_by_position(self, x, segments, memory: Memory, mask) -> Outputs:
-        """As the papers have it, with every array of `Outputs` stacked over t."""
+    def position_by_position(self, x, segments, memory: Memory, mask) -> Outputs:
+        """As the papers have it, with every array of `Outputs` stacked over t.
+
+        `mask` bool (b,t,s): which source positions are of the same pair; the others as in a call.
+        """
         config, (t, b, d) = self.config, x.shape
         arrays, named_products = self.arrays(self.of_source(memory)), products(config)
         weights = {name: arrays[name] for name in named_products}
