@@ -41,7 +41,7 @@ def title_and_loaders(config: TextFiles) -> tuple[str, dict[str, Callable[[], Pa
             f"data.test names '{clash.pop()}', which is taken by another split: rename the files"
         )
     languages = (config.source_language, config.target_language)
-    find = partial(_find_files, directory, languages)
+    find = partial(find_files, directory, languages)
     splits = {
         "train": [find("data.train", name) for name in config.train],
         "validation": [find("data.validation", config.validation)],
@@ -106,7 +106,9 @@ class TextPairs(Pairs):
         return hash_contents(self._contents)
 
 
-def _find_files(directory: Path, languages: tuple[str, str], setting: str, name: str) -> Files:
+def find_files(directory: Path, languages: tuple[str, str], setting: str, name: str) -> Files:
+    """The files of one split in both `languages`; `ConfigError`, which begins with the `setting`
+    that named them, where there are none."""
     source, target = (_first_existing(directory, f"{name}.{language}") for language in languages)
     if source and target:
         return source, target
