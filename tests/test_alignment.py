@@ -26,7 +26,7 @@ def tokenizer(tmp_path_factory):
     return train_tokenizer(sentences, TokenizerConfig(vocabulary_size=V), path, seed=0)
 
 
-@pytest.fixture(params=["transformer", *(sorted({*RECURRENT} - {"no attention"}))])
+@pytest.fixture(params=["transformer", "dot", "multi_head"])
 def config(request, small_config):
     config = dataclasses.replace(small_config, tokenizer=TokenizerConfig(vocabulary_size=V))
     return config if request.param == "transformer" else recurrent(config, request.param)
