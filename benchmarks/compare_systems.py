@@ -1,7 +1,7 @@
 """What is compared: the Transformer, and LSTMs of the width at which they are about as large."""
 
 import dataclasses
-from bisect import bisect_left
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,19 +18,19 @@ WARMUP_STEPS = 300
 TRANSFORMER_RATE, LSTM_RATE = 0.0025, 0.002
 """Highest learning rates, those of configs/tatoeba_en_fr.py and tatoeba_en_fr_lstm.py."""
 
-WIDTHS = range(16, 4096, 16)
-"""Of an LSTM; multiples of 16 are what matrix units like, and can be split into 8 heads."""
+WIDTH_STEP = 16
+"""Of the LSTMs' width: matrix units like multiples of 16, which can be split into 8 heads."""
 
 
 def configurations(base: Config, systems: Sequence[System], dropout: float) -> dict[System, Config]:
     """The settings of each system: those of `base`, whose model is the Transformer, with another
     model and its learning rate. dropout: of the LSTMs."""
-    found = {}
+    wanted, found = parameters(base), {}
     for system in systems:
         if system == "transformer":
             found[system] = dataclasses.replace(base, optimizer=_optimizer(base, TRANSFORMER_RATE))
             continue
-        config = _as_large_as(base, system.removeprefix("lstm_"), dropout)
+        config = _as_large_as(wanted, base, system.removeprefix("lstm_"), dropout)
         optimizer = _optimizer(config, LSTM_RATE, clip_norm=1.0)
         found[system] = dataclasses.replace(config, optimizer=optimizer)
     return found
@@ -49,8 +49,8 @@ def _optimizer(config: Config, rate: float, **more: Any) -> OptimizerConfig:
     return OptimizerConfig(learning_rate_scale=scale, warmup_steps=WARMUP_STEPS, **more)
 
 
-def _as_large_as(base: Config, attention: Any, dropout: float) -> Config:
-    """LSTMs of the width at which the number of parameters is nearest to that of `base`.
+def _as_large_as(wanted: int, base: Config, attention: Any, dropout: float) -> Config:
+    """`base` with LSTMs of the width at which the number of parameters is nearest to `wanted`.
 
     Two layers on each side and a bidirectional encoder, whatever the attention. No input feeding,
     so that the score function is all that differs.
@@ -62,7 +62,9 @@ def _as_large_as(base: Config, attention: Any, dropout: float) -> Config:
         )
         return dataclasses.replace(base, model=model)
 
-    wanted = parameters(base)
-    above = bisect_left(WIDTHS, wanted, key=lambda width: parameters(lstm(width)))
-    candidates = map(lstm, WIDTHS[max(above - 1, 0) : above + 1])
-    return min(candidates, key=lambda config: abs(parameters(config) - wanted))
+    # Matrices grow with d^2, biases and the embedding with d, so that two widths tell of all
+    # others: a d^2 + b d = wanted.
+    one, two = (parameters(lstm(times * WIDTH_STEP)) for times in (1, 2))
+    a, b = (two - 2 * one) / 2, (4 * one - two) / 2
+    steps = (math.sqrt(b * b + 4 * a * wanted) - b) / (2 * a)
+    return lstm(WIDTH_STEP * max(1, round(steps)))

@@ -40,9 +40,11 @@ def train(trainer: Trainer, seconds: float, validations: int) -> bool:
         if logged:
             trainer.log()
             lines = read_metrics(trainer.workdir)
+            used = training_seconds(lines)
             if _validation_is_due(lines, seconds, validations):
                 trainer.validate()
-            if training_seconds(lines) >= seconds:
+                trainer.console.say(f"{used:,.0f} of {seconds:,.0f} seconds of training")
+            if used >= seconds:
                 trainer.save()
                 return True
         if trainer.step % settings.checkpoint_every == 0:
