@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     from flax_transformer.evaluation.report import TestSet
 
 
+def drawn_or_whole(arguments: Arguments) -> TextFiles:
+    """The corpus that the systems are trained on."""
+    if arguments.pairs is None:
+        return arguments.data
+    return draw_pairs(arguments.data, arguments.pairs, arguments.seed, arguments.workdir)
+
+
 def draw_pairs(data: TextFiles, pairs: int, seed: int, workdir: Path) -> TextFiles:
     """A folder in `workdir` with `pairs` training pairs of `data`, drawn by `seed`, in their order,
     and the whole of its other splits."""
@@ -154,10 +161,7 @@ def train_and_score(
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     arguments.workdir.mkdir(parents=True, exist_ok=True)
-    data = arguments.data
-    if arguments.pairs is not None:
-        data = draw_pairs(data, arguments.pairs, arguments.seed, arguments.workdir)
-    shared = shared_config(arguments, data)
+    shared = shared_config(arguments, drawn_or_whole(arguments))
     sets = test_sets(shared, arguments.further_tests)
     systems = train_and_score(arguments, shared, sets)
     if systems is None:
