@@ -141,6 +141,11 @@ class Tokenizer:
         # SentencePiece takes an empty list for one sequence, not for none.
         return self._processor.decode(plain, num_threads=1) if plain else []
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each id stands for, as SentencePiece writes it: U+2581 for the space before a word,
+        </s> for the end."""
+        return [self._processor.id_to_piece(i) for i in ids]
+
 
 def train_tokenizer(
     sentences: Iterable[str],

@@ -51,7 +51,7 @@ def title_and_loaders(config: TextFiles) -> tuple[str, dict[str, Callable[[], Pa
             f"data.test names '{clash.pop()}', which is taken by another split: rename the files"
         )
     languages = (config.source_language, config.target_language)
-    find = partial(_find_files, directory, languages)
+    find = partial(find_files, directory, languages)
     training = config.training_files
     loaders: dict[str, Callable[[], Pairs]] = {
         "train": partial(
@@ -133,7 +133,9 @@ def _paths(files: Files) -> tuple[Path, ...]:
     return (files.path,) if isinstance(files, TabSeparated) else files
 
 
-def _find_files(directory: Path, languages: tuple[str, str], setting: str, name: str) -> Files:
+def find_files(directory: Path, languages: tuple[str, str], setting: str, name: str) -> Files:
+    """The files of one split in both `languages`; `ConfigError`, which begins with the `setting`
+    that named them, where there are none."""
     source, target = (_first_existing(directory, f"{name}.{language}") for language in languages)
     if source and target:
         return source, target

@@ -30,6 +30,11 @@ def report_path(workdir: Path, test_set: TestSet) -> Path:
     return workdir / DIRECTORY / f"{test_set.name}.json"
 
 
+def hypotheses_path(workdir: Path, test_set: TestSet) -> Path:
+    """Where its translations lie then, one a line."""
+    return workdir / DIRECTORY / f"{test_set.name}.hypotheses.txt"
+
+
 def create_directory(workdir: Path) -> Path:
     """The folder for results, created if need be; `ConfigError` where it cannot be written."""
     directory = workdir / DIRECTORY

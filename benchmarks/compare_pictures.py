@@ -1,0 +1,90 @@
+"""A comparison's figures as pictures beside its record."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def draw(figures: dict[str, Any], record: Path) -> list[Path]:
+    """Learning curves, BLEU by length and alignments, as PNG; returns where they are."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "learning_curves": _learning_curves(figures),
+        "bleu_by_length": _bleu_by_length(figures),
+    }
+    if figures["alignments"]:
+        drawn["alignments"] = _alignments(figures["alignments"])
+    paths = []
+    for name, figure in drawn.items():
+        path = record.with_name(f"{record.stem}_{name}.png")
+        partial = path.with_name(path.name + ".partial")
+        figure.savefig(partial, dpi=110, format="png")
+        partial.replace(path)
+        plt.close(figure)
+        paths.append(path)
+    return paths
+
+
+def _learning_curves(figures: dict[str, Any]) -> plt.Figure:
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for system, found in figures["systems"].items():
+        seconds, losses = zip(*((x["seconds"], x["loss"]) for x in found["curve"]), strict=True)
+        axes.plot(seconds, losses, "o-", markersize=3, label=system)
+    axes.axhline(figures["target_loss"], color="0.6", linewidth=0.8, linestyle="--")
+    axes.set(
+        xlabel="seconds of training steps",
+        ylabel="validation loss (label-smoothed), nats a token",
+        xlim=(0, None),
+    )
+    axes.legend()
+    return figure
+
+
+def _bleu_by_length(figures: dict[str, Any]) -> plt.Figure:
+    systems = figures["systems"]
+    names = list(next(iter(systems.values()))["test_sets"])
+    figure, row = plt.subplots(
+        1, len(names), figsize=(1.5 + 5 * len(names), 4.5), layout="constrained", squeeze=False
+    )
+    for axes, name in zip(row[0], names, strict=True):
+        bins = next(iter(systems.values()))["test_sets"][name]["by_source_words"]
+        shown = [place for place, one in enumerate(bins) if one["sentences"]]
+        for system, found in systems.items():
+            own = found["test_sets"][name]["by_source_words"]
+            line = axes.plot(shown, [own[place]["bleu"] for place in shown], label=system)[0]
+            for place in shown:
+                few = own[place]["too_few"]
+                fill = "white" if few else line.get_color()
+                axes.plot(place, own[place]["bleu"], "o", color=line.get_color(), mfc=fill)
+        axes.set_xticks(range(len(bins)), [f"{x['words']}\n({x['sentences']:,})" for x in bins])
+        axes.set(
+            xlabel="words of the source (sentences; hollow: too few)",
+            ylabel="BLEU",
+            title=name,
+            ylim=(0, None),
+        )
+    row[0, -1].legend()
+    return figure
+
+
+def _alignments(alignments: dict[str, Any]) -> plt.Figure:
+    """One square for each system: a row for each piece that is written, summing to one."""
+    columns = min(3, len(alignments))
+    rows = -(-len(alignments) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.5 * columns, 4.5 * rows), layout="constrained", squeeze=False
+    )
+    for axes in grid.flat[len(alignments) :]:
+        axes.set_axis_off()
+    image = None
+    for axes, (system, found) in zip(grid.flat, alignments.items(), strict=False):
+        image = axes.imshow(found["weights"], cmap="Greys", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(found["source"])), found["source"], rotation=90, fontsize=7)
+        axes.set_yticks(range(len(found["target"])), found["target"], fontsize=7)
+        axes.set_title(system)
+    figure.colorbar(image, ax=grid, shrink=0.5, label="attention")
+    return figure

@@ -1,0 +1,197 @@
+"""The comparison of architectures: from text files to tables and pictures, stopped on the way."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from flax_transformer.config import TextFiles
+from flax_transformer.config_error import ConfigError
+from flax_transformer.data.builtin import generate
+from flax_transformer.training import console
+from flax_transformer.training.metrics import read_metrics
+from flax_transformer.training.trainer import Trainer
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TINY = (
+    "--systems lstm_dot transformer --pairs 200 --minutes 0.20833 --validations 2 "
+    "--model.num-encoder-layers 1 --model.num-decoder-layers 1 --model.d-model 16 "
+    "--model.num-heads 2 --model.d-ff 32 --model.unroll-layers 1 "
+    "--tokenizer.vocabulary-size 800 --batch.rows 8 --batch.source-length 24 "
+    "--batch.target-length 24 --decoding.beam-size 2 --decoding.extra-length 2 "
+    "--decoding.max-source-length 64 --sentence Yes. --translation Oui. --note tiny"
+)
+"""12.5 seconds of training for each of two systems."""
+
+
+@pytest.fixture
+def compare(monkeypatch):
+    """The script as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import compare_architectures
+
+    return compare_architectures
+
+
+def short_pairs() -> list[tuple[str, str]]:
+    """Of few enough pieces that search compiles one shape only."""
+    return [pair for pair in generate(4000)["train"] if len(pair[0].split()) <= 5]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A corpus, and in the folder `further` beside it another test set."""
+    folder = tmp_path_factory.mktemp("text")
+    pairs = short_pairs()
+    parts = {"train": pairs[:300], "valid": pairs[300:310], "test": pairs[310:320]}
+    parts["further/test"] = pairs[320:330]
+    (folder / "further").mkdir()
+    for name, some in parts.items():
+        for side, language in enumerate(("en", "fr")):
+            text = "".join(pair[side] + "\n" for pair in some)
+            (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def one_second_a_step(monkeypatch):
+    """A clock of its own for training: every step takes a second, and nothing else takes any."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(console, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def step(self):
+        clock.now += 1.0
+
+    monkeypatch.setattr(console.Console, "step", step)
+
+
+def stop_after(monkeypatch, step: int) -> None:
+    """SIGTERM, as of a machine that goes down, during `step`."""
+    take_step = Trainer.take_step
+
+    def stopped(self, batch):
+        take_step(self, batch)
+        if self.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "take_step", stopped)
+
+
+def curve_of(workdir: Path) -> list[tuple[int, float]]:
+    from compare_training import learning_curve
+
+    return [(point.step, point.seconds) for point in learning_curve(read_metrics(workdir))]
+
+
+def test_from_text_to_tables_with_a_stop_on_the_way(
+    compare, corpus, tmp_path, monkeypatch, capsys, one_second_a_step
+):
+    workdir, record = tmp_path / "runs", tmp_path / "records" / "tiny.json"
+    words = [
+        *TINY.split(), "--data.directory", str(corpus), "--further-tests", str(corpus / "further"),
+        "--workdir", str(workdir), "--record", str(record),
+    ]  # fmt: skip
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        compare.main(words)
+    assert not record.exists() and not (workdir / "transformer").exists()
+    # Of the first step, which compiles, no time is counted.
+    assert [line["step"] for line in read_metrics(workdir / "lstm_dot")] == [5, 7]
+
+    compare.main(words)
+    # 6 seconds until step 7, then 2 until 10 (the first step compiles again), then 5 until 15.
+    expected = {"lstm_dot": [(10, 8), (15, 13)], "transformer": [(10, 9), (15, 14)]}
+    for system, curve in expected.items():
+        assert curve_of(workdir / system) == [(step, pytest.approx(s)) for step, s in curve]
+    output = capsys.readouterr().out
+    assert "| lstm_dot | " in output and "BLEU on further_test by words" in output
+    (entry,) = json.loads(record.read_text())
+    check_figures(entry, expected)
+    pictures = {path.name for path in record.parent.glob("*.png")}
+    assert pictures == {
+        f"tiny_{x}.png" for x in ("learning_curves", "bleu_by_length", "alignments")
+    }
+    assert len((workdir / "corpus_200_pairs_seed_0" / "train.en").read_text().splitlines()) == 200
+
+    # All is there: nothing is trained or scored again.
+    monkeypatch.setattr(Trainer, "take_step", None)
+    before = {path: path.stat().st_mtime_ns for path in workdir.glob("*/evaluation/*")}
+    arguments = compare.parse(words)
+    shared = compare.shared_config(arguments, compare.drawn_or_whole(arguments))
+    sets = compare.test_sets(shared, arguments.further_tests)
+    assert list(compare.train_and_score(arguments, shared, sets)) == list(expected)
+    assert len(before) == 8
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def check_figures(entry: dict, curves: dict) -> None:
+    assert entry["note"] == "tiny" and entry["pairs"] == 200
+    losses = [found["curve"][-1]["loss"] for found in entry["systems"].values()]
+    assert entry["target_loss"] == max(losses)
+    for system, found in entry["systems"].items():
+        seconds = curves[system][-1][1]
+        assert found["steps"] == 15 and found["training_seconds"] == pytest.approx(seconds)
+        assert found["tokens_per_second"] == pytest.approx(found["target_tokens"] / seconds)
+        assert 0 < found["seconds_to_target_loss"] <= seconds + 1e-6
+        for scores in found["test_sets"].values():
+            assert scores["sentences"] == 10 and scores["sentences_cut"] == 0
+            bins = scores["by_source_words"]
+            assert sum(one["sentences"] for one in bins) == 10 and bins[0]["too_few"]
+        rows = entry["alignments"][system]["weights"]
+        assert all(sum(row) == pytest.approx(1, abs=0.01) for row in rows)
+
+
+def test_all_systems_have_about_as_many_parameters(compare):
+    from compare_arguments import parse, shared_config
+    from compare_systems import configurations, parameters
+
+    arguments = parse(["--data.directory", "nowhere"])
+    found = configurations(shared_config(arguments, arguments.data), arguments.systems, 0.3)
+    assert len(found) == 6
+    counts = {system: parameters(config) for system, config in found.items()}
+    assert max(counts.values()) < 1.1 * min(counts.values()), counts
+    kinds = [config.model.attention for name, config in found.items() if name != "transformer"]
+    assert kinds == ["none", "dot", "general", "concat", "multi_head"]
+    assert found["lstm_dot"].model.dropout == 0.3 and found["transformer"].model.dropout == 0.1
+    # No line is cut into pieces for some of them only.
+    assert len({config.decoding for config in found.values()}) == 1
+
+
+def test_seconds_to_a_loss_lie_between_two_validations(compare):
+    from compare_training import Point, seconds_to_loss
+
+    curve = [Point(0, 10.0, 4.0, 0.0), Point(0, 20.0, 3.0, 0.0), Point(0, 30.0, 2.0, 0.0)]
+    assert seconds_to_loss(curve, 2.5) == pytest.approx(25.0)
+    assert seconds_to_loss(curve, 5.0) == 10.0
+    assert seconds_to_loss(curve, 1.0) is None
+
+
+def test_what_cannot_be_compared_is_said_before_any_training(compare, corpus, tmp_path):
+    data = TextFiles(directory=str(corpus), source_language="en", target_language="fr")
+    with pytest.raises(ConfigError, match=r"301, but .* has 300 to train"):
+        compare.draw_pairs(data, 301, 0, tmp_path)
+    with pytest.raises(ConfigError, match="which is not a folder"):
+        compare.main(
+            ["--data.directory", str(corpus), "--workdir", str(tmp_path / "runs"),
+             "--further-tests", str(tmp_path / "absent")]
+        )  # fmt: skip
+    shared = dataclasses.replace(data, test=("test",))
+    config = SimpleNamespace(data=shared)
+    with pytest.raises(ConfigError, match="two test sets are called further_test"):
+        compare.test_sets(config, [corpus / "further", corpus / "further"])
+
+
+def test_drawn_pairs_belong_together_and_follow_the_seed(compare, corpus, tmp_path):
+    data = TextFiles(directory=str(corpus), source_language="en", target_language="fr")
+    pairs = short_pairs()[:300]
+    texts = {}
+    for seed in (0, 1):
+        drawn = Path(compare.draw_pairs(data, 50, seed, tmp_path).directory)
+        sides = [(drawn / f"train.{x}").read_text().split("\n")[:-1] for x in ("en", "fr")]
+        texts[seed] = list(zip(*sides, strict=True))
+        assert len(texts[seed]) == 50 and set(texts[seed]) <= set(pairs)
+        assert (drawn / "valid.fr").read_text() == (corpus / "valid.fr").read_text()
+    assert texts[0] != texts[1]
