@@ -80,8 +80,9 @@ def test_torch_trains_the_same_model(tmp_path):
     assert entry["ratios"]["ours float32 / torch float32"] > 0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
-def test_missing_torch_is_one_message(tmp_path):
+def test_missing_torch_is_one_message(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ImportError('No module named torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     done = run("train_step.py", tmp_path / "record.json", f"{TINY} --peer torch")
     assert done.returncode == 2
     assert "pip install torch" in done.stderr and "Traceback" not in done.stderr
