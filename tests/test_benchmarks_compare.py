@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from flax_transformer.config import TextFiles
@@ -57,6 +58,14 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def one_device(monkeypatch):
+    """Instead of eight, which take far longer to compile for; other tests see to them."""
+    first = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: first)
+    monkeypatch.setattr(jax, "local_devices", lambda: first)
+
+
+@pytest.fixture
 def one_second_a_step(monkeypatch):
     """A clock of its own for training: every step takes a second, and nothing else takes any."""
     clock = SimpleNamespace(now=0.0)
@@ -87,7 +96,7 @@ def curve_of(workdir: Path) -> list[tuple[int, float]]:
 
 
 def test_from_text_to_tables_with_a_stop_on_the_way(
-    compare, corpus, tmp_path, monkeypatch, capsys, one_second_a_step
+    compare, corpus, tmp_path, monkeypatch, capsys, one_device, one_second_a_step
 ):
     workdir, record = tmp_path / "runs", tmp_path / "records" / "tiny.json"
     words = [

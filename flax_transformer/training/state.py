@@ -1,5 +1,6 @@
 """What a training step changes."""
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -47,6 +48,7 @@ def parameter_axes(config: Config) -> Any:
     return nn.get_partition_spec(_abstract(config).params)
 
 
+@functools.cache  # it traces the whole model
 def _abstract(config: Config) -> TrainState:
     return jax.eval_shape(lambda key: _initialize(config, key), jax.random.key(0))
 
