@@ -14,7 +14,7 @@ from compare_arguments import Arguments, System
 from compare_systems import parameters
 from compare_training import learning_curve, seconds_to_loss, training_seconds, training_tokens
 
-from flax_transformer.config import Config, MeshConfig, RecurrentConfig
+from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config_json import config_to_dict
 from flax_transformer.data.training_data import TOKENIZER_FILE
 from flax_transformer.evaluation.report import TestSet, hypotheses_path, report_path
@@ -89,7 +89,7 @@ def _alignments(arguments: Arguments, systems: dict[System, Config]) -> dict[str
     tokenizer = Tokenizer.load(arguments.workdir / TOKENIZER_FILE)
     mesh, found = build_mesh(MeshConfig(data=1), jax.devices()[:1]), {}
     for system, config in systems.items():
-        if isinstance(config.model, RecurrentConfig) and config.model.attention == "none":
+        if not config.model.attends_to_source:
             continue
         average = config.decoding.average_checkpoints
         params, _ = load_parameters(arguments.workdir / system, config, mesh, average)

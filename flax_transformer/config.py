@@ -258,24 +258,23 @@ class Config:
             f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "
             f"batch.rows ({self.batch.rows})",
         )
-        if isinstance(self.model, TransformerConfig):
-            longest = max(
-                self.batch.source_length,
-                self.batch.target_length,
-                self.decoding.max_source_length + self.decoding.extra_length,
-            )
-            require(
-                self.model.positions != "learned" or self.model.max_positions >= longest,
-                f"model.max_positions ({self.model.max_positions}) is less than the longest "
-                f"sequence ({longest}) that batch.* and decoding.* allow",
-            )
+        longest = max(
+            self.batch.source_length,
+            self.batch.target_length,
+            self.decoding.max_source_length + self.decoding.extra_length,
+        )
+        require(
+            longest <= self.model.longest_sequence,
+            f"model.max_positions ({self.model.longest_sequence}) is less than the longest "
+            f"sequence ({longest}) that batch.* and decoding.* allow",
+        )
         require(
             self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.training.steps
             or self.optimizer.cooldown_steps == 0,
             "optimizer.warmup_steps and optimizer.cooldown_steps together exceed training.steps",
         )
         require(
-            isinstance(self.model, RecurrentConfig) or self.training.teacher_forcing == "always",
+            self.model.can_feed_own_tokens or self.training.teacher_forcing == "always",
             f"training.teacher_forcing is {self.training.teacher_forcing}, but a Transformer sees "
             "all positions at once and can only be fed the true tokens: use always",
         )

@@ -1,5 +1,7 @@
-"""Settings of the models, one class for each family (see config.py)."""
+"""Settings of the models, one class for each family (see config.py), and what follows from them;
+all that does is asked for in the same words of every family."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +55,27 @@ class TransformerConfig:
             f"model.d_model ({self.d_model}) must be even for sinusoidal positions",
         )
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
+
+    @property
+    def longest_sequence(self) -> float:
+        """Positions that a sentence may have at most."""
+        return self.max_positions if self.positions == "learned" else math.inf
+
+    @property
+    def attends_to_source(self) -> bool:
+        """Whether the decoder has attention to the encoder's output."""
+        return True
+
+    @property
+    def can_feed_own_tokens(self) -> bool:
+        """Whether a training step may feed tokens that the model has chosen itself."""
+        return False  # all positions are seen at once
+
+    def attended_pairs(self, source: int, target: int) -> int:
+        """Pairs of a query and a key in a row of `source` and `target` slots, over all layers,
+        masked ones too."""
+        decoder = target * target + target * source
+        return self.num_encoder_layers * source * source + self.num_decoder_layers * decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +141,22 @@ class RecurrentConfig:
         )
         require(self.coverage_loss >= 0, "model.coverage_loss must not be negative")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
+
+    @property
+    def longest_sequence(self) -> float:
+        """Positions that a sentence may have at most."""
+        return math.inf
+
+    @property
+    def attends_to_source(self) -> bool:
+        """Whether the decoder has attention to the encoder's output."""
+        return self.attention != "none"
+
+    @property
+    def can_feed_own_tokens(self) -> bool:
+        """Whether a training step may feed tokens that the model has chosen itself."""
+        return True
+
+    def attended_pairs(self, source: int, target: int) -> int:
+        """Pairs of a query and a key in a row of `source` and `target` slots, masked ones too."""
+        return source * target if self.attends_to_source else 0

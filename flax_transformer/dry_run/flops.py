@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from flax_transformer.config import Config, TransformerConfig
+from flax_transformer.config import Config
 
 _VECTORS = ("bias", "scale", "b1", "b2")
 
@@ -39,16 +39,9 @@ def model_flops(config: Config, params: Any) -> ModelFlops:
             products += leaf.size * (source if names[0] == "encoder" or of_memory else target)
         elif names[-1] == "table":
             products += leaf.size * target
-    scores = 12.0 * batch.rows * _attended_pairs(config) * config.model.d_model
+    pairs = config.model.attended_pairs(batch.source_length, batch.target_length)
+    scores = 12.0 * batch.rows * pairs * config.model.d_model
     return ModelFlops(6.0 * products, scores)
-
-
-def _attended_pairs(config: Config) -> int:
-    """Pairs of a query and a key in a row, over all attentions, masked ones too."""
-    s, t, model = config.batch.source_length, config.batch.target_length, config.model
-    if isinstance(model, TransformerConfig):
-        return model.num_encoder_layers * s * s + model.num_decoder_layers * (t * t + t * s)
-    return 0 if model.attention == "none" else t * s
 
 
 def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:

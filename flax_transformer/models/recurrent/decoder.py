@@ -69,7 +69,7 @@ def products(config: RecurrentConfig) -> dict[str, str]:
     found |= {f"input_{i}": "bwd,dgu->bwgu" for i in range(1, depth)}
     if config.input_feeding:
         found["feed"] = "bwd,dgu->bwgu"
-    if config.attention != "none":
+    if config.attends_to_source:
         found["combine"] = "bwnd,ndu->bwu"
     return found | PRODUCTS[config.attention]
 
@@ -94,7 +94,7 @@ def advance(
         from_state = multiply(f"recurrent_{i}", state[0])
         states.append(CELLS[config.cell].advance(from_input, from_state, state))
     s_t, attention, coverage, loss = states[-1][0], None, carry.coverage, None
-    if config.attention == "none":
+    if not config.attends_to_source:
         features = s_t
     else:
         context, attention = attend(config.attention, multiply, arrays, s_t, column.mask, coverage)
@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         if config.input_feeding:
             shape = (d, CELLS[config.cell].num_gates, d)
             self.feed = self.param("feed", named(xavier, "dgu"), shape)
-        if config.attention != "none":
+        if config.attends_to_source:
             self.attention = Attention(config)
             join = nn.initializers.variance_scaling(1, "fan_avg", "uniform", (0, 1), 2)
             self.combine = self.param("combine", named(join, "ndu"), (2, d, d))
@@ -139,13 +139,13 @@ class Decoder(nn.Module):
             found[f"bias_{i}"] = layer.bias
         if self.config.input_feeding:
             found["feed"] = self.feed
-        if self.config.attention != "none":
+        if self.config.attends_to_source:
             found |= {"combine": self.combine, **self.attention.parameters()}
         return found
 
     def of_source(self, memory: Memory) -> Weights:
         """What attention makes of the source once, arrays (b,s,...)."""
-        return {} if self.config.attention == "none" else self.attention.of_source(memory.states)
+        return self.attention.of_source(memory.states) if self.config.attends_to_source else {}
 
     def first(self, memory: Memory, segments: jax.Array) -> tuple[State, ...]:
         """For each position of `segments` (b,t) the states (t,b,u) in which its pair begins: those
@@ -190,7 +190,7 @@ class Decoder(nn.Module):
         ):
             x = self.dropout[i - 1](x) if i else x
             x, *_ = layer(x, begins, first)
-        if self.config.attention != "none":
+        if self.config.attends_to_source:
             # All t stand where beams stand.
             multiply = self._multiply(arrays := self.arrays(self.of_source(memory)))
             states = jnp.moveaxis(x, 0, 1)
