@@ -142,9 +142,10 @@ def test_attention_is_what_the_decoder_looks_at(variant, small_config, random_pa
         np.testing.assert_allclose(found.entropy, [[entropy]], rtol=1e-4)
 
 
-def test_model_without_attention_has_none(small_config, packed_batch):
-    model = build_model(recurrent(small_config, "no attention").model, 304)
-    assert measure_attention(model, {}, packed_batch) == {}
+def test_model_without_attention_has_none(small_config, packed_batch, random_params):
+    config = recurrent(small_config, "no attention")
+    model = build_model(config.model, config.tokenizer.vocabulary_size)
+    assert measure_attention(model, random_params(config), packed_batch) == {}
 
 
 @pytest.mark.parametrize(

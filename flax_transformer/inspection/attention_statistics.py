@@ -3,6 +3,7 @@
 Letters: b batch, t query position, s key position, h heads, l layers.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,16 +13,20 @@ import jax.numpy as jnp
 from flax_transformer.data.packing import Batch
 from flax_transformer.models.attention import MultiHeadAttention, visible
 from flax_transformer.models.layer_stack import MEASURED
-from flax_transformer.models.recurrent.seq2seq import Seq2Seq
+from flax_transformer.models.recurrent.decoder import Decoder
+
+CROSS = "cross-attention"
+"""The name of the attention to the source, in every family of models."""
 
 _NAMES = {
     ("encoder", "attention"): "encoder self-attention",
     ("decoder", "self_attention"): "decoder self-attention",
-    ("decoder", "cross_attention"): "cross-attention",
+    ("decoder", "cross_attention"): CROSS,
+    ("decoder",): CROSS,  # a recurrent one as a whole
 }
+"""By the place of the module in its model."""
 
-CROSS = _NAMES["decoder", "cross_attention"]
-"""The name of the attention to the source, in both families of models."""
+_SOWN = "attention_statistics"
 
 
 class AttentionStatistics(NamedTuple):
@@ -59,36 +64,51 @@ def measure_attention(model: nn.Module, params: Any, batch: Batch) -> dict[str, 
 
     A recurrent model has cross-attention at most, in one layer, and the mean of its heads for one.
     """
-    if isinstance(model, Seq2Seq):
-        if model.config.attention == "none":
-            return {}
-        found = model.apply({"params": params}, batch, method=_recurrent_attention)
-        return {CROSS: jax.tree.map(lambda x: x[None], found)}
-    with nn.intercept_methods(_measure_heads):
+    with nn.intercept_methods(_measure):
         _, variables = model.apply({"params": params}, batch, mutable=[MEASURED])
-    sown: Any = variables
-    # What is sown at every call comes as a tuple; here there is one call.
-    return {
-        name: sown[MEASURED][side][module]["attention"][0]
-        for (side, module), name in _NAMES.items()
-    }
+    measured: Any = dict(variables).get(MEASURED, {})
+    found = ((name, _at(measured, path)) for path, name in _NAMES.items())
+    return {name: statistics for name, statistics in found if statistics is not None}
 
 
-def _measure_heads(call, arguments, keywords, context: nn.module.InterceptorContext):
-    """Beside every call of a `MultiHeadAttention`, sows what its weights are like."""
-    attention = context.module
-    if isinstance(attention, MultiHeadAttention) and context.method_name == "__call__":
-        x, memory, segments, memory_segments = arguments
-        mask = visible(segments, memory_segments, attention.causal) & (segments > 0)[:, :, None]
-        weights = attention.weights(x, memory, mask)
-        attention.sow(MEASURED, "attention", attention_statistics(weights, mask))
+def _at(measured: dict, path: tuple[str, ...]) -> AttentionStatistics | None:
+    for name in (*path, _SOWN):
+        if name not in measured:
+            return None
+        measured = measured[name]
+    (statistics,) = measured  # one for every call
+    return statistics
+
+
+def _measure(call, arguments, keywords, context: nn.module.InterceptorContext):
+    """Beside every call of a module that attends, sows what its weights are like."""
+    module, measure = context.module, _MEASURES.get(type(context.module))
+    if measure and context.method_name == "__call__":
+        module.sow(MEASURED, _SOWN, measure(module, *arguments))
     return call(*arguments, **keywords)
 
 
-def _recurrent_attention(model: Seq2Seq, batch: Batch) -> AttentionStatistics:
-    memory = model.encode(batch.source_ids, batch.source_segments, batch.source_positions)
-    mask = visible(batch.target_segments, batch.source_segments, causal=False)
-    mask &= (batch.target_segments > 0)[:, :, None]
-    x = model.embedding(batch.target_inputs.T)
-    outputs = model.decoder.position_by_position(x, batch.target_segments, memory, mask)
-    return attention_statistics(jnp.einsum("tbhs->bhts", outputs.attention), mask)
+def _of_heads(
+    attention: MultiHeadAttention, x, memory, segments, memory_segments
+) -> AttentionStatistics:
+    mask = visible(segments, memory_segments, attention.causal) & (segments > 0)[:, :, None]
+    return attention_statistics(attention.weights(x, memory, mask), mask)
+
+
+def _of_recurrent_decoder(
+    decoder: Decoder, x, segments, memory, source_segments
+) -> AttentionStatistics | None:
+    if not decoder.config.attends_to_source:
+        return None
+    mask = visible(segments, source_segments, causal=False) & (segments > 0)[:, :, None]
+    weights = decoder.position_by_position(x, segments, memory, mask).attention
+    return jax.tree.map(
+        lambda of_heads: of_heads[None],  # the only layer
+        attention_statistics(jnp.einsum("tbhs->bhts", weights), mask),
+    )
+
+
+_MEASURES: dict[type, Callable[..., AttentionStatistics | None]] = {
+    MultiHeadAttention: _of_heads,
+    Decoder: _of_recurrent_decoder,
+}
