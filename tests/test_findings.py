@@ -36,6 +36,13 @@ def every_head(entropy: float, first: float, last: float) -> dict:
     return {CROSS: AttentionStatistics(*values)}
 
 
+def one_layer_of_two(name: str, entropy: float) -> dict:
+    """The second layer's heads of attention `name` have `entropy`, beside a healthy attention."""
+    entropies = np.array([[0.3, 0.01], [entropy, 0.01]])
+    other = np.full((2, 2), 0.2)
+    return attention(0.5) | {name: AttentionStatistics(entropies, other, other)}
+
+
 HEALTHY = Figures(
     step=500,
     modules=[
@@ -80,6 +87,10 @@ DEFECTS = {
     "uniform": (having(attention=every_head(0.97, 0.1, 0.1)), "warning", "ignores the source"),
     "first token": (having(attention=every_head(0.01, 0.99, 0)), "warning", "first source token"),
     "last token": (having(attention=every_head(0.01, 0, 0.99)), "warning", "last source token"),
+    "collapsed layer": (
+        having(attention=one_layer_of_two("decoder self-attention", 0.02)),
+        "warning", "one position only in layer 2 of decoder self-attention.",
+    ),
     "diverged": (having(losses={"training": 9.0, "validation": 9.0, "shuffled": 9.9}),
                  "serious", "training has diverged"),
     "above unigram": (having(losses={"training": 6.0, "validation": 6.0, "shuffled": 9.9}),
@@ -131,6 +142,7 @@ def test_most_serious_finding_stands_first():
 def test_one_head_that_looks_somewhere_is_enough():
     assert find(CONFIG, having(attention=attention(0.99))) == []
     assert find(CONFIG, having(attention=attention(0.01, first=0.99))) == []
+    assert find(CONFIG, having(attention=one_layer_of_two("encoder self-attention", 0.2))) == []
 
 
 def test_uniform_attention_is_serious_where_the_source_makes_no_difference():

@@ -13,6 +13,7 @@ from flax_transformer.inspection.layer_findings import (
     about_gradient_size,
     about_gradients,
     about_numbers,
+    about_self_attention,
     about_updates,
     how_to_use_the_source,
     source_matters,
@@ -44,6 +45,7 @@ def find(config: Config, figures: Figures) -> list[Finding]:
             about_source(config, figures, not_yet),
             # As long as the source helps, attention may still find its places.
             about_attention(config, figures, less if source_matters(figures) else not_yet),
+            about_self_attention(figures, less),
             about_outputs(figures, less),
             about_ends(figures, less),
         )

@@ -135,6 +135,28 @@ def about_attention(config: Config, figures: Figures, not_yet: Severity) -> Iter
         )
 
 
+def about_self_attention(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
+    """Layers of which no head blends what it sees.
+
+    not_yet: how serious that is at this point of the run.
+    """
+    collapsed = [
+        f"layer {layer} of {name}"
+        for name, statistics in figures.attention.items()
+        if name != CROSS
+        for layer, entropy in enumerate(statistics.entropy, start=1)
+        if (entropy < _COLLAPSED).all()
+    ]
+    if collapsed:
+        yield Finding(
+            not_yet,
+            f"every head looks at one position only in {_listed(collapsed)}",
+            "scores have grown so large that the softmax is flat and no gradient changes where "
+            "these heads look; a layer that picks single tokens does less than it could",
+            f"--model.norm pre, or {SOFTER}",
+        )
+
+
 def source_matters(figures: Figures) -> bool:
     """Whether the right source makes the loss lower than one of mixed-up words."""
     losses = figures.losses
