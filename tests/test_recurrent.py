@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recurrent_reference as reference
+from jax.test_util import check_grads
 from jaxprs import equations
 from samples import RECURRENT, recurrent
 
@@ -35,6 +36,7 @@ def test_cells_equal_the_formulas(kind):
     for i in range(3):
         expected = reference.cell(kind, from_input[i], from_state[i], [part[i] for part in state])
         chex.assert_trees_all_close([part[i] for part in result], list(expected), atol=1e-6)
+    check_grads(cell.advance, (from_input, from_state, state), order=1, modes=["rev"])
 
 
 @pytest.mark.parametrize("variant", RECURRENT)
@@ -150,15 +152,18 @@ def test_gradients_of_a_loop_equal_those_of_scan(reverse):
     products = {"kernel": "bwd,du->bwu", "memory": "bwd,bsd->bws"}
     loop = Loop(tuple(products.items()), jnp.dtype("float32"), unroll=2, reverse=reverse)
     weights = {"kernel": draw(4, 4), "memory": draw(2, 5, 4, seed=1)}
-    arguments = (weights, draw(4, seed=2), draw(2, 1, 4, seed=3), draw(7, 2, 1, 4, seed=4))
+    addends = {"kernel": draw(7, 2, 1, 4, seed=5)}
+    others = (draw(4, seed=2), draw(2, 1, 4, seed=3), draw(7, 2, 1, 4, seed=4))
+    arguments = (weights, addends, *others)
 
-    def ours(weights, constants, start, xs):
-        return scan_over_time(turn, loop, weights, constants, start, xs)
+    def ours(weights, addends, constants, start, xs):
+        return scan_over_time(turn, loop, weights, addends, constants, start, xs)
 
-    def plain(weights, constants, start, xs):
+    def plain(weights, addends, constants, start, xs):
         multiply = multiplier(products, weights, jnp.float32)
         step = functools.partial(turn, multiply, constants)
-        return jax.lax.scan(step, start, xs, reverse=reverse)
+        # `turn` adds x to the product of "kernel".
+        return jax.lax.scan(step, start, xs + addends["kernel"], reverse=reverse)
 
     def loss(function, *arguments):
         carry, ys = function(*arguments)
@@ -167,7 +172,9 @@ def test_gradients_of_a_loop_equal_those_of_scan(reverse):
     @jax.jit
     def both(*arguments):
         return [
-            jax.value_and_grad(functools.partial(loss, function), argnums=(0, 1, 2, 3))(*arguments)
+            jax.value_and_grad(functools.partial(loss, function), argnums=(0, 1, 2, 3, 4))(
+                *arguments
+            )
             for function in (ours, plain)
         ]
 

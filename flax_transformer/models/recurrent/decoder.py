@@ -90,7 +90,8 @@ def advance(
     for i, state in enumerate(carry.states):
         if i:
             x = states[-1][0] * column.dropout[i - 1]
-            from_input = multiply(f"input_{i}", x) + arrays[f"bias_{i}"][None, None]
+            from_input = multiply(f"input_{i}", x)
+        from_input += arrays[f"bias_{i}"][None, None]
         from_state = multiply(f"recurrent_{i}", state[0])
         states.append(CELLS[config.cell].advance(from_input, from_state, state))
     s_t, attention, coverage, loss = states[-1][0], None, carry.coverage, None
@@ -222,7 +223,7 @@ class Decoder(nn.Module):
             tuple(named_products.items()), jnp.dtype(config.compute_dtype), config.unroll_steps
         )
         del constants["input_0"]  # all positions have gone through it
-        _, outputs = scan_over_time(_Turn(config), loop, weights, constants, start, inputs)
+        _, outputs = scan_over_time(_Turn(config), loop, weights, {}, constants, start, inputs)
         return outputs
 
     def start(self, states: tuple[State, ...], source_length: int) -> Carry:

@@ -66,10 +66,11 @@ class RecurrentLayer(nn.Module):
         self.bias = self.param("bias", named(bias, "gu"), (g, u))
 
     def from_input(self, x: jax.Array) -> jax.Array:
-        """What `x` (t,b,d) gives to the gates (t,b,g,u) in float32: one product for all."""
+        """What `x` (t,b,d) gives to the gates (t,b,g,u) in float32, one product for all, without
+        the bias."""
         chex.assert_axis_dimension(x, -1, self.config.d_model)
         dtype = jnp.dtype(self.config.compute_dtype)
-        return contract("tbd,dgu->tbgu", x, self.input, dtype, jnp.float32) + self.bias[None, None]
+        return contract("tbd,dgu->tbgu", x, self.input, dtype, jnp.float32)
 
     def __call__(
         self, x: jax.Array, begins: jax.Array, first: State | None = None, reverse: bool = False
@@ -84,8 +85,12 @@ class RecurrentLayer(nn.Module):
         products = (("recurrent", "bd,dgu->bgu"),)
         loop = Loop(products, jnp.dtype(config.compute_dtype), config.unroll_steps, reverse)
         nothing = (jnp.zeros((b, u), jnp.float32),) * cell.num_arrays
-        weights, inputs = {"recurrent": self.recurrent}, (self.from_input(x), begins, first)
-        _, states = scan_over_time(_Turn(config.cell), loop, weights, (), nothing, inputs)
+        weights, from_input = {"recurrent": self.recurrent}, self.from_input(x)
+        addends = {"recurrent": from_input} if cell.additive else {}
+        inputs = (None if cell.additive else from_input, begins, first)
+        _, states = scan_over_time(
+            _Turn(config.cell), loop, weights, addends, self.bias, nothing, inputs
+        )
         chex.assert_shape(states, (t, b, u))
         return states
 
@@ -95,9 +100,10 @@ class _Turn(NamedTuple):
 
     kind: str
 
-    def __call__(self, multiply: Multiply, _, state: State, inputs):
+    def __call__(self, multiply: Multiply, bias, state: State, inputs):
         from_input, begins, first = inputs
         state = restart(state, begins, first)
         from_state = multiply("recurrent", state[0])
+        from_input = bias[None] if from_input is None else from_input + bias[None]
         state = CELLS[self.kind].advance(from_input, from_state, state)
         return state, state

@@ -44,7 +44,7 @@ def sampled_inputs(
         true, is_forced, segment, begins, first = inputs
         ids = jnp.where(is_forced | begins, true, own)
         x = (table[ids] * config.d_model**0.5).astype(dtype)[:, None]
-        from_input = multiply("input_0", x) + arrays["bias_0"][None, None]
+        from_input = multiply("input_0", x)
         mask = (segment[:, None] == source_segments)[:, None]
         column = Column(from_input, mask, (1.0,) * config.num_decoder_layers)
         carry = restart_pair(carry, begins, first)
