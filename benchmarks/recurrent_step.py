@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from flax_transformer.config import RecurrentConfig
+from flax_transformer.memory import keep_freed_memory
 from flax_transformer.models.recurrent.layer import RecurrentLayer
 
 
@@ -108,4 +109,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main(tyro.cli(Arguments))

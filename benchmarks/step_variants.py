@@ -23,6 +23,7 @@ import tyro
 from flax_transformer.command_line import load_config_file
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.data.packing import Batch
+from flax_transformer.memory import keep_freed_memory
 from flax_transformer.models import dropout
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.state import create_state
@@ -109,4 +110,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main(tyro.cli(Arguments))

@@ -14,6 +14,7 @@ from flax_transformer.cache_directory import keep_compiled_programs
 from flax_transformer.config import Config, DecodingConfig, HostsConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
+from flax_transformer.memory import keep_freed_memory
 
 Arguments = TypeVar("Arguments")
 
@@ -62,6 +63,7 @@ WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Calls `main` with the command's words; turns a user's mistake into a message and code 2."""
     keep_compiled_programs()
+    keep_freed_memory()
     try:
         main(sys.argv[1:])
     except ConfigError as error:
