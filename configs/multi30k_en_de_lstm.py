@@ -5,7 +5,8 @@ both directions (Bahdanau et al. 2015), general attention and input feeding (Luo
 
 Command:  python train.py --config configs/multi30k_en_de_lstm.py --data.directory DIR
           python evaluate.py --workdir runs/multi30k_en_de_lstm --tokenize none
-Hardware: 2 CPU cores.
+Hardware: one of 2 CPU cores; 75 minutes with other jobs beside it.
+Score:    BLEU 37.6 on test_2016_flickr, in sacreBLEU of the tokenised text.
 Data:     DIR holds train.en, train.de, valid.*, test_2016_flickr.* (README, "Datasets").
 """
 
