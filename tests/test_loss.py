@@ -91,9 +91,22 @@ def test_padding_has_no_weight(inputs):
     chex.assert_trees_all_equal(none, jax.tree.map(jnp.zeros_like, none))
 
 
-def test_bfloat16_rounds_operands_only(inputs):
+@pytest.mark.parametrize("chunk_length", [1, 12, 24])
+def test_bfloat16_rounds_operands_only(inputs, chunk_length, monkeypatch):
+    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", {"cpu": 4 * V * chunk_length})
     features, table, targets, weights = inputs
-    sums = loss_sums(features, table, targets, weights, 0.1, "bfloat16")
+
+    @jax.jit
+    def ours(features, table):
+        return smoothed_cross_entropy(features, table, targets, weights, 0.1, "bfloat16").loss
+
+    @jax.jit
+    def theirs(features, table):
+        return whole_loss(features, table, targets, weights, 0.1)
+
     rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32) for x in (features, table)]
-    expected = whole_loss(*rounded, targets, weights, 0.1)
-    np.testing.assert_allclose(sums.loss, expected, rtol=1e-5)
+    loss, gradients = jax.value_and_grad(ours, argnums=(0, 1))(features, table)
+    expected, expected_gradients = jax.value_and_grad(theirs, argnums=(0, 1))(*rounded)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    # The gradient of the logits is rounded as well.
+    chex.assert_trees_all_close(gradients, expected_gradients, rtol=0.02, atol=0.02)

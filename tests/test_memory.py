@@ -43,6 +43,6 @@ def test_a_step_finds_the_memory_of_the_step_before():
     before = "from flax_transformer.memory import keep_freed_memory; keep_freed_memory()"
     without = faults_a_step("")
     assert without > 10_000
-    assert faults_a_step(before) < without / 10
+    assert faults_a_step(before) < without / 4
     # What the user chose stands.
     assert faults_a_step(before, MALLOC_TRIM_THRESHOLD_="131072") > without / 2

@@ -8,7 +8,7 @@ so for its own rows and its own part of the vocabulary.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -142,17 +142,24 @@ def _by_kernels(settings: _Settings, differentiate: bool, tokens: _Tokens, table
 
 
 def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
-    def add_chunk(carry, chunk: _Tokens):
-        sums, of_features, of_table = _chunk(settings, differentiate, chunk, table)
+    def add_chunk(carry, chunk: tuple[_Tokens, jax.Array | None]):
+        sums, of_features, of_table = _chunk(settings, differentiate, *chunk, table)
         return jax.tree.map(jnp.add, carry, (sums, of_table)), of_features
 
     n = tokens.targets.shape[0]
     length = _chunk_length(n, table.shape[0])
     chunks = jax.tree.map(lambda x: x.reshape(n // length, length, *x.shape[1:]), tokens)
+    # XLA's CPU backend has no bfloat16 product over the first axis of its left operand, and would
+    # make float32 of both. A loop hides from it that this one was turned; without a loop, it would
+    # turn it back and find the product missing.
+    turned = jnp.swapaxes(chunks.features.astype(settings.dtype), 1, 2) if length < n else None
     nothing = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
-    start = (nothing, jnp.zeros(table.shape, jnp.float32) if differentiate else ())
-    (sums, of_table), of_features = jax.lax.scan(add_chunk, start, chunks)
-    return sums, ((of_features.reshape(tokens.features.shape), of_table) if differentiate else ())
+    of_table: Any = jnp.zeros(table.shape[::-1], jnp.float32) if differentiate else ()
+    start = (nothing, of_table)
+    (sums, of_table), of_features = jax.lax.scan(add_chunk, start, (chunks, turned))
+    if not differentiate:
+        return sums, ()
+    return sums, (of_features.reshape(tokens.features.shape), of_table.T)
 
 
 def _chunk_length(n: int, v: int) -> int:
@@ -161,8 +168,11 @@ def _chunk_length(n: int, v: int) -> int:
     return max(length for length in range(1, min(n, fitting) + 1) if n % length == 0)
 
 
-def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
-    """Sums over one chunk, and its gradients of features and table."""
+def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, table):
+    """Sums over one chunk, and its gradients of features (n,d) and table (d,v).
+
+    `turned`: the features (d,n), where they are at hand.
+    """
     dtype = settings.dtype
     logits = contract("nd,vd->nv", tokens.features, table, dtype, jnp.float32)
     maximum = logits.max(axis=1)
@@ -179,11 +189,12 @@ def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
     expected = jnp.where(word == tokens.targets[:, None], of_target, 0.0) + of_every_word
     probabilities = exponentials * jnp.exp(maximum - normalizer)[:, None]
     of_logits = (probabilities - expected) * tokens.weights[:, None]
-    return (
-        sums,
-        contract("nv,vd->nd", of_logits, table, dtype, jnp.float32),
-        contract("nv,nd->vd", of_logits, tokens.features, dtype, jnp.float32),
-    )
+    of_features = contract("nv,vd->nd", of_logits, table, dtype, jnp.float32)
+    if turned is None:
+        of_table = contract("nd,nv->dv", tokens.features, of_logits, dtype, jnp.float32)
+    else:
+        of_table = contract("dn,nv->dv", turned, of_logits, dtype, jnp.float32)
+    return sums, of_features, of_table
 
 
 def _shares(settings: _Settings) -> tuple[float, float]:
