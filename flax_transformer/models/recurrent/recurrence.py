@@ -116,8 +116,8 @@ def _forward(step, loop: Loop, weights: Weights, addends: Weights, constants, st
         factors, results = {}, {}
 
         def multiply(name: str, x: jax.Array) -> jax.Array:
-            factors[name] = x.astype(loop.dtype)
-            operands = factors[name], weights[name], turned[name]
+            factors[name] = x
+            operands = x, weights[name], turned[name]
             results[name] = _times(subscripts[name], loop.dtype, *operands)
             return results[name] + taps[name] if name in taps else results[name]
 
