@@ -16,7 +16,7 @@ LAYERS = [
     {"config_error"},
     {"data_config", "model_config"},
     {"config", "config_json"},
-    {"cache_directory"},
+    {"cache_directory", "memory"},
     {"collectives", "command_line", "hosts", "sharding", "tokenizer"},
     {"models", "data"},
     {"decoding"},
