@@ -52,14 +52,13 @@ def _bleu_by_length(figures: dict[str, Any]) -> plt.Figure:
     )
     for axes, name in zip(row[0], names, strict=True):
         bins = next(iter(systems.values()))["test_sets"][name]["by_source_words"]
-        shown = [place for place, one in enumerate(bins) if one["sentences"]]
+        enough = [place for place, one in enumerate(bins) if not one["too_few"]]
+        few = [place for place, one in enumerate(bins) if one["too_few"] and one["sentences"]]
         for system, found in systems.items():
-            own = found["test_sets"][name]["by_source_words"]
-            line = axes.plot(shown, [own[place]["bleu"] for place in shown], label=system)[0]
-            for place in shown:
-                few = own[place]["too_few"]
-                fill = "white" if few else line.get_color()
-                axes.plot(place, own[place]["bleu"], "o", color=line.get_color(), mfc=fill)
+            bleu = [one["bleu"] for one in found["test_sets"][name]["by_source_words"]]
+            line = axes.plot(enough, [bleu[place] for place in enough], "o-", label=system)[0]
+            # No line leads to a score of a few sentences: it says next to nothing.
+            axes.plot(few, [bleu[place] for place in few], "o", color=line.get_color(), mfc="none")
         axes.set_xticks(range(len(bins)), [f"{x['words']}\n({x['sentences']:,})" for x in bins])
         axes.set(
             xlabel="words of the source (sentences; hollow: too few)",
