@@ -78,6 +78,7 @@ class Deadly:
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import numpy as np
@@ -97,6 +98,8 @@ def main(words):
     encode_pairs(Endless(), encoder, "tokens", processes=2)
 
 if __name__ == "__main__":
+    # What a shell starts in the background ignores Ctrl-C, and so do these tests' children then.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_command(main)
 """
 
@@ -125,7 +128,11 @@ def test_interruption_ends_every_process_quietly(model, tmp_path, number, code, 
         os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # it would take the cores from all other tests
+        raise
     assert process.returncode == code
     assert "Traceback" not in errors  # Python itself reports the semaphores of a killed parent
     deadline = time.monotonic() + 30
