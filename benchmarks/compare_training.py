@@ -41,6 +41,7 @@ def train(trainer: Trainer, seconds: float, validations: int) -> bool:
             trainer.log()
             lines = read_metrics(trainer.workdir)
             used = training_seconds(lines)
+            trainer.console.expect(round(trainer.step * max(seconds / used, 1)))
             if _validation_is_due(lines, seconds, validations):
                 trainer.validate()
                 trainer.console.say(f"{used:,.0f} of {seconds:,.0f} seconds of training")

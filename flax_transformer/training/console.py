@@ -32,6 +32,10 @@ class Console:
     def step(self) -> None:
         self._bar.update()
 
+    def expect(self, steps: int) -> None:
+        """Counts to another number of steps, of a run that something else will end."""
+        self._bar.total = steps
+
     def pause(self) -> None:
         """Stops the clock of tokens per second: for validation, saving, compilation."""
         self._seconds += time.perf_counter() - self._since
