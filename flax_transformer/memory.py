@@ -12,8 +12,8 @@ def keep_freed_memory() -> None:
 
     XLA allocates all temporaries of a step at once. glibc maps so large a block anew every time,
     which costs one page fault per 4 KiB: up to two thirds of the time of a step. One heap that
-    grows, and does not shrink by less than 2 GiB, avoids most of them. It may hold several such
-    blocks, for small ones come to lie between; one that never shrank was seen to grow on and on.
+    grows, and does not shrink by less than 2 GiB, avoids them until small blocks come to lie
+    between large ones and it passes that size. One that never shrinks was seen to grow further.
     """
     chosen = any(name.startswith("MALLOC_") for name in os.environ)
     if chosen or "GLIBC_TUNABLES" in os.environ or not _only_cpu():
