@@ -18,14 +18,15 @@ def step(x):  # 64 MiB of temporaries
 
 x = jnp.ones((1024, 1024))
 counts = []
-for _ in range(8):
+for _ in range(16):
     jax.block_until_ready(step(x))
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print((counts[-1] - counts[2]) // 5)
+print(min(after - before for before, after in zip(counts, counts[1:])))
 """
 
 
-def faults_a_step(before: str, **variables: str) -> int:
+def least_faults_of_a_step(before: str, **variables: str) -> int:
+    """Of 15 steps: now and then one finds a small block in the way, and takes fresh memory."""
     environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
     environment.pop("GLIBC_TUNABLES", None)
     result = subprocess.run(
@@ -41,8 +42,8 @@ def faults_a_step(before: str, **variables: str) -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_a_step_finds_the_memory_of_the_step_before():
     before = "from flax_transformer.memory import keep_freed_memory; keep_freed_memory()"
-    without = faults_a_step("")
-    assert without > 10_000
-    assert faults_a_step(before) < without / 4
+    without = least_faults_of_a_step("")
+    assert without >= 32  # 64 MiB, in pages of 2 MiB at most: every step asks for all of them
+    assert least_faults_of_a_step(before) < without / 4
     # What the user chose stands.
-    assert faults_a_step(before, MALLOC_TRIM_THRESHOLD_="131072") > without / 2
+    assert least_faults_of_a_step(before, MALLOC_TRIM_THRESHOLD_="131072") > without / 2
