@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
 
 # Tests compile much and compute little, so XLA's slower optimisations are not worth their time.
@@ -33,6 +34,29 @@ from flax_transformer.training.state import TrainState, create_state
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+started: list[subprocess.Popen] = []
+
+
+class Popen(subprocess.Popen):
+    """A process that is remembered, so that it can be ended with the test that started it."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        started.append(self)
+
+
+subprocess.Popen = Popen
+
+
+def pytest_runtest_teardown():
+    """A failed test's training would take the processor from the tests after it."""
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    started.clear()
 
 
 @pytest.fixture(scope="session")
