@@ -263,7 +263,8 @@ def test_fsdp_splits_the_state_and_gathers_parameters(program, config):
     assert "all-gather" in kinds, "parameters are brought together where they are used"
     assert kinds & {"all-reduce", "reduce-scatter"}, "gradients are summed"
     # Activations of a row (16 positions of width 16) stay where the row is.
-    layers = [each for each in collectives(split) if re.search("encoder/|decoder/", each[1])]
+    in_layers = re.compile("(en|de)code(r|/while)/")
+    layers = [each for each in collectives(split) if in_layers.search(each[1])]
     gathered = {size for kind, _, sizes in layers if kind == "all-gather" for size in sizes}
     assert gathered == {16, 16 * 16, 16 * 32}, "norms and biases, attention, feed-forward"
     assert {kind for kind, _, _ in layers} <= {"all-gather", "all-reduce", "reduce-scatter"}
