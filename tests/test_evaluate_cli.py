@@ -192,7 +192,7 @@ def test_lines_are_answered_as_they_come(workdir):
     assert all(line.startswith("1 ||| ") for line in answer)
     scores = [float(line.split(" ||| ")[2]) for line in answer]
     assert scores[0] >= scores[1]
-    rest, errors = process.communicate("\r\nA\u2028red house.\n\nlast".encode(), timeout=120)
+    rest, errors = process.communicate("\r\nA\u2028red house.\n\nlast".encode(), timeout=240)
     lines = rest.decode().removesuffix("\n").split("\n")
     assert [line.split(" ||| ")[0] for line in lines] == ["2", "3", "3", "4", "5", "5"]
     assert lines[0].split(" ||| ")[1] == lines[3].split(" ||| ")[1] == ""
@@ -202,7 +202,7 @@ def test_lines_are_answered_as_they_come(workdir):
 
 def test_lines_before_a_broken_one_still_come_out(workdir):
     process = start_translating("--workdir", workdir)
-    output, errors = process.communicate(b"The cat.\nA red house.\ncaf\xe9\nnever\n", timeout=120)
+    output, errors = process.communicate(b"The cat.\nA red house.\ncaf\xe9\nnever\n", timeout=240)
     assert output.count(b"\n") == 2
     assert process.returncode == 2
     assert errors.decode().startswith("error: standard input line 3 is not UTF-8 (byte 0xe9)")
@@ -279,6 +279,6 @@ def test_files_are_checked_before_the_model_is_loaded(script, tmp_path, words, m
 @pytest.mark.parametrize("n_best", [0, 3])
 def test_no_more_translations_than_beams(workdir, n_best):
     process = start_translating("--workdir", workdir, "--n-best", n_best)
-    output, errors = process.communicate(b"", timeout=60)
+    output, errors = process.communicate(b"", timeout=240)
     assert (process.returncode, output) == (2, b"")
     assert f"--n-best is {n_best}" in errors.decode()

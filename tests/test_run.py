@@ -181,7 +181,7 @@ def test_loss_that_is_not_finite_ends_the_run_with_advice(place):
 
 def test_changed_settings_are_refused_by_name(place, uninterrupted):
     process = start(place, "whole", "--optimizer.warmup-steps", "11", "--model.d-ff", "64")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 2
     assert "optimizer.warmup_steps: 10 -> 11" in errors and "model.d_ff: 32 -> 64" in errors
     assert "Traceback" not in errors
