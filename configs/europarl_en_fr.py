@@ -3,7 +3,7 @@
 Command:  python train.py --config configs/europarl_en_fr.py --data.directory DIR
           python evaluate.py --workdir runs/europarl_en_fr
 Hardware: one GPU with 80 GB; this project has not yet run it.
-Data:     DIR holds train-1of4.en.xz ... train-4of4.fr.xz, valid.*, test.* (README, "Datasets").
+Data:     DIR holds train-1of4.en.xz ... train-4of4.fr.xz, valid.*, test.* (README, "Data").
 """
 
 from flax_transformer.config import (

@@ -7,7 +7,7 @@ Hardware: 2 CPU cores, 93 minutes (seed 1), with tests beside it for an hour; on
 Score:    BLEU 41.03 (seed 0) and 40.95 (seed 1) on test_2016_flickr, in sacreBLEU of the tokenised
           text. Wu et al. 2021 report 41.02 for this model, trained as long: up to 8,000 updates of
           2 x 4,096 tokens.
-Data:     DIR holds train.en, train.de, valid.*, test_2016_flickr.* (README, "Datasets").
+Data:     DIR holds train.en, train.de, valid.*, test_2016_flickr.* (README, "Data").
 """
 
 from flax_transformer.config import (

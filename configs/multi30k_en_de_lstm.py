@@ -7,7 +7,7 @@ Command:  python train.py --config configs/multi30k_en_de_lstm.py --data.directo
           python evaluate.py --workdir runs/multi30k_en_de_lstm --tokenize none
 Hardware: one of 2 CPU cores; 75 minutes with other jobs beside it.
 Score:    BLEU 37.6 on test_2016_flickr, in sacreBLEU of the tokenised text.
-Data:     DIR holds train.en, train.de, valid.*, test_2016_flickr.* (README, "Datasets").
+Data:     DIR holds train.en, train.de, valid.*, test_2016_flickr.* (README, "Data").
 """
 
 from flax_transformer.config import (

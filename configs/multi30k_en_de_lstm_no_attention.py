@@ -7,7 +7,7 @@ configs/multi30k_en_de_lstm.py; one direction and as many layers on both sides, 
 Command:  python train.py --config configs/multi30k_en_de_lstm_no_attention.py --data.directory DIR
           python evaluate.py --workdir runs/multi30k_en_de_lstm_no_attention --tokenize none
 Hardware: 2 CPU cores.
-Data:     DIR holds train.en, train.de, valid.*, test_2016_flickr.* (README, "Datasets").
+Data:     DIR holds train.en, train.de, valid.*, test_2016_flickr.* (README, "Data").
 """
 
 from flax_transformer.config import (

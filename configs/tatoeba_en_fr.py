@@ -4,7 +4,7 @@ Command:  python train.py --config configs/tatoeba_en_fr.py --data.directory DIR
           python evaluate.py --workdir runs/tatoeba_en_fr
 Hardware: 2 CPU cores; 78 minutes with other jobs beside it.
 Score:    BLEU 46.2 on test.
-Data:     DIR holds train.en, train.fr, valid.*, test.* (README, "Datasets").
+Data:     DIR holds train.en, train.fr, valid.*, test.* (README, "Data").
 """
 
 from flax_transformer.config import (

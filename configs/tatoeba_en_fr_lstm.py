@@ -7,7 +7,7 @@ Command:  python train.py --config configs/tatoeba_en_fr_lstm.py --data.director
           python evaluate.py --workdir runs/tatoeba_en_fr_lstm
 Hardware: 2 CPU cores; not yet run at this length. A model like this of width 272 has a BLEU of
           36.0 after 12 minutes of one core (docs/comparison.md).
-Data:     DIR holds train.en, train.fr, valid.*, test.* (README, "Datasets").
+Data:     DIR holds train.en, train.fr, valid.*, test.* (README, "Data").
 """
 
 from flax_transformer.config import (
