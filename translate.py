@@ -20,6 +20,7 @@ from flax_transformer.command_line import (
     run_command,
 )
 from flax_transformer.config_error import ConfigError
+from flax_transformer.whole_file import cannot_write, output_file
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.evaluation.line_reader import LineReader
@@ -78,21 +79,17 @@ def open_input(path: Path | None) -> tuple[int, str]:
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or the file `path`, which appears at the end, if all went well."""
+    """Standard output, or `path`, as `output_file` writes it."""
     if path is None:
         yield sys.stdout.buffer
         return
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder: name a file")
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
+        with output_file(path) as file:
             yield file
-        partial.replace(path)
     except OSError as error:
-        raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise ConfigError(f"--output {cannot_write(path, error)}") from None
 
 
 def translate(model: TrainedModel, lines: LineReader, output: BinaryIO, n_best: int | None) -> None:

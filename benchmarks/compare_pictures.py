@@ -8,6 +8,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from flax_transformer.whole_file import whole_file
+
 
 def draw(figures: dict[str, Any], record: Path) -> list[Path]:
     """Learning curves, BLEU by length and alignments, as PNG; returns where they are."""
@@ -21,9 +23,8 @@ def draw(figures: dict[str, Any], record: Path) -> list[Path]:
     paths = []
     for name, figure in drawn.items():
         path = record.with_name(f"{record.stem}_{name}.png")
-        partial = path.with_name(path.name + ".partial")
-        figure.savefig(partial, dpi=110, format="png")
-        partial.replace(path)
+        with whole_file(path) as file:
+            figure.savefig(file, dpi=110, format="png")
         plt.close(figure)
         paths.append(path)
     return paths

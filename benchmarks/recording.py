@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from flax_transformer.whole_file import write_whole
+
 RECORDS = Path(__file__).resolve().parent / "records"
 
 
@@ -42,9 +44,7 @@ def append_record(
     records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps([*records, record], indent=1, ensure_ascii=False)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text + "\n")
     print(f"recorded in {path}")
 
 

@@ -23,6 +23,7 @@ from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import config_to_dict
 from flax_transformer.dry_run.topology import prepare_environment, require_compiler
+from flax_transformer.whole_file import write_whole
 
 RECORDS = Path(__file__).resolve().parent / "records"
 
@@ -94,9 +95,7 @@ def open_record(path: Path, arguments: Arguments, config: Config) -> dict[str, A
 
 def write(record: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
 def table(points: list[dict[str, Any]]) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 
 from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
+from flax_transformer.whole_file import write_whole
 
 
 def save_config(config: Config, path: Path) -> None:
     """Writes `config` as JSON; the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(config_to_dict(config), indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(config_to_dict(config), indent=2) + "\n")
 
 
 def load_config(path: Path) -> Config:

@@ -21,6 +21,7 @@ import sentencepiece
 
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.config_error import ConfigError
+from flax_transformer.whole_file import write_whole
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
 """Special symbols, which text is never encoded to: not even a text that spells their names. The
@@ -186,9 +187,7 @@ def train_tokenizer(
         )
     except RuntimeError as error:
         raise _explain(str(error), config) from None
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(model.getvalue())
-    partial.replace(path)
+    write_whole(path, model.getvalue())
     return Tokenizer(model.getvalue())
 
 

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import struct
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pairs, Part
 from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
 from flax_transformer.tokenizer import Tokenizer
+from flax_transformer.whole_file import whole_file
 
 _FORMAT = 1
 _HEADER = struct.Struct("<8sQQQ32x")  # mark, pairs, source ids, target ids; 64 bytes, for alignment
@@ -112,18 +112,11 @@ def _write(path: Path, sides: list[list[Encoded]]) -> None:
         np.concatenate([[0], *(part.lengths for part in side)]).astype("<i8").cumsum()
         for side in sides
     ]
-    # A name of its own, so that two processes do not write into one file; whoever ends last
-    # replaces the other's equal file.
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
     source, target = offsets
-    try:
-        with partial.open("wb") as file:
-            file.write(_HEADER.pack(_MARK, len(source) - 1, source[-1], target[-1]))
-            for array in itertools.chain(offsets, *([part.ids for part in side] for side in sides)):
-                file.write(array.data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(_HEADER.pack(_MARK, len(source) - 1, source[-1], target[-1]))
+        for array in itertools.chain(offsets, *([part.ids for part in side] for side in sides)):
+            file.write(array.data)
 
 
 def _read(path: Path, num_pairs: int, dtype: np.dtype) -> TokenizedPairs | None:

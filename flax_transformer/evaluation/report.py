@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_transformer.config_error import ConfigError
+from flax_transformer.whole_file import write_whole
 
 DIRECTORY = "evaluation"
 """Folder of the results, in the work directory."""
@@ -58,16 +59,6 @@ def write_report(
     for path, content in contents.items():
         write_whole(path, content)
     return list(contents)
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Writes the file whole or not at all; `ConfigError` where it cannot be written."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(content, encoding="utf-8", newline="")
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def summary(

@@ -5,13 +5,13 @@ import json
 from contextlib import closing
 from typing import Any
 
-from flax_transformer.evaluation.report import write_whole
 from flax_transformer.hosts import is_first_process
 from flax_transformer.inspection.figures import Figures, measure
 from flax_transformer.inspection.findings import Finding, find
 from flax_transformer.inspection.report import describe
 from flax_transformer.training.console import Console
 from flax_transformer.training.trainer import Trainer
+from flax_transformer.whole_file import write_whole
 
 FILE = "diagnosis.json"
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from flax_transformer.whole_file import write_whole
+
 FILE = "metrics.jsonl"
 
 
@@ -20,9 +22,7 @@ class MetricsWriter:
     def __init__(self, workdir: Path, step: int):
         path = workdir / FILE
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
