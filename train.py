@@ -29,8 +29,13 @@ def main(words: Sequence[str]) -> None:
     with leaving_when_failing():
         if arguments.diagnose:
             return diagnose(Trainer(arguments.settings, arguments.run_directory))
-        with Trainer(arguments.settings, arguments.run_directory) as trainer:
+        with Trainer(
+            arguments.settings,
+            arguments.run_directory,
+            accept_changed_data=arguments.accept_changed_data,
+        ) as trainer:
             train(trainer)
+        trainer.interruption.exit()
         if trainer.finished:
             trainer.report()
 
@@ -45,7 +50,7 @@ def train(trainer: Trainer) -> None:
             trainer.log()
         if done % settings.evaluate_every == 0 or done == settings.steps:
             trainer.validate()
-        if done % settings.checkpoint_every == 0 or done == settings.steps:
+        if trainer.checkpoint_is_due():
             trainer.save()
         if trainer.should_stop():
             break

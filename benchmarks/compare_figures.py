@@ -22,8 +22,8 @@ from flax_transformer.evaluation.source_length import bleu_by_source_length
 from flax_transformer.inspection.alignment import align
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.training.checkpoints import load_parameters
 from flax_transformer.training.metrics import read_metrics
+from flax_transformer.training.restoring import load_parameters
 
 
 def collect(
@@ -91,8 +91,7 @@ def _alignments(arguments: Arguments, systems: dict[System, Config]) -> dict[str
     for system, config in systems.items():
         if not config.model.attends_to_source:
             continue
-        average = config.decoding.average_checkpoints
-        params, _ = load_parameters(arguments.workdir / system, config, mesh, average)
+        params = load_parameters(arguments.workdir / system, config, mesh).params
         drawn = align(config, params, tokenizer, arguments.sentence, arguments.translation)
         found[system] = drawn._asdict() | {"weights": drawn.weights.round(3).tolist()}
     return found

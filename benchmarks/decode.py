@@ -51,7 +51,7 @@ from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_sear
 from flax_transformer.models import build_model
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
-from flax_transformer.training.checkpoints import load_parameters
+from flax_transformer.training.restoring import load_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +169,7 @@ def check_peer(config: Config) -> None:
 def parameters(arguments: Arguments) -> Any:
     config, mesh = arguments.settings, build_mesh(MeshConfig(data=1), jax.devices()[:1])
     if arguments.workdir is not None:
-        average = config.decoding.average_checkpoints
-        return load_parameters(arguments.workdir, config, mesh, average)[0]
+        return load_parameters(arguments.workdir, config, mesh).params
     model = build_model(config.model, config.tokenizer.vocabulary_size)
     ids = jnp.zeros((1, 1), jnp.int32)
     batch = PackedBatch(*(ids for _ in PackedBatch._fields))

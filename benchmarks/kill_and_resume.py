@@ -4,6 +4,7 @@ the end must equal those of a run that nothing interrupted, bit for bit.
     python benchmarks/kill_and_resume.py --kills 10
 """
 
+import dataclasses
 import os
 import random
 import signal
@@ -21,8 +22,8 @@ import tyro
 from flax_transformer.config import MeshConfig
 from flax_transformer.config_json import load_config
 from flax_transformer.sharding import build_mesh
-from flax_transformer.training.checkpoints import load_parameters
 from flax_transformer.training.metrics import read_metrics
+from flax_transformer.training.restoring import load_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +53,9 @@ def start(workdir: Path, steps: int) -> subprocess.Popen:
 
 def parameters(workdir: Path) -> list[np.ndarray]:
     mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
-    params, _ = load_parameters(workdir, load_config(workdir / "config.json"), mesh, 1)
+    config = load_config(workdir / "config.json")
+    decoding = dataclasses.replace(config.decoding, checkpoint="latest")
+    params = load_parameters(workdir, dataclasses.replace(config, decoding=decoding), mesh).params
     return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
 
 

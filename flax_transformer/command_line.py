@@ -37,6 +37,8 @@ class TrainArguments:
     diagnose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only look at the run where it stands, and say in plain words what keeps it from learning.
     The run is not changed; the figures go to diagnosis.json in the work directory."""
+    accept_changed_data: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on although the training or validation text is not what the run has been trained with."""
     topology: str | None = None
     """With --dry-run: TPU chips to compile for that need not be there, such as v5e:4x4."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)

@@ -125,6 +125,9 @@ class TrainingConfig:
     """Validations without a better BLEU before the run stops early; 0 never stops early."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
+    checkpoint_minutes: float = 0.0
+    """Minutes after which a checkpoint is written between those of checkpoint_every; 0 writes none
+    by time."""
     keep_checkpoints: int = 5
     """Latest checkpoints kept, besides the best by BLEU; evaluation averages over them."""
 
@@ -180,6 +183,10 @@ class DecodingConfig:
     attention passed over; 0 asks for no attention. Finished hypotheses are compared by it."""
     extra_length: int = 50
     """Target tokens allowed beyond the number of source tokens."""
+    checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
+    """Which parameters translate: average, of the last average_checkpoints; best, by validation
+    BLEU; latest; the number of a step; auto takes best where training ended since BLEU no longer
+    rose, else average."""
     average_checkpoints: int = 5
     """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
     batch_tokens: int = 4096

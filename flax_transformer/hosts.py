@@ -4,11 +4,13 @@ Every process runs the same program over the devices of all. Process 0 alone wri
 what it wrote in the work directory, which therefore lies where every process can see it.
 """
 
+import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,6 +56,16 @@ def join_hosts(hosts: HostsConfig) -> None:
 def is_first_process() -> bool:
     """Whether this process is the one that writes and speaks."""
     return jax.process_index() == 0
+
+
+def from_first_process(function: Callable[[], Any]) -> Any:
+    """What `function` returns in the first process, which alone calls it; JSON must know it."""
+    if jax.process_count() == 1:
+        return function()
+    content = json.dumps(function()).encode() if is_first_process() else b""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    padded = np.frombuffer(content.ljust(size), np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
 @contextmanager

@@ -6,31 +6,40 @@ from pathlib import Path
 import jax
 
 from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config_error import ConfigError
 from flax_transformer.data.training_data import TOKENIZER_FILE
 from flax_transformer.evaluation.translator import Hypothesis, Translator
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.training.checkpoints import load_parameters
+from flax_transformer.training.restoring import load_parameters
 
 
 class TrainedModel:
-    """The averaged parameters of a work directory's last checkpoints, and a translator for them.
+    """The parameters of a work directory that `config.decoding` chooses, and a translator for them.
 
-    steps: of the checkpoints averaged. translator: counts tokens, compilations and long lines.
+    steps: of the checkpoints averaged. choice: which were asked for. notes: for a person, about the
+    choice. progress: what the run remembered at the last of the steps. translator: counts tokens,
+    compilations and long lines.
     """
 
     def __init__(self, workdir: Path, config: Config):
         """`config`: of the run, as `load_config` reads it; its `decoding` may be changed.
 
-        Raises `ConfigError` where the work directory lacks a vocabulary or checkpoints.
+        Raises `ConfigError` where the work directory lacks a vocabulary or checkpoints, or where
+        the vocabulary is not that of the checkpoints.
         """
         self.config = config
         tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
         # Every device translates sentences of its own, however many the run was trained on.
         mesh = build_mesh(MeshConfig())
-        self._params, self.steps = load_parameters(
-            workdir, config, mesh, config.decoding.average_checkpoints
+        self._params, self.steps, self.choice, self.progress, self.notes = load_parameters(
+            workdir, config, mesh
         )
+        if self.progress.tokenizer != tokenizer.fingerprint:
+            raise ConfigError(
+                f"{workdir / TOKENIZER_FILE} is not the vocabulary that the checkpoints were "
+                "trained with: put that one back"
+            )
         self.translator = Translator(config, tokenizer, mesh)
 
     def translate(

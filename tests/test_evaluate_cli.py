@@ -25,7 +25,8 @@ from flax_transformer.config_json import save_config
 from flax_transformer.evaluation.translator import Counts, Hypothesis
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import train_tokenizer
-from flax_transformer.training.checkpoints import Checkpoints, Progress
+from flax_transformer.training.checkpoints import Checkpoints
+from flax_transformer.training.progress import Progress
 from flax_transformer.training.state import create_state
 
 ROOT = Path(__file__).parents[1]

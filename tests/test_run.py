@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from flax_transformer.config import MeshConfig, OptimizerConfig, RecurrentConfig
 from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.sharding import build_mesh
-from flax_transformer.training.checkpoints import load_parameters
+from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans, read_metrics
+from flax_transformer.training.restoring import load_parameters
 from flax_transformer.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -75,9 +77,9 @@ def start(place: Path, workdir: str, *flags: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen) -> str:
+def finish(process: subprocess.Popen, code: int = 0) -> str:
     output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    assert process.returncode == code, errors
     return output
 
 
@@ -94,7 +96,10 @@ def wait_for_step(place: Path, workdir: str, step: int) -> None:
 
 def parameters(workdir: Path, average: int = 1):
     mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
-    return load_parameters(workdir, load_config(workdir / "config.json"), mesh, average)
+    config = load_config(workdir / "config.json")
+    decoding = dataclasses.replace(config.decoding, average_checkpoints=average)
+    loaded = load_parameters(workdir, dataclasses.replace(config, decoding=decoding), mesh)
+    return loaded.params, loaded.steps
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +145,11 @@ def test_killed_run_ends_with_the_same_parameters(place, uninterrupted):
     ]
 
 
-def test_sigterm_saves_and_exits_cleanly(place, uninterrupted):
+def test_sigterm_saves_and_exits_with_its_code(place, uninterrupted):
     process = start(place, "stopped")
     wait_for_step(place, "stopped", 5)
     process.send_signal(signal.SIGTERM)
-    output = finish(process)
+    output = finish(process, 128 + signal.SIGTERM)
     assert "the same command goes on from there" in output
     latest = max(int(path.name) for path in (place / "stopped" / "checkpoints").iterdir())
     assert 5 <= latest < 40
@@ -172,11 +177,28 @@ def test_run_without_progress_stops_early_and_stays_stopped(place):
     assert "This run is complete: 8 steps are done." in finish(start(place, "patient", *flags))
 
 
-def test_loss_that_is_not_finite_ends_the_run_with_advice(place):
-    process = start(place, "diverged", "--optimizer.learning-rate-scale", "1e30")
+def test_a_step_that_is_not_finite_ends_the_run_and_is_not_kept(place):
+    """Saved and validated at every step, so that whatever is not finite would be."""
+    every = ("log-every", "evaluate-every", "checkpoint-every")
+    flags = [word for name in every for word in (f"--training.{name}", "1")]
+    process = start(place, "diverged", "--optimizer.learning-rate-scale", "1e30", *flags)
     _, errors = process.communicate(timeout=240)
-    assert process.returncode == 2
-    assert "not a finite number any more at step" in errors and "Traceback" not in errors
+    assert process.returncode == 2 and "Traceback" not in errors
+    found = re.search(
+        r"error: the (?:loss|gradient|parameters) became infinite or not a number in step (\d+)\. "
+        r"Step (\d+) is the newest checkpoint in .*, and finite; nothing was written since",
+        errors,
+    )
+    assert found, errors
+    bad, newest = map(int, found.groups())
+    assert newest == bad - 1
+    assert [line["step"] for line in read_metrics(place / "diverged")][-1] == newest
+    for name in ("checkpoints", "best"):
+        steps = list_steps(place / "diverged" / name)
+        assert steps and max(steps) <= newest
+    params, steps = parameters(place / "diverged")
+    assert steps == [newest]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def test_changed_settings_are_refused_by_name(place, uninterrupted):

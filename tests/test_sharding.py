@@ -33,7 +33,9 @@ from flax_transformer.sharding import (
     place_rows,
     replicated,
 )
-from flax_transformer.training.checkpoints import Checkpoints, Progress
+from flax_transformer.training.checkpoints import Checkpoints
+from flax_transformer.training.progress import Progress
+from flax_transformer.training.restoring import restore_newest
 from flax_transformer.training.state import TrainState, abstract_state, create_state
 from flax_transformer.training.step import train_step
 
@@ -289,9 +291,7 @@ def test_a_run_moves_from_mesh_to_mesh(tmp_path, program, config, initial_state,
         checkpoints.close()
         saved = jax.device_get(state)
         for other in [(8, 1, 1), (2, 2, 2), (1, 1, 1)]:
-            checkpoints = Checkpoints(tmp_path, config)
-            restored, _ = checkpoints.restore(config, program(*other).mesh)
-            checkpoints.close()
+            restored, _ = restore_newest(tmp_path, config, program(*other).mesh)
             chex.assert_trees_all_equal(restored, saved)
             actual = jax.tree.map(lambda leaf: leaf.sharding, restored)
             assert actual == program(*other).shardings

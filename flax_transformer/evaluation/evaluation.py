@@ -55,6 +55,8 @@ def report_on(
     """
     directory = create_directory(workdir)
     model = TrainedModel(workdir, config)
+    if is_first_process():
+        print("".join(f"{note}\n" for note in model.notes), end="", flush=True)
     for test_set in test_sets:
         hypotheses, record = evaluate(
             model,
@@ -109,6 +111,8 @@ def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], d
         "sentences": len(hypotheses),
         "sentences_cut": taken.cut_lines,
         "checkpoints": model.steps,
+        "checkpoints_chosen": model.choice,
+        "data_changes": list(model.progress.data_changes),
         "decoding": dataclasses.asdict(model.config.decoding),
         "target_tokens": taken.target_tokens,
         "seconds": round(seconds, 3),

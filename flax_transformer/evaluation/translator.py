@@ -20,6 +20,7 @@ from tqdm import tqdm
 from flax_transformer.config import Config, DecodingConfig, MeshConfig
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.evaluation.long_lines import cut_lines
+from flax_transformer.interruption import Interruption
 from flax_transformer.models import build_model
 from flax_transformer.sharding import BATCH_AXES, batch_sharding, build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
@@ -101,18 +102,24 @@ class Translator:
         return list(self._programs)
 
     def translate(
-        self, params: Any, lines: Sequence[str], *, progress: str | None = None
+        self,
+        params: Any,
+        lines: Sequence[str],
+        *,
+        progress: str | None = None,
+        interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
         """The hypotheses of each line, in order, best first: `beam_size`, or fewer where there are
         not so many.
 
         params: of the model, unboxed; at every call with the same shapes and shardings. A line
-        without text has one hypothesis without text. `progress` names a bar on stderr.
+        without text has one hypothesis without text. `progress` names a bar on stderr. Raises
+        `InterruptedRunError` when the `interruption` asks to stop meanwhile.
         """
         # The end symbol takes the last place of a piece.
         cut = cut_lines(lines, self._tokenizer, self._decoding.max_source_length - 1)
         pieces = [[*piece, EOS_ID] for pieces in cut for piece in pieces]
-        translated = iter(self._translate_pieces(params, pieces, progress))
+        translated = iter(self._translate_pieces(params, pieces, progress, interruption))
         result = [_join([next(translated) for _ in pieces]) for pieces in cut]
         self._count(
             target_tokens=sum(hypotheses[0].tokens for hypotheses in result),
@@ -125,14 +132,18 @@ class Translator:
         self.counts = self.counts._replace(**total)
 
     def _translate_pieces(
-        self, params: Any, pieces: list[list[int]], progress: str | None
+        self,
+        params: Any,
+        pieces: list[list[int]],
+        progress: str | None,
+        interruption: Interruption | None,
     ) -> list[list[Hypothesis]]:
         results: list[list[Hypothesis]] = [[] for _ in pieces]
         with tqdm(
             total=len(pieces), desc=progress, leave=False, disable=None if progress else True
         ) as bar:
-            batches = self._batches(pieces)
-            for indices, hypotheses in _one_ahead(self._start(params, *batch) for batch in batches):
+            started = (self._start(params, *batch, interruption) for batch in self._batches(pieces))
+            for indices, hypotheses in _one_ahead(started):
                 for index, found in zip(indices, self._read(hypotheses), strict=False):
                     results[index] = found
                 bar.update(len(indices))
@@ -170,13 +181,22 @@ class Translator:
         return few if waiting <= few else many
 
     def _start(
-        self, params: Any, indices: list[int], ids: np.ndarray
+        self,
+        params: Any,
+        indices: list[int],
+        ids: np.ndarray,
+        interruption: Interruption | None,
     ) -> tuple[list[int], Hypotheses]:
         """Begins the search, and does not wait for the result."""
+        if interruption:
+            interruption.poll()
         device_ids = self._put(ids)
         if ids.shape not in self._programs:
             start = time.perf_counter()
-            self._programs[ids.shape] = self._search.lower(params, device_ids).compile()
+            compile_search = self._search.lower(params, device_ids).compile
+            self._programs[ids.shape] = (
+                interruption.run(compile_search) if interruption else compile_search()
+            )
             self._count(compile_seconds=time.perf_counter() - start)
         return indices, self._programs[ids.shape](params, device_ids)
 

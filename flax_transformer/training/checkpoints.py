@@ -1,143 +1,199 @@
-"""Checkpoints: written in the background, whole or not at all, readable on any mesh."""
+"""Checkpoints: written in the background, whole or not at all."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import logging
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
-from flax_transformer.training.state import TrainState, abstract_state
+from flax_transformer.hosts import is_first_process
+from flax_transformer.training.checkpoint_files import (
+    list_steps,
+    remove_checkpoint,
+    remove_unfinished,
+    temporary_folder,
+    write_checksums,
+)
+from flax_transformer.training.progress import Progress
+from flax_transformer.training.state import TrainState
 
 CHECKPOINTS, BEST = "checkpoints", "best"
+"""Folders in the work directory."""
+
+PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
+"""Folders in a checkpoint."""
+
+# Orbax prints the traceback of an error in the background, which surfaces as an exception as well.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a run remembers besides its state."""
+def regular_steps(steps: Sequence[int], every: int) -> list[int]:
+    """Those of `steps`, oldest first, that are multiples of `every`, and the newest.
 
-    tokenizer: str
-    """Fingerprint of the vocabulary."""
-    best_bleu: float | None = None
-    """Highest validation BLEU so far."""
-    validations_since_best: int = 0
-
-
-class _Regular:
-    """Keeps the last `count` checkpoints at multiples of `every`, and whichever is the newest.
-
-    So a run that was interrupted, and saved where it stood, averages over the same checkpoints
-    as one that was not.
+    So a run that was interrupted, and saved where it stood, averages over the same checkpoints as
+    one that was not.
     """
-
-    def __init__(self, count: int, every: int):
-        self.count, self.every = count, every
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        regular = [c.step for c in checkpoints if c.step % self.every == 0][-self.count :]
-        newest = checkpoints[-1].step if checkpoints else None
-        return [c.step in regular or c.step == newest for c in checkpoints]
+    return [step for step in steps if step % every == 0 or step == steps[-1]]
 
 
-def _manager(directory: Path, policy: Any = None) -> ocp.CheckpointManager:
-    # Two managers may write the same step at the same time: their processes meet under names of
-    # their own, or one would take the other's meeting for its own.
-    names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=directory.name)
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy, create=True, multiprocessing_options=names
-    )
-    return ocp.CheckpointManager(epath.Path(directory.absolute()), options=options)
+class _Writer:
+    """Writes the checkpoints of one folder, and removes those that `keep` leaves out of its steps
+    once a new one is there."""
+
+    def __init__(self, directory: Path, keep: Callable[[Sequence[int]], Sequence[int]]):
+        self.directory = directory.absolute()
+        self._keep = keep
+        self._step: int | None = None  # being written
+        # Two writers may write the same step at the same time: their processes meet under names of
+        # their own, or one would take the other's meeting for its own.
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=directory.name
+            ),
+        )
+
+    def start(self, step: int, items: dict[str, Any]) -> None:
+        """Copies the `items` and begins to write them, after `finish`."""
+        checkpoint = self.directory / str(step)
+        if is_first_process():
+            self.directory.mkdir(exist_ok=True)
+            remove_checkpoint(checkpoint)
+        self._step = step
+        self._checkpointer.save(checkpoint, args=ocp.args.Composite(**items))
+
+    def _write_checksums(self) -> None:
+        """In the first process, once all files are there and before the folder gets its name."""
+        checkpoint = self.directory / str(self._step)
+        unfinished = temporary_folder(checkpoint)
+        write_checksums(unfinished if unfinished.is_dir() else checkpoint)
+
+    def finish(self) -> bool:
+        """Waits for what is being written, if anything is; raises what went wrong with it."""
+        step = self._step
+        try:
+            self._checkpointer.wait_until_finished()
+        except BaseException:
+            if is_first_process():
+                remove_unfinished(self.directory)  # which takes the room that was missing
+            raise
+        finally:
+            self._step = None
+        if step is not None and is_first_process():
+            steps = list_steps(self.directory)
+            for old in set(steps).difference(self._keep(steps)):
+                remove_checkpoint(self.directory / str(old))
+        return step is not None
+
+    def close(self) -> None:
+        self._checkpointer.close()
 
 
 class Checkpoints:
-    """The checkpoints of one work directory: the latest, and the best by validation BLEU."""
+    """The checkpoints of a run that trains: the latest, and the best by validation BLEU.
 
-    def __init__(self, workdir: Path, config: Config):
-        training = config.training
-        policy = _Regular(training.keep_checkpoints, training.checkpoint_every)
-        self._latest = _manager(workdir / CHECKPOINTS, policy)
-        self._best = _manager(workdir / BEST, _Regular(0, 1))
+    Where one cannot be written, `say` gets a warning and training goes on; `ConfigError` where the
+    next one cannot be written either, or at the end.
+    """
+
+    def __init__(self, workdir: Path, config: Config, say: Callable[[str], None] = print):
+        self._training, self._say = config.training, say
+        self._latest = _Writer(workdir / CHECKPOINTS, self._kept)
+        self._best = _Writer(workdir / BEST, lambda steps: [self._best_step])
+        self._best_step = -1
+        self._saved: tuple[int, Progress] | None = None
+        self._failures = 0
+
+    def _kept(self, steps: Sequence[int]) -> Sequence[int]:
+        every, count = self._training.checkpoint_every, self._training.keep_checkpoints
+        return [*[step for step in steps if step % every == 0][-count:], *steps[-1:]]
+
+    def remove_unfinished(self) -> None:
+        """Removes what killed runs left; only for a run that nobody else writes to."""
+        for writer in (self._latest, self._best):
+            remove_unfinished(writer.directory)
+
+    @property
+    def newest(self) -> int | None:
+        """Step of the newest checkpoint that is written."""
+        return max(list_steps(self._latest.directory), default=None)
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Starts writing `state`; an error of the write before surfaces here."""
-        self._save(self._latest, state, progress)
+        """Starts writing `state`, which must be finite, once the one before is written."""
+        step = int(jax.device_get(state.step))
+        if self._saved == (step, progress):
+            return
+        optimizer = ocp.args.StandardSave(state.optimizer_state)
+        self._start(self._latest, step, state, progress, {OPTIMIZER: optimizer})
+        self._saved = (step, progress)
 
     def save_best(self, state: TrainState, progress: Progress) -> None:
-        """As `save`, in place of the best checkpoint so far."""
-        self._save(self._best, state, progress)
-
-    @staticmethod
-    def _save(manager: ocp.CheckpointManager, state: TrainState, progress: Progress) -> None:
+        """Starts writing the parameters, which must be finite, in place of the best so far."""
         step = int(jax.device_get(state.step))
-        if step in manager.all_steps():
-            return
-        manager.check_for_errors()
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave(state.optimizer_state),
-                progress=ocp.args.JsonSave(asdict(progress)),
-            ),
-        )
+        self._start(self._best, step, state, progress, {})
+        self._best_step = step
 
-    def restore(
-        self, config: Config, mesh: jax.sharding.Mesh
-    ) -> tuple[TrainState, Progress] | None:
-        """The newest state, laid out on `mesh` whatever mesh wrote it; None where there is none."""
-        step = self._latest.latest_step()
-        if step is None:
-            return None
-        abstract = abstract_state(config, mesh)
-        restored = self._latest.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(abstract.params),
-                optimizer=ocp.args.StandardRestore(abstract.optimizer_state),
-                progress=ocp.args.JsonRestore(),
-            ),
-        )
-        counter = jax.make_array_from_callback(
-            (), abstract.step.sharding, lambda _: np.asarray(step, np.int32)
-        )
-        state = TrainState(counter, restored.params, restored.optimizer)
-        return state, Progress(**restored.progress)
+    def _start(
+        self,
+        writer: _Writer,
+        step: int,
+        state: TrainState,
+        progress: Progress,
+        more: dict[str, Any],
+    ) -> None:
+        items = {
+            PARAMS: ocp.args.StandardSave(state.params),
+            PROGRESS: ocp.args.JsonSave(asdict(progress)),
+        }
+        failure = self._finish(writer)
+        failure = self._attempt(writer, partial(writer.start, step, items | more)) or failure
+        if failure and self._failures > 1:
+            raise ConfigError(f"{failure}. {self._advice()}")
+        if failure:
+            self._say(f"warning: {failure}. Training goes on, and so does trying.")
+
+    def _finish(self, writer: _Writer) -> str | None:
+        def finish() -> None:
+            if writer.finish():
+                self._failures = 0
+
+        return self._attempt(writer, finish)
+
+    def _attempt(self, writer: _Writer, action: Callable[[], None]) -> str | None:
+        """What the user should know if `action` fails."""
+        try:
+            action()
+        except Exception as error:  # whatever Orbax, its threads and the file system raise
+            self._failures += 1
+            return f"a checkpoint could not be written to {writer.directory}: {reason(error)}"
+        return None
+
+    def _advice(self) -> str:
+        kept = "none has been written" if self.newest is None else f"kept is step {self.newest:,}"
+        return f"Make it possible, then give the same command again ({kept})"
 
     def close(self) -> None:
-        """Waits until everything is written; raises what went wrong with it."""
-        for manager in (self._latest, self._best):
-            manager.wait_until_finished()
-            manager.check_for_errors()
-            manager.close()
+        """Waits until everything is written; `ConfigError` where it could not be."""
+        failures = [self._finish(writer) for writer in (self._latest, self._best)]
+        for writer in (self._latest, self._best):
+            writer.close()
+        if failure := next(filter(None, failures), None):
+            raise ConfigError(f"{failure}. {self._advice()}")
 
 
-def load_parameters(
-    workdir: Path, config: Config, mesh: jax.sharding.Mesh, average: int
-) -> tuple[Any, list[int]]:
-    """The mean of the parameters of the last `average` checkpoints (Section 6.1), and their steps.
-
-    Raises `ConfigError` where `workdir` holds no checkpoint.
-    """
-    directory = workdir / CHECKPOINTS
-    if not directory.is_dir():
-        raise ConfigError(f"{workdir} holds no checkpoints: has it been trained?")
-    manager = _manager(directory)
-    steps = sorted(manager.all_steps())
-    every = config.training.checkpoint_every
-    chosen = [step for step in steps if step % every == 0 or step == steps[-1]][-average:]
-    if not chosen:
-        raise ConfigError(f"{directory} holds no finished checkpoint yet")
-    template = abstract_state(config, mesh).params
-    total = None
-    for step in chosen:
-        arguments = ocp.args.Composite(params=ocp.args.StandardRestore(template))
-        params = manager.restore(step, args=arguments).params
-        total = params if total is None else jax.tree.map(jnp.add, total, params)
-    manager.close()
-    return jax.tree.map(lambda sum_: sum_ / len(chosen), total), chosen
+def reason(error: BaseException) -> str:
+    """What went wrong, in a few words."""
+    text = str(error)
+    if "No space left" in text:
+        return "No space left on device"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return textwrap.shorten(text.partition("\n")[0], 200) or type(error).__name__

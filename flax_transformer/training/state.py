@@ -63,3 +63,9 @@ def create_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
 def count_parameters(params: Any) -> int:
     """Number of trained numbers."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no number in `tree` is infinite or not a number: () bool."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()

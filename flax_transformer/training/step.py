@@ -13,7 +13,7 @@ from flax_transformer.models import build_model
 from flax_transformer.sharding import on_mesh, replicated
 from flax_transformer.training.loss import LossSums, smoothed_cross_entropy
 from flax_transformer.training.optimizer import build_optimizer
-from flax_transformer.training.state import TrainState
+from flax_transformer.training.state import TrainState, all_finite
 from flax_transformer.training.teacher_forcing import teacher_forcing_ratio
 
 
@@ -52,14 +52,18 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Updates the parameters by the mean gradient over all target tokens of `batch`.
 
-    Metrics are sums over tokens (see `LossSums`), and the gradient's global norm before clipping.
+    Metrics are sums over tokens (see `LossSums`), the gradient's global norm before clipping, and
+    whether all new parameters are finite.
     """
     gradients, sums = mean_gradient(config, state, batch, key)
     updates, optimizer_state = build_optimizer(config).update(
         gradients, state.optimizer_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    metrics = sums._asdict() | {"gradient_norm": optax.tree.norm(gradients)}
+    metrics = sums._asdict() | {
+        "gradient_norm": optax.tree.norm(gradients),
+        "parameters_finite": all_finite(params),
+    }
     return TrainState(state.step + 1, params, optimizer_state), metrics
 
 

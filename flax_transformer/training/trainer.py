@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +21,9 @@ from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
 from flax_transformer.evaluation.scores import bleu_only
 from flax_transformer.evaluation.translator import Hypothesis, Translator
-from flax_transformer.hosts import first_process_first, is_first_process
+from flax_transformer.hosts import first_process_first, from_first_process, is_first_process
+from flax_transformer.interruption import InterruptedRunError, Interruption
+from flax_transformer.program import Program
 from flax_transformer.sharding import (
     build_mesh,
     check_rows,
@@ -28,11 +31,12 @@ from flax_transformer.sharding import (
     place_rows,
     replicated,
 )
-from flax_transformer.training.checkpoints import Checkpoints, Progress
+from flax_transformer.training.checkpoints import Checkpoints
 from flax_transformer.training.console import Console
-from flax_transformer.training.interruption import Interruption
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans
 from flax_transformer.training.optimizer import learning_rate_schedule
+from flax_transformer.training.progress import Progress, check_text
+from flax_transformer.training.restoring import restore_newest
 from flax_transformer.training.state import TrainState, count_parameters, create_state
 from flax_transformer.training.step import jit_train_step, jit_validation_step
 from flax_transformer.training.workdir import open_workdir
@@ -44,7 +48,8 @@ class Trainer:
     Raises `ConfigError` for settings, text or folders that cannot be used.
     """
 
-    def __init__(self, config: Config, workdir: Path):
+    def __init__(self, config: Config, workdir: Path, *, accept_changed_data: bool = False):
+        """`accept_changed_data`: go on though the text is not the one of the run so far."""
         self.config, self.workdir = config, workdir
         self.mesh = build_mesh(config.mesh)
         check_rows(config, self.mesh)
@@ -56,45 +61,51 @@ class Trainer:
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)
-        self.checkpoints = Checkpoints(workdir, config)
-        self.state, self.progress = self._open_state()
+        self.checkpoints = Checkpoints(workdir, config, Console.say)
+        self.state, self.progress = self._open_state(accept_changed_data)
         self.first_step = int(jax.device_get(self.state.step))
         self._step = self.first_step
-        self._pending: dict[str, jax.Array] | None = None
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._means = RunningMeans()
+        self.interruption = Interruption()
         everywhere = replicated(self.mesh)
         self.key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
-        self._train_step = jit_train_step(config, self.mesh, self.state)
-        self._validation_step = jit_validation_step(config, self.mesh)
+        self._train_step = Program(jit_train_step(config, self.mesh, self.state))
+        self._validation_step = Program(jit_validation_step(config, self.mesh))
         # Validation looks at progress, for which greedy search is enough.
         greedy = dataclasses.replace(config.decoding, beam_size=1)
         self._translator = Translator(
             dataclasses.replace(config, decoding=greedy), self.data.tokenizer, self.mesh
         )
 
-    def _open_state(self) -> tuple[TrainState, Progress]:
-        restored = self.checkpoints.restore(self.config, self.mesh)
+    def _open_state(self, accept_changed_data: bool) -> tuple[TrainState, Progress]:
+        restored = restore_newest(self.workdir, self.config, self.mesh, Console.say)
         fingerprint = self.data.tokenizer.fingerprint
+        read = (self.corpus.train, self.corpus.validation)
+        corpus = {split: self.corpus.fingerprint(split) for split in read}
         if restored is None:
             state = create_state(self.config, self.mesh)
             Console.say(
                 f"{count_parameters(state.params):,} parameters on {self.mesh.size} device(s), "
                 f"{self.data.train.steps_per_epoch:,.1f} steps an epoch"
             )
-            return state, Progress(tokenizer=fingerprint)
+            return state, Progress(tokenizer=fingerprint, corpus=corpus, validated_step=0)
         state, progress = restored
-        if progress.tokenizer != fingerprint:
-            raise ConfigError(
-                f"{self.workdir}: the vocabulary is not the one that the checkpoints were trained "
-                "with; put tokenizer.model back"
-            )
-        return state, progress
+        step = int(jax.device_get(state.step))
+        checked = check_text(progress, step, fingerprint, corpus, accept_changed_data)
+        if checked.data_changes != progress.data_changes:
+            splits = " and ".join(checked.data_changes[-1]["splits"])
+            Console.say(f"warning: going on after step {step:,} with another text of {splits}")
+        return state, checked
 
     def __enter__(self) -> "Trainer":
-        self._interruption = Interruption().__enter__()
+        self.interruption.__enter__()
         first = is_first_process()
+        if first:
+            self.checkpoints.remove_unfinished()
         self.metrics = MetricsWriter(self.workdir, self.first_step) if first else None
         self.console = Console(self.config.training.steps, self.first_step)
+        self._saved_at = time.monotonic()
         return self
 
     def __exit__(
@@ -102,14 +113,32 @@ class Trainer:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        self.console.close()
-        self._interruption.__exit__(kind, error, traceback)
-        # A write that waits for a process that is gone would never end.
-        if kind is None or issubclass(kind, ConfigError) or jax.process_count() == 1:
-            self.checkpoints.close()
-        if self.metrics:
-            self.metrics.close()
+    ) -> bool:
+        """Saves where the run stands when it was asked to stop, which is no error any more, and
+        tries to when something unforeseen ends it."""
+        interrupted = isinstance(error, InterruptedRunError)
+        try:
+            if interrupted:
+                self._stop(f"Stopping after step {self._step:,}; {_GO_ON}")
+            elif isinstance(error, Exception) and not isinstance(error, ConfigError):
+                self._rescue()
+            # A write that waits for a process that is gone would never end.
+            if error is None or interrupted or isinstance(error, ConfigError) or _is_alone():
+                self.checkpoints.close()
+        finally:
+            self.console.close()
+            self.interruption.__exit__(kind, error, traceback)
+            if self.metrics:
+                self.metrics.close()
+        return interrupted
+
+    def _rescue(self) -> None:
+        """Saves the state, if there still is one, before an error ends the program."""
+        if not _is_alone():  # of several processes the others may not come here
+            return
+        with suppress(Exception):
+            self.save()
+            self.console.say(f"Saved step {self._step:,} before the error below; {_GO_ON}")
 
     @property
     def step(self) -> int:
@@ -128,6 +157,10 @@ class Trainer:
 
     def batches(self) -> Iterator[Batch]:
         """The batches still to train on, laid out over the devices."""
+        if self._validation_is_due():
+            self.console.say(f"Going on with the validation of step {self._step:,}.")
+            self.validate()
+            self.save()
         if self.finished:
             self.console.say(f"This run is complete: {self._step:,} steps are done.")
             return
@@ -138,34 +171,58 @@ class Trainer:
         for batch in read_batches(self.data.train, steps, self.own_rows):
             yield self.place(batch)
 
+    def _validation_is_due(self) -> bool:
+        """Whether the run was stopped in the middle of a validation."""
+        every, validated = self.config.training.evaluate_every, self.progress.validated_step
+        if not self._step or validated is None or validated == self._step:
+            return False
+        return self._step % every == 0 or self._step == self.config.training.steps
+
     def place(self, own: Batch) -> Batch:
         """A batch over the devices, of which this process has made its `own_rows`."""
         return place_rows(self.mesh, self.config.batch.rows, own)
 
     def take_step(self, batch: Batch) -> None:
-        """Dispatches one step; reads the metrics of the one before, which is done by then."""
+        """Dispatches one step; reads the metrics of the one before, which is done by then.
+
+        Raises `ConfigError` where the step before has left numbers that are not finite.
+        """
+        self._train_step.compile(self.interruption, self.state, batch, self.key)
         with jax.transfer_guard("disallow"):
             self.state, sums = self._train_step(self.state, batch, self.key)
         self._collect()
-        self._pending = sums
         self._step += 1
+        self._pending = self._step, sums
         self.console.step()
         if self._step == self.first_step + 1:
             jax.block_until_ready(self.state)
             self.console.restart()
 
     def _collect(self) -> None:
+        """Waits for the newest metrics; afterwards the state is known to be finite."""
         if self._pending is None:
             return
-        sums = jax.device_get(self._pending)
-        self._pending = None
-        if not np.isfinite(sums["loss"]):
-            raise ConfigError(
-                f"the loss is not a finite number any more at step {self._step}; the last "
-                f"checkpoint in {self.workdir} is from before. Lower optimizer.learning_rate_scale "
-                "or set optimizer.clip_norm, in a new work directory"
-            )
+        (step, sums), self._pending = jax.device_get(self._pending), None
+        finite = {
+            "the loss": np.isfinite(sums["loss"]),
+            "the gradient": np.isfinite(sums["gradient_norm"]),
+            "the parameters": sums.pop("parameters_finite"),
+        }
+        if not all(finite.values()):
+            raise ConfigError(self._explain_not_finite(step, finite))
         self._means.add(sums)
+
+    def _explain_not_finite(self, step: int, finite: dict[str, bool]) -> str:
+        what = next(name for name, is_finite in finite.items() if not is_finite)
+        newest = self.checkpoints.newest
+        kept = "No checkpoint had been written"
+        if newest is not None:
+            kept = f"Step {newest:,} is the newest checkpoint in {self.workdir}, and finite"
+        return (
+            f"{what} became infinite or not a number in step {step:,}. {kept}; nothing was written "
+            "since. Lower optimizer.learning_rate_scale or set optimizer.clip_norm, in a new work "
+            "directory"
+        )
 
     def log(self) -> None:
         """Writes the means since the last time."""
@@ -182,7 +239,11 @@ class Trainer:
             self.metrics.write(self._step, kind, values)
 
     def validate(self) -> None:
-        """Loss, perplexity and greedy BLEU on the validation split; keeps the best checkpoint."""
+        """Loss, perplexity and greedy BLEU on the validation split; keeps the best checkpoint.
+
+        Raises `InterruptedRunError` when asked to stop meanwhile; the run begins with it then.
+        """
+        self._collect()
         self.console.pause()
         started = time.perf_counter()
         values = self.mean_loss(self.data.validation.once(self.own_rows))
@@ -197,21 +258,24 @@ class Trainer:
             f"{values['perplexity']:.2f}, greedy BLEU {values['bleu']:.2f}"
             + (" (best so far)" if best else "")
         )
+        self.progress = dataclasses.replace(
+            self.progress,
+            validated_step=self._step,
+            best_bleu=values["bleu"] if best else self.progress.best_bleu,
+            validations_since_best=0 if best else self.progress.validations_since_best + 1,
+        )
         if best:
-            self.progress = dataclasses.replace(
-                self.progress, best_bleu=values["bleu"], validations_since_best=0
-            )
             self.checkpoints.save_best(self.state, self.progress)
-        else:
-            since = self.progress.validations_since_best + 1
-            self.progress = dataclasses.replace(self.progress, validations_since_best=since)
         self.console.go_on()
 
     def mean_loss(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss, perplexity and accuracy of `batches`, of each its `own_rows`, without dropout."""
         means = RunningMeans()
         for own in batches:
-            sums = self._validation_step(self.state.params, self.place(own))
+            self.interruption.poll()
+            batch = self.place(own)
+            self._validation_step.compile(self.interruption, self.state.params, batch)
+            sums = self._validation_step(self.state.params, batch)
             means.add(jax.device_get(sums)._asdict())
         return means.means()
 
@@ -219,14 +283,32 @@ class Trainer:
         """Up to `most` pairs of the validation split, and what greedy search makes of each."""
         pairs = self.corpus.split(self.corpus.validation)[:most]
         lines = self._translator.translate(
-            self.state.params, [source for source, _ in pairs], progress="Validation"
+            self.state.params,
+            [source for source, _ in pairs],
+            progress="Validation",
+            interruption=self.interruption,
         )
         return pairs, [hypotheses[0] for hypotheses in lines]
 
+    def checkpoint_is_due(self) -> bool:
+        """Whether to save after this step: at an interval of steps or of minutes, or at the end."""
+        settings = self.config.training
+        if self._step % settings.checkpoint_every == 0 or self._step == settings.steps:
+            return True
+        if not settings.checkpoint_minutes:
+            return False
+        due = time.monotonic() - self._saved_at >= 60 * settings.checkpoint_minutes
+        if _is_alone():
+            return due
+        # Clocks differ: the first process decides for all, where they meet anyway.
+        return self._step % settings.log_every == 0 and from_first_process(lambda: due)
+
     def save(self) -> None:
-        """Writes a checkpoint in the background."""
+        """Writes a checkpoint in the background; only of numbers that are finite."""
+        self._collect()
         self.console.pause()
         self.checkpoints.save(self.state, self.progress)
+        self._saved_at = time.monotonic()
         self.console.go_on()
 
     def report(self) -> None:
@@ -247,15 +329,23 @@ class Trainer:
 
     def should_stop(self) -> bool:
         """After Ctrl-C, SIGTERM or when out of patience; saves where the run stands."""
-        if self._interruption.reached(self._step):
-            self.console.say(
-                f"Stopping after step {self._step:,}; the same command goes on from there."
-            )
+        if self.interruption.reached():
+            self._stop(f"Stopping after step {self._step:,}; {_GO_ON}")
         elif self.out_of_patience:
-            self.console.say(
-                f"Stopping: no better BLEU in {self.progress.validations_since_best} validations."
-            )
+            since = self.progress.validations_since_best
+            self._stop(f"Stopping: no better BLEU in {since} validations.")
         else:
             return False
-        self.save()
         return True
+
+    def _stop(self, line: str) -> None:
+        self.console.say(line)
+        if self._step > self.first_step:
+            self.save()
+
+
+_GO_ON = "the same command goes on from there."
+
+
+def _is_alone() -> bool:
+    return jax.process_count() == 1

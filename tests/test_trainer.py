@@ -1,0 +1,231 @@
+"""What a run does when it is stopped, disturbed or given other text, in this process."""
+
+import dataclasses
+import json
+import math
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from flax_transformer import trained_model as trained_model_module
+from flax_transformer.config import (
+    BatchConfig,
+    Builtin,
+    Config,
+    DecodingConfig,
+    OptimizerConfig,
+    TextFiles,
+    TokenizerConfig,
+    TrainingConfig,
+)
+from flax_transformer.config_error import ConfigError
+from flax_transformer.data.builtin import generate
+from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
+from flax_transformer.sharding import build_mesh
+from flax_transformer.trained_model import TrainedModel
+from flax_transformer.training import trainer as trainer_module
+from flax_transformer.training.checkpoint_files import list_steps
+from flax_transformer.training.metrics import read_metrics
+from flax_transformer.training.trainer import Trainer
+from train import train
+
+
+@pytest.fixture(scope="module")
+def config(small_config, tmp_path_factory) -> Config:
+    """A run of 8 steps on text of its own."""
+    folder = tmp_path_factory.mktemp("text")
+    pairs = generate(400)["train"]
+    for name, some in {"train": pairs, "valid": pairs[:20], "test": pairs[20:24]}.items():
+        for language, side in (("en", 0), ("fr", 1)):
+            text = "".join(pair[side] + "\n" for pair in some)
+            (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
+    return Config(
+        data=TextFiles(directory=str(folder), source_language="en", target_language="fr"),
+        tokenizer=TokenizerConfig(vocabulary_size=400),
+        batch=BatchConfig(rows=8, source_length=48, target_length=48),
+        model=dataclasses.replace(small_config.model, num_encoder_layers=1, num_decoder_layers=1),
+        optimizer=OptimizerConfig(warmup_steps=10),
+        training=TrainingConfig(
+            steps=8, log_every=1, evaluate_every=4, validation_sentences=20, checkpoint_every=2
+        ),
+        decoding=DecodingConfig(extra_length=2, average_checkpoints=2, batch_tokens=128),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """One device, and tokens and programs that are kept between the runs."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    kept = {
+        "jax_compilation_cache_dir": cache,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    one_device = partial(build_mesh, devices=jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", cache)
+        for module in (trainer_module, trained_model_module):
+            patch.setattr(module, "build_mesh", one_device)
+        for name, value in kept.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory) -> Path:
+    """The work directory of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    with Trainer(config, workdir) as trainer:
+        train(trainer)
+    assert trainer.finished and trainer.interruption.exit_code is None
+    return workdir
+
+
+@pytest.fixture
+def copy(whole, tmp_path) -> Path:
+    shutil.copytree(whole, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def vary(config: Config, **training) -> Config:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **training))
+
+
+def assert_equal_runs(one: Path, other: Path, config: Config) -> None:
+    """Parameters bit for bit, and what each validation found."""
+    models = [TrainedModel(workdir, config) for workdir in (one, other)]
+    assert models[0].steps == models[1].steps
+    chex.assert_trees_all_equal(models[0]._params, models[1]._params)
+    assert models[0].progress == models[1].progress
+    validations = [
+        [(line["step"], line["loss"], line["bleu"]) for line in read_metrics(workdir)
+         if line["kind"] == "validation"]
+        for workdir in (one, other)
+    ]  # fmt: skip
+    assert validations[0] == validations[1] and validations[0]
+
+
+@pytest.mark.parametrize(("moment", "step"), [("loss", 4), ("search", 8)])
+def test_a_stop_in_a_validation_is_obeyed_at_once_and_made_up_for(
+    config, whole, tmp_path, monkeypatch, moment, step
+):
+    workdir = tmp_path / "run"
+    with Trainer(config, workdir) as trainer:
+        program, calls = trainer._validation_step, []
+        put = trainer._translator._put
+
+        def count(function, *arguments):
+            if trainer.step == step:
+                calls.append(1)
+                if len(calls) == 2:
+                    signal.raise_signal(signal.SIGTERM)
+            return function(*arguments)
+
+        if moment == "loss":
+            call = type(program).__call__
+            monkeypatch.setattr(
+                type(program), "__call__",
+                lambda self, *a: count(call, self, *a) if self is program else call(self, *a),
+            )  # fmt: skip
+        else:
+            monkeypatch.setattr(trainer._translator, "_put", lambda ids: count(put, ids))
+        train(trainer)
+    assert len(calls) == 2, "nothing more was computed"
+    assert trainer.interruption.exit_code == 143
+    assert [line["step"] for line in read_metrics(workdir) if line["kind"] == "validation"] == (
+        [4] if step == 8 else []
+    )
+    assert list_steps(workdir / "checkpoints")[-1] == step
+    monkeypatch.undo()
+    with Trainer(config, workdir) as trainer:
+        train(trainer)
+    assert_equal_runs(workdir, whole, config)
+
+
+def test_an_error_saves_first(config, tmp_path, capsys):
+    with pytest.raises(ZeroDivisionError), Trainer(config, tmp_path / "run") as trainer:
+        for batch in trainer.batches():
+            trainer.take_step(batch)
+            if trainer.step == 3:
+                raise ZeroDivisionError
+    assert list_steps(tmp_path / "run" / "checkpoints") == [3]
+    assert "Saved step 3 before the error below" in capsys.readouterr().out
+
+
+def test_numbers_that_are_not_finite_are_found_before_every_save(config, tmp_path):
+    """Also in the last step, whose metrics nobody waits for, and at a stop."""
+    for save in (Trainer.save, Trainer.validate, Trainer.log):
+        with (
+            pytest.raises(ConfigError, match=r"the parameters became infinite .* in step 2\."),
+            Trainer(config, tmp_path / save.__name__) as trainer,
+        ):
+            batches = trainer.batches()
+            trainer.take_step(next(batches))
+            trainer.save()
+            trainer.take_step(next(batches))
+            step, sums = trainer._pending
+            assert bool(sums["parameters_finite"]) and math.isfinite(sums["loss"])
+            trainer._pending = step, sums | {"parameters_finite": np.bool_(False)}
+            save(trainer)
+        assert list_steps(tmp_path / save.__name__ / "checkpoints") == [1]
+        assert not list_steps(tmp_path / save.__name__ / "best")
+
+
+def test_checkpoints_are_written_by_time_too(config, tmp_path, monkeypatch):
+    config = vary(config, checkpoint_every=100, checkpoint_minutes=1)
+    clock = [0.0]
+    monkeypatch.setattr("flax_transformer.training.trainer.time.monotonic", lambda: clock[0])
+    due = []
+    with Trainer(config, tmp_path / "run") as trainer:
+        for batch in trainer.batches():
+            trainer.take_step(batch)
+            clock[0] += 25
+            if trainer.checkpoint_is_due():
+                due.append(trainer.step)
+                trainer.save()
+    assert due == [3, 6, 8]
+    assert list_steps(tmp_path / "run" / "checkpoints") == [8]
+
+
+def test_another_text_is_refused_or_recorded(config, copy, tmp_path):
+    shutil.copytree(config.data.directory, tmp_path / "text")
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, directory=str(tmp_path / "text"))
+    )
+    longer = vary(config, steps=10)
+    saved = json.loads((copy / "config.json").read_text())
+    saved["data"]["directory"], saved["training"]["steps"] = str(tmp_path / "text"), 10
+    (copy / "config.json").write_text(json.dumps(saved))
+    Trainer(longer, copy).checkpoints.close()  # in another folder, but the same
+    path = tmp_path / "text" / "train.en"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(ConfigError, match=r"text of train is not what.*--accept-changed-data"):
+        Trainer(longer, copy)
+    with Trainer(longer, copy, accept_changed_data=True) as trainer:
+        train(trainer)
+    with Trainer(longer, copy) as trainer:  # and from then on it is the run's text
+        assert trainer.finished
+    report_on(copy, longer, corpus_test_sets(trainer.corpus, longer))
+    record = json.loads((copy / "evaluation" / "test.json").read_text())
+    assert record["data_changes"] == [{"step": 8, "splits": ["train"]}]
+
+
+def test_another_vocabulary_is_refused(config, copy, tmp_path):
+    other = dataclasses.replace(config, data=Builtin(num_pairs=500))
+    Trainer(other, tmp_path / "other").checkpoints.close()
+    shutil.copy(tmp_path / "other" / "tokenizer.model", copy / "tokenizer.model")
+    for use in (TrainedModel, lambda workdir, config: Trainer(config, workdir)):
+        with pytest.raises(ConfigError, match=r"tokenizer\.model is not the vocabulary that"):
+            use(copy, config)
