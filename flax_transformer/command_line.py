@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from flax_transformer.cache_directory import keep_compiled_programs
+from flax_transformer.compiled_programs import keep_compiled_programs
 from flax_transformer.config import Config, DecodingConfig, HostsConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
@@ -64,7 +64,8 @@ WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Calls `main` with the command's words; turns a user's mistake into a message and code 2."""
-    keep_compiled_programs()
+    if not {"-h", "--help"} & set(sys.argv):  # which compiles nothing
+        keep_compiled_programs()
     keep_freed_memory()
     try:
         main(sys.argv[1:])

@@ -17,7 +17,7 @@ LAYERS = [
     {"whole_file"},
     {"data_config", "model_config"},
     {"config", "config_json"},
-    {"cache_directory", "memory"},
+    {"cache_directory", "compiled_programs", "memory"},
     {"collectives", "command_line", "hosts", "interruption", "program", "sharding", "tokenizer"},
     {"models", "data"},
     {"decoding"},

@@ -1,8 +1,12 @@
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from flax_transformer import cache_directory
 from flax_transformer.cache_directory import default_cache_directory
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data import token_cache, tokenizing
 from flax_transformer.data.pairs import PairList
 from flax_transformer.data.token_cache import tokenize_pairs
@@ -104,11 +108,21 @@ def test_other_text_or_vocabulary_is_not_taken_for_it(tmp_path):
     assert len(tokenize(tmp_path, Characters(), PAIRS[:2])) == 2
 
 
+def made_anew(directory, path, whole, why):
+    """Whether the cached ids in `path` are not used, but made again."""
+    tokenizer = Characters()
+    tokens = tokenize(directory, tokenizer)
+    assert tokenizer.calls > 0, why
+    assert rows(tokens.source) == expected(0) and rows(tokens.target) == expected(1), why
+    assert path.read_bytes() == whole, why
+
+
 @pytest.mark.parametrize("damage", ["empty", "header", "cut", "longer", "mark", "count"])
-def test_damaged_file_is_made_again(tmp_path, damage):
+def test_damaged_file_is_made_again(tmp_path, capsys, damage):
     tokenize(tmp_path, Characters())
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
+    assert capsys.readouterr().err == ""
     broken = {
         "empty": b"",
         "header": whole[:40],
@@ -118,11 +132,83 @@ def test_damaged_file_is_made_again(tmp_path, damage):
         "count": whole[:64] + b"\1" + whole[65:],
     }[damage]
     path.write_bytes(broken)
-    tokenizer = Characters()
-    tokens = tokenize(tmp_path, tokenizer)
-    assert tokenizer.calls > 0
-    assert rows(tokens.target) == expected(1)
-    assert path.read_bytes() == whole
+    made_anew(tmp_path, path, whole, damage)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and "made anew" in line
+
+
+def test_no_flipped_bit_is_used(tmp_path):
+    tokenize(tmp_path, Characters())
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for bit in np.random.default_rng(0).choice(8 * len(whole), 300, replace=False):
+        broken = bytearray(whole)
+        broken[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(broken)
+        made_anew(tmp_path, path, whole, f"bit {bit}")
+
+
+def test_file_under_the_name_of_another_is_not_used(tmp_path):
+    tokenize(tmp_path, Characters())
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+    tokenize(tmp_path, Characters(), [("x", "y")] * len(PAIRS), fingerprint="other")
+    (other,) = tmp_path.iterdir()
+    other.rename(path)
+    made_anew(tmp_path, path, whole, "renamed")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda source, target: target.ids.__setitem__(0, 300),  # the first that is none
+        lambda source, target: source.lengths.__setitem__(slice(2), [-1, 7]),
+        lambda source, target: source.lengths.__setitem__(slice(2), [6, 0]),  # without its EOS
+    ],
+)
+def test_ids_and_rows_that_cannot_be_are_not_used(tmp_path, monkeypatch, change):
+    """Whatever wrote them, with a checksum that fits."""
+    tokenize(tmp_path, Characters())
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+
+    def wrong(*arguments):
+        sides = tokenizing.encode_pairs(*arguments)
+        change(sides[0][0], sides[1][0])
+        return sides
+
+    with monkeypatch.context() as context:
+        context.setattr(token_cache, "encode_pairs", wrong)
+        tokenize(tmp_path, Characters())
+    assert len(path.read_bytes()) == len(whole)
+    made_anew(tmp_path, path, whole, "wrong")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_file_is_replaced(tmp_path, kind):
+    cache = tmp_path / "cache"
+    tokenize(cache, Characters())
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+    (tmp_path / "precious").write_bytes(whole)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(tmp_path / "precious")
+    made_anew(cache, path, whole, kind)
+    assert not path.is_symlink() and (tmp_path / "precious").read_bytes() == whole
+
+
+def test_a_run_reads_on_what_it_opened_while_the_file_is_replaced(tmp_path):
+    """A mapped file that shrank would end the process."""
+    first = tokenize(tmp_path, Characters())
+    (path,) = tmp_path.iterdir()
+    inode = path.stat().st_ino
+    (tmp_path / "damaged").write_bytes(b"")
+    (tmp_path / "damaged").rename(path)
+    tokenize(tmp_path, Characters())
+    assert path.stat().st_ino != inode
+    assert rows(first.source) == expected(0) and rows(first.target) == expected(1)
 
 
 def test_interrupted_work_leaves_nothing(tmp_path, monkeypatch):
@@ -135,23 +221,60 @@ def test_interrupted_work_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unwritable_directory_is_found_before_the_work(tmp_path):
+def test_what_killed_writers_left_is_removed(tmp_path):
+    left = tmp_path / f"old.tokens.{'a' * 32}.partial"
+    left.touch()
+    os.utime(left, (0, 0))
+    tokenize(tmp_path, Characters())
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tokens"]
+
+
+def held_in_memory(directory, capsys, reason):
+    """Whether ids are right, and the user is told once, where nothing can be written."""
+    for pairs, name in ((PAIRS, "text"), (PAIRS[:2], "other")):
+        tokens = tokenize(directory, Characters(), pairs, name)
+        assert rows(tokens.source) == expected(0)[: len(pairs)]
+        assert rows(tokens.target) == expected(1)[: len(pairs)]
+        assert not tokens.source.values.flags.writeable
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "memory" in line and reason in line and "XDG_CACHE_HOME" in line
+
+
+def test_without_a_folder_ids_are_held_in_memory(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    tokenizer = Characters()
-    with pytest.raises(ConfigError, match=r"file/cache cannot be written.*XDG_CACHE_HOME"):
-        tokenize(tmp_path / "file" / "cache", tokenizer)
-    assert tokenizer.calls == 0
+    held_in_memory(tmp_path / "file" / "cache", capsys, f"{tmp_path}/file/cache")
 
 
-def test_full_or_protected_directory_is_found_before_the_work(tmp_path, monkeypatch):
-    def refuse(**arguments):
-        raise PermissionError(13, "Permission denied")
+def test_on_a_full_disk_ids_are_held_in_memory(tmp_path, monkeypatch, capsys):
+    def fill(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(token_cache.tempfile, "TemporaryFile", refuse)
-    tokenizer = Characters()
-    with pytest.raises(ConfigError, match=r"cannot be written \(Permission denied\)"):
-        tokenize(tmp_path, tokenizer)
-    assert tokenizer.calls == 0
+    monkeypatch.setattr(os, "fsync", fill)
+    held_in_memory(tmp_path, capsys, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_home_ids_are_held_in_memory(monkeypatch, capsys):
+    def unknown(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    assert default_cache_directory() is None
+    cache_directory.say_once.cache_clear()
+    held_in_memory(default_cache_directory(), capsys, "no home directory")
+
+
+def test_ids_on_a_disk_that_loses_them_are_held_in_memory(tmp_path, monkeypatch):
+    written = token_cache._write
+
+    def lose(path, sides):
+        written(path, sides)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(token_cache, "_write", lose)
+    tokens = tokenize(tmp_path, Characters())
+    assert rows(tokens.source) == expected(0) and rows(tokens.target) == expected(1)
 
 
 def test_default_directory(tmp_path, monkeypatch):

@@ -1,25 +1,37 @@
 """Token ids of a split, computed once and then read from disk as memory-mapped arrays."""
 
 import hashlib
+import io
 import itertools
+import os
+import stat
 import struct
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from flax_transformer.config_error import ConfigError
+from flax_transformer.cache_directory import (
+    NO_HOME,
+    make_directory,
+    name_another_folder,
+    say_once,
+)
 from flax_transformer.data.pairs import Pairs, Part
 from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
 from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.whole_file import whole_file
+from flax_transformer.whole_file import remove_left_over, whole_file
 
-_FORMAT = 1
-_HEADER = struct.Struct("<8sQQQ32x")  # mark, pairs, source ids, target ids; 64 bytes, for alignment
+_FORMAT = 2
+_HEADER = struct.Struct("<8sQQQ28x")  # mark, pairs, source ids, target ids
+_CHECKSUM = struct.Struct("<I")  # of the file's name and of all else in it; then 64 bytes are full
 _MARK = b"FTTOKENS"
+
+
+class _DamagedError(Exception):
+    """A file does not hold what was written."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ def tokenize_pairs(
     pairs: Pairs,
     tokenizer: Tokenizer,
     fingerprint: str,
-    cache_directory: Path,
+    cache_directory: Path | None,
     description: str,
     dropout: BpeDropout | None = None,
 ) -> TokenizedPairs:
@@ -65,25 +77,27 @@ def tokenize_pairs(
 
     `fingerprint` stands for the text of `pairs`; `description` labels the progress bar. With
     `dropout` the pairs follow one another `dropout.samples` times, split differently each time.
-    Raises `ConfigError` if the cache cannot be written, or the vocabulary lacks a tag.
+    Where nothing can be written the ids are held in memory, by every process of a run for itself,
+    and the user is told. Raises `ConfigError` if the vocabulary lacks a tag.
     """
     samples = dropout.samples if dropout else 1
     tagged = _tagged(pairs.parts, tokenizer)
     key = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint} {dropout or ''} {tagged or ''}".rstrip()
-    path = cache_directory / f"{hashlib.sha256(key.encode()).hexdigest()}.tokens"
-    # Ids of up to 65,536 pieces fit in half the room.
-    dtype = np.dtype("<u2" if tokenizer.vocabulary_size <= 1 << 16 else "<i4")
-    if (cached := _read(path, samples * len(pairs), dtype)) is not None:
-        return cached
-    with _explained(cache_directory):  # before the work, not after it
-        cache_directory.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cache_directory).close()
-    sides = encode_pairs(pairs, Encoder(tokenizer, dtype, dropout, tagged), description)
-    with _explained(cache_directory):
-        _write(path, sides)
-    written = _read(path, samples * len(pairs), dtype)
-    assert written is not None, f"{path} changed while it was written"
-    return written
+    name = f"{hashlib.sha256(key.encode()).hexdigest()}.tokens"
+    vocabulary_size = tokenizer.vocabulary_size
+
+    def cached() -> TokenizedPairs | None:
+        if cache_directory is None:
+            return None
+        return _read(cache_directory / name, samples * len(pairs), vocabulary_size)
+
+    if (tokens := cached()) is not None:
+        return tokens
+    encoder = Encoder(tokenizer, _id_type(vocabulary_size), dropout, tagged)
+    sides = encode_pairs(pairs, encoder, description)
+    if _kept(cache_directory, name, sides) and (tokens := cached()) is not None:
+        return tokens
+    return _in_memory(sides)
 
 
 def _tagged(parts: Sequence[Part], tokenizer: Tokenizer) -> tuple[tuple[range, int], ...]:
@@ -96,43 +110,98 @@ def _tagged(parts: Sequence[Part], tokenizer: Tokenizer) -> tuple[tuple[range, i
     )
 
 
-@contextmanager
-def _explained(cache_directory: Path) -> Iterator[None]:
+def _id_type(vocabulary_size: int) -> np.dtype:
+    # Ids of up to 65,536 pieces fit in half the room.
+    return np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<i4")
+
+
+def _kept(cache_directory: Path | None, name: str, sides: list[list[Encoded]]) -> bool:
+    """Whether the ids could be written; tells the user where they could not."""
+    told = "note: token ids are held in memory, not kept for the next run"
+    if cache_directory is None:
+        say_once(f"{told}: {NO_HOME} ({name_another_folder('a folder')})")
+        return False
     try:
-        yield
+        make_directory(cache_directory)
+        remove_left_over(cache_directory)
+        _write(cache_directory / name, sides)
     except OSError as error:
-        raise ConfigError(
-            f"the token cache in {cache_directory} cannot be written ({error.strerror}): make room "
-            "there, or name another folder in the environment variable XDG_CACHE_HOME"
-        ) from None
+        problem = f"{cache_directory} cannot be written: {error.strerror}"
+        say_once(f"{told}: {problem} ({name_another_folder()})")
+        return False
+    return True
+
+
+def _offsets(side: list[Encoded]) -> np.ndarray:
+    return np.concatenate([[0], *(part.lengths for part in side)]).astype("<i8").cumsum()
+
+
+def _in_memory(sides: list[list[Encoded]]) -> TokenizedPairs:
+    rows = []
+    for side in sides:
+        values = np.concatenate([part.ids for part in side])
+        values.setflags(write=False)  # as those of a file are
+        rows.append(RaggedArray(values, _offsets(side)))
+    return TokenizedPairs(*rows)
 
 
 def _write(path: Path, sides: list[list[Encoded]]) -> None:
-    offsets = [
-        np.concatenate([[0], *(part.lengths for part in side)]).astype("<i8").cumsum()
-        for side in sides
-    ]
+    """Puts a new file in the place of any other.
+
+    One that a run has mapped is thus never changed nor cut under it, which would end the run.
+    """
+    offsets = [_offsets(side) for side in sides]
     source, target = offsets
+    arrays = [*offsets, *(part.ids for side in sides for part in side)]
+    header = _HEADER.pack(_MARK, len(source) - 1, source[-1], target[-1])
+    checksum = _start_checksum(path, header)
+    for array in arrays:
+        checksum = zlib.crc32(array.data, checksum)
     with whole_file(path) as file:
-        file.write(_HEADER.pack(_MARK, len(source) - 1, source[-1], target[-1]))
-        for array in itertools.chain(offsets, *([part.ids for part in side] for side in sides)):
+        file.write(header + _CHECKSUM.pack(checksum))
+        for array in arrays:
             file.write(array.data)
 
 
-def _read(path: Path, num_pairs: int, dtype: np.dtype) -> TokenizedPairs | None:
-    """The cached ids, or None where there are none or the file is not whole."""
+def _start_checksum(path: Path, header: bytes) -> int:
+    """The name stands for text and vocabulary, so that no file passes for another."""
+    return zlib.crc32(header, zlib.crc32(path.name.encode()))
+
+
+def _read(path: Path, num_pairs: int, vocabulary_size: int) -> TokenizedPairs | None:
+    """The cached ids, or None where there are none that can be used; tells the user of those."""
     try:
-        memory = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
-    except (OSError, ValueError):  # absent, or empty
+        # Neither waits for the writer of a pipe nor follows a link.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            return _verified(file, path, num_pairs, vocabulary_size)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    if len(memory) < _HEADER.size:
-        return None
-    mark, pairs, *sizes = _HEADER.unpack_from(memory.data)
-    blocks = [(np.dtype("<i8"), pairs + 1)] * 2 + [(dtype, size) for size in sizes]
-    expected = _HEADER.size + sum(block_type.itemsize * size for block_type, size in blocks)
-    if mark != _MARK or pairs != num_pairs or len(memory) != expected:
-        return None
-    arrays, start = [], _HEADER.size
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    except _DamagedError as error:
+        reason = f"is damaged ({error})"
+    say_once(f"note: {path} {reason}: its token ids are made anew")
+    return None
+
+
+def _verified(file: io.FileIO, path: Path, num_pairs: int, vocabulary_size: int) -> TokenizedPairs:
+    """What a file holds, mapped into memory; `_DamagedError` unless it is what was written."""
+    status = os.fstat(file.fileno())
+    start = _HEADER.size + _CHECKSUM.size
+    if not stat.S_ISREG(status.st_mode) or status.st_size < start:
+        raise _DamagedError("no file of token ids")
+    header, checksum = file.read(_HEADER.size), file.read(_CHECKSUM.size)
+    mark, pairs, *sizes = _HEADER.unpack(header)
+    id_type = _id_type(vocabulary_size)
+    blocks = [(np.dtype("<i8"), pairs + 1)] * 2 + [(id_type, size) for size in sizes]
+    expected = start + sum(block_type.itemsize * size for block_type, size in blocks)
+    if mark != _MARK or pairs != num_pairs or status.st_size != expected:
+        raise _DamagedError("its size and its header differ")
+    if _CHECKSUM.pack(_checksum_of_rest(file, _start_checksum(path, header))) != checksum:
+        raise _DamagedError("its checksum differs")
+    memory = np.memmap(file, np.uint8, mode="r").view(np.ndarray)
+    arrays = []
     for block_type, size in blocks:
         end = start + block_type.itemsize * size
         arrays.append(memory[start:end].view(block_type))
@@ -140,6 +209,23 @@ def _read(path: Path, num_pairs: int, dtype: np.dtype) -> TokenizedPairs | None:
     rows = [
         RaggedArray(values, offsets) for offsets, values in zip(arrays[:2], arrays[2:], strict=True)
     ]
-    if any(row.offsets[0] != 0 or row.offsets[-1] != len(row.values) for row in rows):
-        return None
+    if not all(_is_sound(row, vocabulary_size) for row in rows):
+        raise _DamagedError("ids or rows that cannot be")
     return TokenizedPairs(*rows)
+
+
+def _checksum_of_rest(file: io.FileIO, checksum: int) -> int:
+    """Read and not mapped: what a disk cannot read is an error here, there the process's end."""
+    buffer = memoryview(bytearray(1 << 20))
+    while count := file.readinto(buffer):
+        checksum = zlib.crc32(buffer[:count], checksum)
+    return checksum
+
+
+def _is_sound(rows: RaggedArray, vocabulary_size: int) -> bool:
+    """Whether each row has at least its EOS, the rows are all there is, and every id is known."""
+    values, offsets = rows.values, rows.offsets
+    ends = offsets[0] == 0 and offsets[-1] == len(values)
+    if not ends or not (offsets[1:] > offsets[:-1]).all():
+        return False
+    return len(values) == 0 or bool(values.min() >= 0 and values.max() < vocabulary_size)
