@@ -3,7 +3,6 @@
 Letters: b batch, w beam width, s source length, t target length.
 """
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_sear
 from flax_transformer.evaluation.long_lines import cut_lines
 from flax_transformer.interruption import Interruption
 from flax_transformer.models import build_model
-from flax_transformer.sharding import BATCH_AXES, batch_sharding, build_mesh
+from flax_transformer.sharding import AXES, build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 _SHORTEST_BUCKET = 16
@@ -68,6 +67,7 @@ class Counts(NamedTuple):
 class Translator:
     """Beam search (Section 6.1) over lines of text, on every device of a mesh.
 
+    Each device takes rows of its own, whichever axis of the mesh it is on, and all parameters.
     Batches come in at most two shapes for each of a few lengths, and each shape is compiled once in
     the life of the translator.
     """
@@ -77,17 +77,18 @@ class Translator:
         self._decoding = config.decoding
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
-        self._devices = math.prod(self._mesh.shape[axis] for axis in BATCH_AXES)
         model = build_model(config.model, config.tokenizer.vocabulary_size)
-        # Every device searches for its own rows, with whole parameters along these axes: left to
-        # itself, XLA would collect all logits on every device at every step.
-        rows = PartitionSpec(BATCH_AXES)
+        # Every device searches for its own rows with whole parameters, whatever axis it is on, and
+        # leaves the loop when those are done. Nothing may be exchanged inside: a device that has
+        # left would be waited for. So no axis is left to XLA.
+        rows = PartitionSpec(AXES)
+        self._row_sharding = NamedSharding(self._mesh, rows)
         search_rows = jax.shard_map(
             partial(search, model, config.decoding),
             mesh=self._mesh,
             in_specs=(PartitionSpec(), rows),
             out_specs=rows,
-            axis_names=set(BATCH_AXES),
+            axis_names=set(AXES),
             check_vma=False,
         )
         # Every process gets all results, so that each can write them down.
@@ -174,9 +175,10 @@ class Translator:
 
     def _rows(self, s: int, waiting: int) -> int:
         def round_up(rows: int) -> int:
-            return -(-rows // self._devices) * self._devices
+            return -(-rows // devices) * devices
 
-        many = max(self._decoding.batch_tokens // s // self._devices * self._devices, self._devices)
+        devices = self._mesh.size
+        many = max(self._decoding.batch_tokens // s // devices * devices, devices)
         few = min(round_up(_FEW_ROWS), many)
         return few if waiting <= few else many
 
@@ -202,10 +204,9 @@ class Translator:
 
     def _put(self, ids: np.ndarray) -> jax.Array:
         """`ids` over the devices. Every process knows them all, and moves the rows of its own."""
-        sharding = batch_sharding(self._mesh)
-        places = sharding.addressable_devices_indices_map(ids.shape)
+        places = self._row_sharding.addressable_devices_indices_map(ids.shape)
         rows = [jax.device_put(ids[place], device) for device, place in places.items()]
-        return jax.make_array_from_single_device_arrays(ids.shape, sharding, rows)
+        return jax.make_array_from_single_device_arrays(ids.shape, self._row_sharding, rows)
 
     def _read(self, hypotheses: Hypotheses) -> list[list[Hypothesis]]:
         """Every row's hypotheses as text."""
