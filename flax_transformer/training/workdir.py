@@ -47,5 +47,5 @@ def _check_same_run(path: Path, config: Config) -> None:
         )
 
 
-def _listed(differences: list[str]) -> str:
-    return "\n  ".join(differences)
+def _listed(differences: dict[str, str]) -> str:
+    return "\n  ".join(differences.values())
