@@ -25,7 +25,7 @@ class TrainedModel:
         Raises `ConfigError` where the work directory lacks a vocabulary or checkpoints.
         """
         self.config = config
-        tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+        tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE, config.tokenizer.vocabulary_size)
         # Every device translates sentences of its own, however many the run was trained on.
         mesh = build_mesh(MeshConfig())
         self._params, self.steps = load_parameters(
