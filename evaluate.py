@@ -7,18 +7,22 @@ in evaluation/<split>.json of the work directory, the translations beside them.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from flax_transformer.command_line import (
     DecodingArguments,
     parse_decoding_arguments,
     run_command,
 )
-from flax_transformer.config import Config
+from flax_transformer.config import Builtin, Config
 from flax_transformer.config_error import ConfigError
+from flax_transformer.data_config import require_name
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.evaluation.report import TestSet
@@ -40,6 +44,8 @@ class EvaluateArguments(DecodingArguments):
     """File of the right translations of --source, line by line."""
     name: str | None = None
     """Name of the results; by default that of the split, or of the --source file."""
+    data_directory: Annotated[str | None, tyro.conf.arg(name="data.directory")] = None
+    """Folder where the run's corpus lies now, if it was moved since it was trained on."""
     lowercase: bool = False
     """BLEU and chrF take capitals for small letters."""
     tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a"
@@ -72,8 +78,10 @@ def _check(arguments: EvaluateArguments) -> None:
     name = arguments.name
     if name is not None and arguments.split is None and arguments.source is None:
         raise ConfigError("--name is for one test set: give --split or --source too")
-    if name is not None and (Path(name).name != name or "\0" in name):
-        raise ConfigError(f"--name is '{name}', but must be a plain file name")
+    if name is not None:
+        require_name("--name", name)
+    if arguments.data_directory is not None and arguments.source is not None:
+        raise ConfigError("--data.directory is for the run's own corpus, not for --source")
 
 
 def _test_sets(arguments: EvaluateArguments, config: Config) -> list[TestSet]:
@@ -84,16 +92,34 @@ def _test_sets(arguments: EvaluateArguments, config: Config) -> list[TestSet]:
 
     source, reference = arguments.source, arguments.reference
     if source is None or reference is None:
+        config = _moved(config, arguments.data_directory)
         test_sets = corpus_test_sets(open_corpus(config.data), config, arguments.split)
     else:
         pairs = TextPairs([(source, reference)])
         if not len(pairs):
             raise ConfigError(f"{source} is empty: there is nothing to translate")
-        origin = {"source": str(source), "reference": str(reference)}
+        origin = {"source": _text(source), "reference": _text(reference)}
         test_sets = [make_test_set(source.name, pairs, origin)]
     if arguments.name is not None:
         test_sets = [dataclasses.replace(test_sets[0], name=arguments.name)]
     return test_sets
+
+
+def _text(path: Path) -> str:
+    """`path` for JSON, which cannot hold the bytes of a name that is not UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _moved(config: Config, directory: str | None) -> Config:
+    """`config` with its corpus in `directory`."""
+    if directory is None:
+        return config
+    if isinstance(config.data, Builtin):
+        raise ConfigError(
+            f"--data.directory is {directory}, but the run's corpus is made by the built-in "
+            "grammar: leave the flag out"
+        )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=directory))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ A value that cannot be right raises `ConfigError` here, before any work begins.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flax_transformer.config_error import require, require_positive
+from flax_transformer.config_error import require, require_not_negative, require_positive
 from flax_transformer.data_config import Builtin, TextFiles, Tfds
 from flax_transformer.model_config import RecurrentConfig, TransformerConfig
+from flax_transformer.setting_types import require_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class TokenizerConfig:
     """With dropout: how many splittings of the training split are drawn."""
 
     def __post_init__(self):
+        require_types(self, "tokenizer")
         require(
             self.vocabulary_size >= 300,
             f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
@@ -58,6 +60,7 @@ class BatchConfig:
     """Batches prepared in advance by a background thread."""
 
     def __post_init__(self):
+        require_types(self, "batch")
         require_positive(self, "batch", "rows", "source_length", "target_length", "read_ahead")
         require(
             self.max_length_ratio >= 1,
@@ -85,8 +88,9 @@ class OptimizerConfig:
     """Largest global norm of the gradient; None leaves it as it is."""
 
     def __post_init__(self):
+        require_types(self, "optimizer")
         require_positive(self, "optimizer", "learning_rate_scale", "warmup_steps", "epsilon")
-        require(self.cooldown_steps >= 0, "optimizer.cooldown_steps must not be negative")
+        require_not_negative(self, "optimizer", "cooldown_steps")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name} is {value}, but must be in [0, 1)")
@@ -132,6 +136,7 @@ class TrainingConfig:
     """Latest checkpoints kept, besides the best by BLEU; evaluation averages over them."""
 
     def __post_init__(self):
+        require_types(self, "training")
         require_positive(
             self, "training", "steps", "accumulation_steps", "log_every", "evaluate_every",
             "validation_sentences", "checkpoint_every", "keep_checkpoints", "teacher_forcing_steps",
@@ -140,7 +145,7 @@ class TrainingConfig:
             0 <= self.teacher_forcing_floor <= 1,
             f"training.teacher_forcing_floor is {self.teacher_forcing_floor}: use 0 to 1",
         )
-        require(self.patience >= 0, "training.patience must not be negative")
+        require_not_negative(self, "training", "patience", "checkpoint_minutes")
         require(
             0 <= self.label_smoothing < 1,
             f"training.label_smoothing is {self.label_smoothing}, but must be in [0, 1)",
@@ -159,6 +164,7 @@ class MeshConfig:
     """Devices over which heads, feed-forward width and vocabulary are split."""
 
     def __post_init__(self):
+        require_types(self, "mesh")
         sizes = (self.data, self.fsdp, self.model)
         require(
             all(size == -1 or size > 0 for size in sizes) and sizes.count(-1) <= 1,
@@ -189,22 +195,29 @@ class DecodingConfig:
     rose, else average."""
     average_checkpoints: int = 5
     """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
+    checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
+    """Which parameters translate: average, of the last average_checkpoints; best, by validation
+    BLEU; latest; the number of a step; auto takes best where training ended since BLEU no longer
+    rose, else average."""
     batch_tokens: int = 4096
     """Source tokens, padding included, that are translated at a time."""
     max_source_length: int = 256
     """Source tokens in one piece, end symbol included; longer lines are translated in pieces."""
 
     def __post_init__(self):
+        require_types(self, "decoding")
         require_positive(
             self, "decoding", "beam_size", "extra_length", "average_checkpoints", "batch_tokens",
             "max_source_length",
         )  # fmt: skip
-        for name in ("length_penalty", "coverage_penalty"):
-            value = getattr(self, name)
-            require(value >= 0, f"decoding.{name} is {value}, but must not be negative")
+        require_not_negative(self, "decoding", "length_penalty", "coverage_penalty")
         require(
             self.max_source_length >= 2,
             "decoding.max_source_length is 1, but must be at least 2: a token and the end symbol",
+        )
+        require(
+            isinstance(self.checkpoint, str) or self.checkpoint >= 0,
+            f"decoding.checkpoint is {self.checkpoint}, but the number of a step is at least 0",
         )
 
 
@@ -225,6 +238,7 @@ class HostsConfig:
     """Seconds without a sign of life from a process before the others end too."""
 
     def __post_init__(self):
+        require_types(self, "hosts")
         require_positive(self, "hosts", "patience")
         given = [value is not None for value in (self.coordinator, self.count, self.index)]
         require(
@@ -260,6 +274,7 @@ class Config:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
     def __post_init__(self):
+        require_types(self, "")
         require(
             self.batch.rows % self.training.accumulation_steps == 0,
             f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "

@@ -16,3 +16,10 @@ def require_positive(section: object, name: str, *fields: str) -> None:
     for field_name in fields:
         value = getattr(section, field_name)
         require(value > 0, f"{name}.{field_name} is {value}, but must be greater than 0")
+
+
+def require_not_negative(section: object, name: str, *fields: str) -> None:
+    """As `require_positive`, with 0 allowed."""
+    for field_name in fields:
+        value = getattr(section, field_name)
+        require(value >= 0, f"{name}.{field_name} is {value}, but must not be negative")

@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
+from flax_transformer.ordinary_file import read_ordinary
+from flax_transformer.setting_types import alternatives, field_types, shown
 from flax_transformer.whole_file import write_whole
+
+_MOST_BYTES = 1 << 24
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -21,55 +23,96 @@ def save_config(config: Config, path: Path) -> None:
 def load_config(path: Path) -> Config:
     """Reads what `save_config` wrote; `ConfigError` names the file and what is wrong in it."""
     try:
-        return config_from_dict(Config, json.loads(path.read_text(encoding="utf-8")))
+        text = read_ordinary(path, _MOST_BYTES).decode()
+        return _from_json(Config, json.loads(text, object_pairs_hook=_object), "")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: is this the work directory of a run?") from None
-    except (json.JSONDecodeError, TypeError, KeyError, ConfigError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is not UTF-8"
+    except RecursionError:
+        reason = "it is nested too deep"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError as error:  # what json and the settings themselves refuse
+        reason = str(error)
+    raise ConfigError(
+        f"{path} cannot be read: {reason}\n"
+        "Mend it, or delete it: train.py with the settings of the run writes it anew."
+    )
 
 
 def config_to_dict(section: Any) -> dict[str, Any]:
     """A dataclass as nested plain dictionaries; where a field may hold one of several dataclasses,
     the key "kind" tells which."""
     result: dict[str, Any] = {}
-    for name, annotation in typing.get_type_hints(type(section)).items():
+    for name, hint in field_types(type(section)).items():
         value = getattr(section, name)
         if dataclasses.is_dataclass(value):
-            tag = {"kind": type(value).__name__} if _alternatives(annotation) else {}
+            tag = {"kind": type(value).__name__} if len(alternatives(hint)) > 1 else {}
             result[name] = tag | config_to_dict(value)
         else:
             result[name] = list(value) if isinstance(value, tuple) else value
     return result
 
 
-def config_from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """The inverse of `config_to_dict`; an unknown key is a `TypeError`, as in a call.
+def differing_fields(a: Config, b: Config) -> dict[str, str]:
+    """A line `section.field: old -> new` for every setting in which `a` and `b` differ, by name."""
+    before, after = _flatten(config_to_dict(a)), _flatten(config_to_dict(b))
+    absent = "(absent)"
+    return {
+        name: f"{name}: {before.get(name, absent)} -> {after.get(name, absent)}"
+        for name in {**before, **after}
+        if before.get(name, absent) != after.get(name, absent)
+    }
 
-    Where "kind" is missing, as from when a field held one kind only, it is the first.
-    """
-    annotations = typing.get_type_hints(cls)
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of two values under one name, no one could say which is meant."""
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ConfigError(f"{_plain(name)} stands in it twice")
+        result[name] = value
+    return result
+
+
+def _from_json(cls: type, values: Any, place: str) -> Any:
+    """The inverse of `config_to_dict`; what is left out has its default. The values themselves are
+    checked by the dataclasses. `place`: what `values` are called in messages."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{place or 'it'} is {shown(values)}, but must be an object: {{...}}")
+    hints = field_types(cls)
     arguments = {}
     for name, value in values.items():
-        annotation = annotations.get(name)
-        if isinstance(value, Mapping):
-            value = dict(value)
-            section_class: Any = annotation
-            if alternatives := _alternatives(annotation):
-                section_class = alternatives[value.pop("kind", next(iter(alternatives)))]
-            value = config_from_dict(section_class, value)
-        arguments[name] = tuple(value) if isinstance(value, list) else value
+        setting = f"{place}.{_plain(name)}" if place else _plain(name)
+        if name not in hints:
+            raise ConfigError(f"{setting} is no setting; there is: {', '.join(hints)}")
+        classes = [each for each in alternatives(hints[name]) if dataclasses.is_dataclass(each)]
+        if classes:
+            chosen, value = _kind(classes, value, setting)
+            value = _from_json(chosen, value, setting)
+        texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+        arguments[name] = tuple(value) if texts and hints[name] == tuple[str, ...] else value
+    for field in dataclasses.fields(cls):
+        optional = {field.default, field.default_factory} != {dataclasses.MISSING}
+        if field.name not in values and not optional:
+            raise ConfigError(f"{place}.{field.name} is missing")
     return cls(**arguments)
 
 
-def differing_fields(a: Config, b: Config) -> list[str]:
-    """One line `section.field: old -> new` for every setting in which `a` and `b` differ."""
-    before, after = _flatten(config_to_dict(a)), _flatten(config_to_dict(b))
-    absent = "(absent)"
-    return [
-        f"{name}: {before.get(name, absent)} -> {after.get(name, absent)}"
-        for name in {**before, **after}
-        if before.get(name, absent) != after.get(name, absent)
-    ]
+def _kind(classes: list[Any], values: Any, place: str) -> tuple[type, Any]:
+    """Which of `classes` a section is of, and its values without their "kind".
+
+    Where that is missing, as from when a field held one kind only, it is the first.
+    """
+    if len(classes) == 1 or not isinstance(values, Mapping) or "kind" not in values:
+        return classes[0], values
+    known = {each.__name__: each for each in classes}
+    values = dict(values)
+    kind = values.pop("kind")
+    if not isinstance(kind, str) or kind not in known:
+        raise ConfigError(f"{place}.kind is {shown(kind)}, but must be one of {', '.join(known)}")
+    return known[kind], values
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -80,9 +123,6 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _alternatives(annotation: Any) -> dict[str, type]:
-    """The dataclasses of a union by name; empty for anything else."""
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return {}
-    members = typing.get_args(annotation)
-    return {t.__name__: t for t in members if isinstance(t, type) and dataclasses.is_dataclass(t)}
+def _plain(name: str) -> str:
+    """A name from a damaged file, fit for a message."""
+    return shown(name)[1:-1]

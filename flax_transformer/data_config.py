@@ -4,6 +4,32 @@ import re
 from dataclasses import dataclass
 
 from flax_transformer.config_error import require, require_positive
+from flax_transformer.setting_types import require_types, shown
+
+# Bytes; file systems take 255 for a name with two languages and an ending.
+_LONGEST_NAME, _LONGEST_LANGUAGE = 180, 30
+
+
+def require_name(setting: str, name: str, longest: int = _LONGEST_NAME) -> None:
+    """Raises `ConfigError`, which begins with `setting`, unless `name` is that of a file, or a path
+    below a folder, that leads nowhere else; its parts have `longest` bytes at most."""
+    parts = name.split("/")
+    require(
+        not {"", ".", ".."}.intersection(parts),
+        f"{setting} is {shown(name)}, but must be a file name, or a path below the folder: without "
+        "'..', and not absolute",
+    )
+    require(
+        name.isprintable() and max(len(part.encode()) for part in parts) <= longest,
+        f"{setting} is {shown(name)}, but must be printable, and at most {longest} bytes long",
+    )
+
+
+def _require_language(setting: str, language: str) -> None:
+    require_name(setting, language, _LONGEST_LANGUAGE)
+    require(
+        "/" not in language, f"{setting} is '{language}', but is the ending of files: without '/'"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +40,7 @@ class Builtin:
     """Training pairs to generate."""
 
     def __post_init__(self):
+        require_types(self, "data")
         require_positive(self, "data", "num_pairs")
 
 
@@ -31,6 +58,8 @@ class TrainingFiles:
     """
 
     def __post_init__(self):
+        require_types(self, "data.train")
+        require_name("a name in data.train", self.name)
         place = f"data.train names '{self.name}' with"
         require(
             self.weight >= 1,
@@ -53,12 +82,12 @@ class TrainingFiles:
         """`text` as an element of `TextFiles.train` is written; raises `ConfigError`."""
         name, *options = text.split(",")
         values = dict(option.partition("=")[::2] for option in options)
-        wrong = f"data.train has '{text}', but is written NAME, NAME,weight=2 or NAME,tag=<bt>"
+        wrong = f"data.train has {shown(text)}, but is written NAME, NAME,weight=2 or NAME,tag=<bt>"
         require(bool(name) and values.keys() <= {"weight", "tag"}, wrong)
         require(len(values) == len(options), f"{wrong}: each option once")
         weight = values.get("weight", "1")
         require(
-            re.fullmatch(r"-?[0-9]+", weight) is not None,
+            re.fullmatch(r"-?[0-9]{1,9}", weight) is not None,
             f"{wrong}: a weight is a whole number, and only the ratio of weights counts (for half "
             "of one, give the others 2)",
         )
@@ -82,19 +111,27 @@ class TextFiles:
     """Ending of the files to translate to, such as de."""
     train: tuple[str, ...] = ("train",)
     """Names of the training files, without the language; several are read one after the other.
+    Each may lie in a folder below the directory: FOLDER/NAME.
     Each may be followed by how often an epoch holds its pairs, and by a symbol to put before its
     source sentences: NAME,weight=2,tag=<bt> (in quotes for a shell)."""
     validation: str = "valid"
     """Name of the validation files, without the language."""
     test: tuple[str, ...] = ("test",)
-    """Names of the test files, without the language; each is scored on its own."""
+    """Names of the test files, without the language; each is scored on its own. The scores of
+    FOLDER/NAME go to evaluation/FOLDER/NAME.json."""
 
     def __post_init__(self):
+        require_types(self, "data")
+        _require_language("data.source_language", self.source_language)
+        _require_language("data.target_language", self.target_language)
         require(
             self.source_language != self.target_language,
             f"data.source_language and data.target_language are both '{self.source_language}'",
         )
         _ = self.training_files  # refuses what is not written as it should be
+        require_name("data.validation", self.validation)
+        for name in self.test:
+            require_name("a name in data.test", name)
 
     @property
     def training_files(self) -> tuple[TrainingFiles, ...]:
@@ -114,3 +151,6 @@ class Tfds:
     """Feature to translate to."""
     directory: str | None = None
     """Folder of prepared datasets; by default the library's own, ~/tensorflow_datasets."""
+
+    def __post_init__(self):
+        require_types(self, "data")

@@ -5,7 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from flax_transformer.config_error import require, require_positive
+from flax_transformer.config_error import require, require_not_negative, require_positive
+from flax_transformer.setting_types import require_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class TransformerConfig:
     and compiles longer."""
 
     def __post_init__(self):
+        require_types(self, "model")
         require_positive(
             self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
             "d_ff", "max_positions", "unroll_layers",
@@ -119,6 +121,7 @@ class RecurrentConfig:
     """Positions compiled into one turn of the loop over positions."""
 
     def __post_init__(self):
+        require_types(self, "model")
         require_positive(
             self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
             "unroll_steps",
@@ -139,7 +142,7 @@ class RecurrentConfig:
             self.attention == "concat" or not self.coverage,
             f"model.attention is {self.attention}, but model.coverage needs concat",
         )
-        require(self.coverage_loss >= 0, "model.coverage_loss must not be negative")
+        require_not_negative(self, "model", "coverage_loss")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
 
     @property

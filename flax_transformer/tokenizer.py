@@ -6,7 +6,6 @@ exception is U+2581, by which SentencePiece writes a space: it comes back as a s
 under the `identity` normalisation; the others change the text by intention.)
 """
 
-import functools
 import hashlib
 import io
 import itertools
@@ -21,6 +20,7 @@ import sentencepiece
 
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.config_error import ConfigError
+from flax_transformer.ordinary_file import read_ordinary
 from flax_transformer.whole_file import write_whole
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
@@ -29,6 +29,9 @@ tags of a corpus are such symbols too."""
 
 _QUIET = 2  # SentencePiece's log level for errors, which it raises as well.
 _SPACE = "\u2581"  # as SentencePiece writes it
+_MOST_BYTES = 1 << 28
+_OR_DELETE = "; or, where nothing has been trained yet, delete it, so that one is learnt"
+_PROBE = "a 1 \U0001f600"  # which every normalisation keeps
 _LONGEST_SENTENCE = 1 << 30  # bytes, the most SentencePiece takes; it skips longer ones silently.
 
 
@@ -50,26 +53,78 @@ class Tokenizer:
             raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
         self._model = model
         self.vocabulary_size: int = processor.get_piece_size()
-        first = processor.piece_to_id("<0x00>")  # behind the tags
+        first = processor.piece_to_id("<0x00>")  # after the tags
         self.byte_ids = range(first, first + 256)
         """The bytes, by which characters without a piece are spelt."""
+        self._ids = self._check_pieces()
+        """The id of every piece of text; the earlier it was merged in training, the smaller."""
+        self._check_round_trip()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
+
+    def _check_pieces(self) -> dict[str, int]:
+        """The pieces of text and their ids; `ValueError` where a piece is not what its place says,
+        as in a model of which some bytes have changed."""
+        processor, every = self._processor, range(self.vocabulary_size)
+        ordinary = range(self.byte_ids.stop, self.vocabulary_size)
+        try:
+            pieces = processor.id_to_piece(list(every))
+        except UnicodeDecodeError:
+            raise ValueError("a piece is not UTF-8") from None
+        named = [f"<0x{byte:02X}>" for byte in range(256)]
+        if pieces[self.byte_ids.start : self.byte_ids.stop] != named:
+            raise ValueError("the 256 bytes are not all there")
+        kinds = {
+            "control symbols": (
+                processor.is_control,
+                {*every} - {UNK_ID, *self.byte_ids, *ordinary},
+            ),
+            "unknown symbols": (processor.is_unknown, {UNK_ID}),
+            "bytes": (processor.is_byte, {*self.byte_ids}),
+            "unused pieces": (processor.is_unused, set()),
+        }
+        for name, (is_kind, expected) in kinds.items():
+            if {
+                i for i, found in zip(every, is_kind(list(every)), strict=True) if found
+            } != expected:
+                raise ValueError(f"the {name} are not where they should be")
+        return {pieces[i]: i for i in ordinary}
+
+    def _check_round_trip(self) -> None:
+        """Raises `ValueError` unless text survives: by its words, its spaces and by bytes."""
+        try:
+            ids = self._processor.encode(_PROBE, num_threads=1)
+            (text,) = self.decode(self.encode([_PROBE]))
+        except (ConfigError, RuntimeError, IndexError, UnicodeDecodeError):
+            text, ids = "", []
+        if text.split() != _PROBE.split() or UNK_ID in ids:
+            raise ValueError("text does not survive it")
 
     def __reduce__(self) -> tuple:
         """Another process loads the model afresh."""
         return Tokenizer, (self._model,)
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
-        """Reads the file that `train_tokenizer` wrote."""
+    def load(cls, path: Path, vocabulary_size: int | None = None) -> "Tokenizer":
+        """Reads the file that `train_tokenizer` wrote, for a model of `vocabulary_size` pieces.
+
+        Raises `ConfigError` where it cannot be read, is damaged or has another size.
+        """
         try:
-            return cls(path.read_bytes())
+            tokenizer = cls(read_ordinary(path, _MOST_BYTES))
         except OSError as error:
             raise ConfigError(f"the vocabulary {path} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(
-                f"{path} is not a vocabulary of this program, or damaged: {error}"
+                f"{path} is not a vocabulary of this program, or damaged: {error}. Put a whole "
+                f"copy there{_OR_DELETE}"
             ) from None
+        if vocabulary_size is not None and tokenizer.vocabulary_size != vocabulary_size:
+            raise ConfigError(
+                f"{path} is another vocabulary: it has {tokenizer.vocabulary_size} pieces, but "
+                f"tokenizer.vocabulary_size is {vocabulary_size}. Put the run's own there"
+                f"{_OR_DELETE}"
+            )
+        return tokenizer
 
     def tag_id(self, tag: str) -> int:
         """The id of a symbol that `train_tokenizer` was told of; `ConfigError` if there is none."""
@@ -89,7 +144,7 @@ class Tokenizer:
         rows = self._words(texts)
         words = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
         ids = dict(zip(words, self._processor.encode(words, num_threads=1), strict=True))
-        for word, again in zip(words, self._processor.normalize(words), strict=True):
+        for word, again in zip(words, self._normalize(words), strict=True):
             # Nothing between two spaces, and what normalisation would change a second time.
             if again != _SPACE + word:
                 ids[word] = self._split_at_random(_SPACE + word, 0.0, lambda: 1.0)
@@ -97,7 +152,16 @@ class Tokenizer:
 
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
         """What follows each space, after normalisation, which puts a space before the text."""
-        return [text.split(_SPACE)[1:] for text in self._processor.normalize(list(texts))]
+        return [text.split(_SPACE)[1:] for text in self._normalize(list(texts))]
+
+    def _normalize(self, texts: list[str]) -> list[str]:
+        try:
+            return self._processor.normalize(texts)
+        except UnicodeDecodeError:  # of the 200 kB of its rules, a text needs few
+            raise ConfigError(
+                "tokenizer.model is damaged: its normalisation makes text that is not UTF-8. Put a "
+                "whole copy into the work directory"
+            ) from None
 
     def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
         """Ids of each text with every merge of two pieces skipped with probability `dropout`
@@ -128,12 +192,6 @@ class Tokenizer:
         if symbol in self._ids:
             return [self._ids[symbol]]
         return [self.byte_ids[byte] for byte in symbol.encode()]
-
-    @functools.cached_property
-    def _ids(self) -> dict[str, int]:
-        """The id of every piece of text; the earlier it was merged in training, the smaller."""
-        ids = range(self.byte_ids.stop, self.vocabulary_size)
-        return {self._processor.id_to_piece(i): i for i in ids}
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence; special symbols are left out, bytes that are not UTF-8 become

@@ -29,7 +29,7 @@ class TrainedModel:
         the vocabulary is not that of the checkpoints.
         """
         self.config = config
-        tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+        tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE, config.tokenizer.vocabulary_size)
         # Every device translates sentences of its own, however many the run was trained on.
         mesh = build_mesh(MeshConfig())
         self._params, self.steps, self.choice, self.progress, self.notes = load_parameters(

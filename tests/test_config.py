@@ -73,8 +73,8 @@ def test_json_with_an_unknown_key_names_the_file(tmp_path):
 
 def test_differing_fields_names_each():
     other = dataclasses.replace(Config(), model=TransformerConfig(d_ff=64))
-    assert differing_fields(Config(), Config()) == []
-    assert differing_fields(Config(), other) == ["model.d_ff: 2048 -> 64"]
+    assert differing_fields(Config(), Config()) == {}
+    assert differing_fields(Config(), other) == {"model.d_ff": "model.d_ff: 2048 -> 64"}
 
 
 def test_flags_lie_over_the_file():
@@ -187,3 +187,24 @@ def test_help_is_quick_and_loads_no_heavy_library():
 def test_environment_has_no_tensorflow():
     command = [sys.executable, "-c", "import tensorflow"]
     assert subprocess.run(command, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "../../x", "/x", "/etc/passwd", "a/../b", "a/..", "..", ".", "", "a/", "a//b", "./a",
+     "x\n", "x\x1b[31m", "n" * 300, "a/" + "é" * 120],
+)  # fmt: skip
+@pytest.mark.parametrize("setting", ["train", "validation", "test"])
+def test_names_of_files_lead_nowhere_else(setting, name):
+    files = {"directory": "x", "source_language": "en", "target_language": "de"}
+    value = name if setting == "validation" else ("good", name)
+    with pytest.raises(ConfigError, match=rf"data\.{setting}\b"):
+        TextFiles(**files, **{setting: value})
+
+
+@pytest.mark.parametrize("language", ["../x", "a/b", "/en", "..", "", "e\nn", "e" * 31])
+@pytest.mark.parametrize("setting", ["source_language", "target_language"])
+def test_languages_are_endings(setting, language):
+    files = {"directory": "x", "source_language": "en", "target_language": "de"}
+    with pytest.raises(ConfigError, match=rf"data\.{setting} is "):
+        TextFiles(**files | {setting: language})

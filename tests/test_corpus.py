@@ -243,3 +243,24 @@ def test_builtin():
     assert builtin.fingerprint("train") != builtin.fingerprint("validation")
     source, target = builtin.split("train")[-1]
     assert isinstance(source, str) and isinstance(target, str)
+
+
+def test_files_in_folders_below_the_directory(folder):
+    (folder / "news").mkdir()
+    write(folder, "news/2014.en", "one\n")
+    write(folder, "news/2014.de", "eins\n")
+    texts = corpus(folder, train=("train", "news/2014,weight=2"), test=("news/2014",))
+    assert list(texts.split("news/2014")) == [("one", "eins")]
+    assert len(texts.split("train")) == 3
+
+
+@pytest.mark.parametrize("directory", ["n" * 300, "~nobody-of-this-name/corpus", "/proc/1/fd/x"])
+def test_a_directory_that_cannot_be_one(directory):
+    with pytest.raises(ConfigError, match=r"data\.directory is .*, which is not a folder"):
+        corpus(directory)
+
+
+def test_the_longest_names_can_be_looked_for(folder):
+    languages = {"source_language": "s" * 30, "target_language": "t" * 30}
+    with pytest.raises(ConfigError, match=r"data\.train names 'nnn.*holds neither"):
+        corpus(folder, train=("n" * 180,), **languages)

@@ -22,6 +22,7 @@ from flax_transformer.config import (
 )
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import save_config
+from flax_transformer.evaluation import report
 from flax_transformer.evaluation.translator import Counts, Hypothesis
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import train_tokenizer
@@ -124,7 +125,7 @@ def test_every_test_split_is_scored(evaluate, workdir, capsys):
 
 
 def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
-    source = tmp_path / "source.txt.gz"
+    source = tmp_path / "source\udce9.txt.gz"  # a byte that is not UTF-8
     source.write_bytes(gzip.compress(b"The cat.\nA house, and more words.\n"))
     reference = tmp_path / "reference.txt"
     reference.write_text("Le chat.\nUne maison.\n")
@@ -137,7 +138,7 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
     assert record["decoding"]["beam_size"] == 1
     assert record["sentences_cut"] == 1
     assert "compound_split_bleu" not in record
-    assert record["test_set"]["source"] == str(source)
+    assert record["test_set"]["source"] == str(source).replace("\udce9", "\\xe9")
     assert "1 too long" in capsys.readouterr().out
 
 
@@ -148,7 +149,14 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
         (("--split", "test", "--source", "x", "--reference", "y"), "exclude"),
         (("--beam-size", "0"), "beam_size is 0"),
         (("--name", "x"), "one test set"),
-        (("--name", "../x", "--split", "test"), "plain file name"),
+        (("--name", "../x", "--split", "test"), "--name is '../x', but must be a file name"),
+        (("--name", "/tmp/x", "--split", "test"), "--name is '/tmp/x', but must be a file name"),
+        (("--name", "n" * 300, "--split", "test"), "--name is 'nnn.* at most 180 bytes"),
+        (("--name", "folder/taken", "--split", "test"), "taken.json is a folder, where a file of"),
+        (("--name", "plain.json/x", "--split", "test"), "plain.json cannot be created"),
+        (("--source", "{}/" + "s" * 230, "--reference", "{}/test.en"), "a test set is 'sss.*180"),
+        (("--data.directory", "{}/moved", "--source", "x", "--reference", "y"), "own corpus"),
+        (("--data.directory", "{}/nowhere"), "data.directory is .*/nowhere, which is not a folder"),
         (("--split", "tset"), "no split 'tset'"),
         (("--source", "{}/test.en", "--reference", "{}/absent"), "absent"),
         (("--source", "{}/test.en", "--reference", "{}/tokenizer.model"), "not UTF-8"),
@@ -156,12 +164,57 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
         (("--source", "{}/empty", "--reference", "{}/empty"), "empty"),
     ],
 )
-def test_mistakes_are_named_before_the_model_is_loaded(evaluate, workdir, words, message):
+def test_mistakes_are_named_before_the_model_is_loaded(
+    evaluate, workdir, words, message, monkeypatch
+):
     (workdir / "three").write_text("1\n2\n3\n")
     (workdir / "empty").write_text("")
+    (workdir / ("s" * 230)).write_bytes((workdir / "test.en").read_bytes())
+    (workdir / "evaluation" / "folder" / "taken.json").mkdir(parents=True, exist_ok=True)
+    (workdir / "evaluation" / "plain.json").touch()
     words = [word.replace("{}", str(workdir)) for word in words]
+    from flax_transformer.evaluation import evaluation
+
+    monkeypatch.delattr(evaluation, "TrainedModel")
     with pytest.raises(ConfigError, match=message):
         evaluate("--workdir", workdir, *words)
+
+
+def test_a_corpus_may_have_moved(evaluate, workdir, tmp_path):
+    """Results of a name with a folder lie in a folder, in which nothing else is touched."""
+    for language, line in (("en", "A dog.\n"), ("fr", "Un chien.\n")):
+        for name in ("train", "valid", "test", "other"):
+            (tmp_path / f"{name}.{language}").write_text(line)
+    words = ("--data.directory", tmp_path, "--split", "test", "--name", "moved/2014")
+    evaluate("--workdir", workdir, *words, "--beam-size", "1")
+    record = json.loads((workdir / "evaluation" / "moved" / "2014.json").read_text())
+    assert record["sentences"] == 1
+    assert record["test_set"]["corpus"]["directory"] == str(tmp_path)
+    assert (workdir / "evaluation" / "moved" / "2014.hypotheses.txt").read_text().count("\n") == 1
+
+
+def test_the_built_in_corpus_cannot_have_moved(evaluate, tmp_path):
+    save_config(Config(), tmp_path / "config.json")
+    with pytest.raises(ConfigError, match=r"--data\.directory is x, but .* built-in grammar"):
+        evaluate("--workdir", tmp_path, "--data.directory", "x")
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", ""])
+def test_results_are_written_below_their_folder_only(tmp_path, name):
+    """Wherever the name comes from."""
+    test_set = report.TestSet(name=name, origin={}, sources=[], references=[])
+    for path in (report.report_path, report.hypotheses_path):
+        with pytest.raises(ConfigError, match="name of a test set is"):
+            path(tmp_path, test_set)
+    with pytest.raises(ConfigError, match="name of a test set is"):
+        report.make_room(tmp_path, [test_set])
+
+
+def test_no_results_take_the_place_of_another_sets_folder(tmp_path):
+    names = ["a", "a.json/b"]
+    sets = [report.TestSet(name=name, origin={}, sources=[], references=[]) for name in names]
+    with pytest.raises(ConfigError, match=r"evaluation/a\.json is a folder"):
+        report.make_room(tmp_path, sets)
 
 
 def test_an_empty_work_directory_is_a_mistake(evaluate, tmp_path):

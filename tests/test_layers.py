@@ -13,8 +13,8 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
-    {"config_error"},
-    {"whole_file"},
+    {"config_error", "ordinary_file"},
+    {"setting_types", "whole_file"},
     {"data_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory", "compiled_programs", "memory"},
@@ -88,10 +88,14 @@ def test_module_imports_downward(path):
             assert level[part_of(module)] <= level[part], f"{path} imports {module}, above it"
 
 
-@pytest.mark.parametrize("name", ["config", "data_config", "model_config", "config_error"])
+@pytest.mark.parametrize(
+    "name", ["config", "data_config", "model_config", "config_error", "setting_types"]
+)
 def test_settings_import_the_standard_library_only(name):
     for module in imports(ROOT / PACKAGE / f"{name}.py"):
-        own = begins_with(module, {PACKAGE}) and module.endswith(("config", "config_error"))
+        own = begins_with(module, {PACKAGE}) and module.endswith(
+            ("config", "config_error", "types")
+        )
         assert own or module.split(".")[0] in sys.stdlib_module_names, module
 
 

@@ -229,7 +229,16 @@ def test_recurrent_run_goes_on_exactly_where_it_stopped(place, tmp_path, monkeyp
         mesh=MeshConfig(),
     )
 
-    def run(name, stop_after):
+    # What changes no parameter may be other than when the run goes on.
+    first_settings = dataclasses.replace(
+        settings, steps=9, log_every=7, evaluate_every=5, checkpoint_every=3, keep_checkpoints=1,
+        validation_sentences=2, patience=3, checkpoint_minutes=60,
+    )  # fmt: skip
+    first = dataclasses.replace(
+        config, training=first_settings, batch=dataclasses.replace(config.batch, read_ahead=1)
+    )
+
+    def run(name, stop_after, config=config):
         with Trainer(config, tmp_path / name) as trainer:
             for batch in trainer.batches():
                 trainer.take_step(batch)
@@ -240,7 +249,7 @@ def test_recurrent_run_goes_on_exactly_where_it_stopped(place, tmp_path, monkeyp
             trainer.save()
         return trainer
 
-    run("stopped", 3)
+    run("stopped", 3, first)
     run("stopped", 7)
     run("whole", 7).report()
     chex.assert_trees_all_equal(parameters(tmp_path / "stopped"), parameters(tmp_path / "whole"))

@@ -1,3 +1,4 @@
+import os
 import random
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sentencepiece
 
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.config_error import ConfigError
+from flax_transformer.data.builtin import generate
 from flax_transformer.tokenizer import EOS_ID, UNK_ID, Tokenizer, train_tokenizer
 
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "dog's", "l'été", "near"]
@@ -138,6 +140,61 @@ def test_missing_and_broken_files(tmp_path, tokenizer):
         path.write_bytes(broken)
         with pytest.raises(ConfigError, match=r"tokenizer\.model is not a vocabulary"):
             Tokenizer.load(path)
+
+
+def damaged(draw, model):
+    """`model` with some bits flipped, its end cut off, or some bytes zero."""
+    content, start = bytearray(model), draw.randrange(len(model))
+    match draw.randrange(4):
+        case 0:
+            del content[start:]
+        case 1:
+            end = min(start + draw.choice([1, 4, 64, 512]), len(content))
+            content[start:end] = bytes(end - start)
+        case _:
+            for _ in range(draw.choice([1, 1, 2, 8, 64])):
+                content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("normalization", ["identity", "nmt_nfkc"])
+def test_whatever_the_damage_it_is_a_vocabulary_or_one_error(tmp_path, normalization):
+    """Where the damage shows only in what it does to some character, that is an error then."""
+    path = tmp_path / "tokenizer.model"
+    text = [side for pair in generate(1500)["train"] for side in pair]
+    size = train(path, text=text, vocabulary_size=1200, normalization=normalization).vocabulary_size
+    model, draw = path.read_bytes(), random.Random(0)
+    texts = ["the cat's l'été", "", "  a  漢字 😀 <0x41> \x00", "ﬁ①Ǻ가ｶﾞ㌀"]
+    refused = used = 0
+    for _ in range(750):
+        path.write_bytes(damaged(draw, model))
+        try:
+            tokenizer = Tokenizer.load(path, size)
+            rows = tokenizer.encode(texts) + tokenizer.sample(texts, 0.1, seed=0)
+            assert all(UNK_ID < i < size for row in rows for i in row)
+            tokenizer.decode([*rows, list(range(size))])
+            assert len(tokenizer.pieces(range(size))) == size
+            used += 1
+        except ConfigError as error:
+            assert "tokenizer.model" in str(error)
+            refused += 1
+    assert used > 10 and refused > 100
+
+
+def test_what_is_no_file_is_no_vocabulary(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("folder", "pipe", "zeros"):
+        with pytest.raises(ConfigError, match=f"{name} cannot be read: it is not an ordinary file"):
+            Tokenizer.load(tmp_path / name)
+
+
+def test_another_size_is_another_vocabulary(tmp_path):
+    train(tmp_path / "tokenizer.model")
+    assert Tokenizer.load(tmp_path / "tokenizer.model", 320).vocabulary_size == 320
+    with pytest.raises(ConfigError, match=r"tokenizer\.model .*has 320 pieces.*_size is 400"):
+        Tokenizer.load(tmp_path / "tokenizer.model", 400)
 
 
 def test_tags_are_symbols_that_text_never_becomes(tmp_path):

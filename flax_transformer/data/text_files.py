@@ -6,6 +6,7 @@ inside sentences, and splitting there would put the two languages out of step.
 
 import gzip
 import lzma
+import os
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -41,8 +42,9 @@ Files = TabSeparated | tuple[Path, Path]
 
 def title_and_loaders(config: TextFiles) -> tuple[str, dict[str, Callable[[], Pairs]]]:
     """What to call the corpus, and how to read each split; `ConfigError` for missing files."""
-    directory = Path(config.directory).expanduser()
-    if not directory.is_dir():
+    # Not Path's own: it raises for an unknown ~user, and for a name that is too long.
+    directory = Path(os.path.expanduser(config.directory))
+    if not os.path.isdir(directory):
         raise ConfigError(f"data.directory is {directory}, which is not a folder")
     if not config.train:
         raise ConfigError("data.train names no files: give at least one name")
@@ -156,7 +158,7 @@ def find_files(directory: Path, languages: tuple[str, str], setting: str, name: 
 
 def _first_existing(directory: Path, name: str) -> Path | None:
     candidates = (directory / (name + compression) for compression in _COMPRESSIONS)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def _read(path: Path) -> bytes:

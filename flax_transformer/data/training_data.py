@@ -73,7 +73,7 @@ def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
     cached ids with it.
     """
     if path.exists():
-        return Tokenizer.load(path)
+        return Tokenizer.load(path, config.tokenizer.vocabulary_size)
     tags = {part.tag for part in corpus.split(corpus.train).parts if part.tag is not None}
     return train_tokenizer(
         _sentences(corpus), config.tokenizer, path, config.training.seed, sorted(tags)

@@ -14,7 +14,7 @@ from flax_transformer.config_json import config_to_dict
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.pairs import Pairs
 from flax_transformer.evaluation import scores
-from flax_transformer.evaluation.report import TestSet, create_directory, summary, write_report
+from flax_transformer.evaluation.report import TestSet, make_room, summary, write_report
 from flax_transformer.hosts import is_first_process
 from flax_transformer.trained_model import TrainedModel
 
@@ -53,7 +53,8 @@ def report_on(
 
     Raises `ConfigError` before the model is loaded if there is nowhere to write.
     """
-    directory = create_directory(workdir)
+    test_sets = list(test_sets)
+    make_room(workdir, test_sets)
     model = TrainedModel(workdir, config)
     if is_first_process():
         print("".join(f"{note}\n" for note in model.notes), end="", flush=True)
@@ -66,7 +67,7 @@ def report_on(
             compound_split=compound_split,
         )
         if is_first_process():
-            paths = write_report(directory, test_set.name, record, hypotheses)
+            paths = write_report(workdir, test_set, record, hypotheses)
             print(summary(test_set, record, hypotheses, samples))
             print(f"  written     {', '.join(map(str, paths))}\n", flush=True)
 

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flax_transformer.config_error import ConfigError
+from flax_transformer.data_config import require_name
 from flax_transformer.whole_file import write_whole
 
 DIRECTORY = "evaluation"
@@ -28,33 +29,49 @@ class TestSet:
 
 def report_path(workdir: Path, test_set: TestSet) -> Path:
     """Where the scores of `test_set` lie once it has been evaluated."""
-    return workdir / DIRECTORY / f"{test_set.name}.json"
+    return _path(workdir, test_set.name, "json")
 
 
 def hypotheses_path(workdir: Path, test_set: TestSet) -> Path:
     """Where its translations lie then, one a line."""
-    return workdir / DIRECTORY / f"{test_set.name}.hypotheses.txt"
+    return _path(workdir, test_set.name, "hypotheses.txt")
 
 
-def create_directory(workdir: Path) -> Path:
-    """The folder for results, created if need be; `ConfigError` where it cannot be written."""
-    directory = workdir / DIRECTORY
+def _path(workdir: Path, name: str, ending: str) -> Path:
+    """`ConfigError` for a name that would lead elsewhere; one with folders leads below ours."""
+    require_name("the name of a test set", name)
+    return workdir / DIRECTORY / f"{name}.{ending}"
+
+
+def make_room(workdir: Path, test_sets: Iterable[TestSet]) -> None:
+    """Creates the folders for the results of `test_sets`; `ConfigError` where one of them could not
+    be written later, after all the work."""
+    paths = [
+        path(workdir, test_set) for test_set in test_sets for path in (report_path, hypotheses_path)
+    ]
+    for path in paths:
+        _create(path.parent)
+    for path in paths:
+        if os.path.isdir(path):
+            raise ConfigError(f"{path} is a folder, where a file of results should be")
+
+
+def _create(directory: Path) -> None:
     try:
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{directory} cannot be created: {error.strerror}") from None
     if not os.access(directory, os.W_OK):
         raise ConfigError(f"{directory} cannot be written to")
-    return directory
 
 
 def write_report(
-    directory: Path, name: str, record: Mapping[str, Any], hypotheses: Sequence[str]
+    workdir: Path, test_set: TestSet, record: Mapping[str, Any], hypotheses: Sequence[str]
 ) -> list[Path]:
-    """Writes <name>.hypotheses.txt and <name>.json, each whole or not at all; returns the paths."""
+    """Writes translations and scores, each file whole or not at all; returns the paths."""
     contents = {
-        directory / f"{name}.hypotheses.txt": "".join(f"{text}\n" for text in hypotheses),
-        directory / f"{name}.json": json.dumps(record, indent=2, ensure_ascii=False) + "\n",
+        hypotheses_path(workdir, test_set): "".join(f"{text}\n" for text in hypotheses),
+        report_path(workdir, test_set): json.dumps(record, indent=2, ensure_ascii=False) + "\n",
     }
     for path, content in contents.items():
         write_whole(path, content)

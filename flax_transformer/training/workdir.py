@@ -1,51 +1,129 @@
-"""The folder of a run: its settings are fixed when it starts."""
+"""The folder of a run: once something depends on a setting, the setting stays."""
 
-import dataclasses
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from flax_transformer.config import Config
+from flax_transformer.config import Config, TextFiles
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
+from flax_transformer.data.training_data import TOKENIZER_FILE
 from flax_transformer.hosts import is_first_process
+from flax_transformer.training.checkpoints import BEST, CHECKPOINTS
 
 CONFIG_FILE = "config.json"
 
+_NEVER_BIND = (
+    "batch.read_ahead", "data.directory", "data.test", "decoding", "mesh",
+    "training.checkpoint_every", "training.checkpoint_minutes", "training.evaluate_every",
+    "training.keep_checkpoints", "training.log_every", "training.patience",
+    "training.validation_sentences",
+)  # fmt: skip
+"""Settings and sections that change no parameter: where the text lies, what is tested, shown and
+kept, and when, and on which devices. Whether another data.directory holds the same text is another
+question than this one."""
+
+_OF_THE_VOCABULARY = (
+    "data", "tokenizer.normalization", "tokenizer.training_sentences", "tokenizer.vocabulary_size",
+    "training.seed",
+)  # fmt: skip
+_NOT_OF_THE_VOCABULARY = ("data.test", "data.validation")
+
 
 def open_workdir(workdir: Path, config: Config) -> None:
-    """Creates `workdir` for a run with `config`, or checks that its run has the same settings.
+    """Creates `workdir` for a run with `config`, or checks that its run may go on with it.
 
-    Only `mesh` and `decoding` may differ from those of the run so far, since neither changes what
-    is trained; between the processes of a run nothing may. Raises `ConfigError` naming the settings
-    that differ.
+    What the vocabulary depends on binds once it has been learnt, and all that parameters depend on
+    once there is a checkpoint; what does not bind is replaced. Between the processes of a run
+    nothing may differ. Raises `ConfigError` naming the settings that do.
     """
     path = workdir / CONFIG_FILE
     if is_first_process():
-        _check_same_run(path, config)
+        if os.path.exists(path):
+            _check_same_run(workdir, load_config(path), config)
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             save_config(config, path)
         except OSError as error:
             raise ConfigError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
-    elif not path.exists():
+    elif not os.path.exists(path):
         raise ConfigError(
             f"--workdir {workdir} is not the folder in which the first process has begun: name one "
             "that every host sees under the same name, such as on a network file system"
         )
     elif differences := differing_fields(load_config(path), config):
-        raise ConfigError(f"the first process has other settings:\n  {_listed(differences)}")
+        raise ConfigError(f"the first process has other settings:\n{_listed(differences.values())}")
 
 
-def _check_same_run(path: Path, config: Config) -> None:
-    if not path.exists():
+def _check_same_run(workdir: Path, before: Config, config: Config) -> None:
+    steps = _steps(workdir / CHECKPOINTS)
+    if steps or _steps(workdir / BEST):
+        if differences := _binding_on_parameters(before, config, max(steps, default=0)):
+            raise ConfigError(
+                f"{workdir} holds a run with other settings:\n{_listed(differences)}\n"
+                "Take them back to go on with it, or name another folder with --workdir."
+            )
         return
-    before = load_config(path)
-    same = dataclasses.replace(before, mesh=config.mesh, decoding=config.decoding)
-    if differences := differing_fields(same, config):
+    vocabulary = workdir / TOKENIZER_FILE
+    if vocabulary.exists() and (differences := _binding_on_vocabulary(before, config)):
         raise ConfigError(
-            f"{path.parent} holds a run with other settings:\n  {_listed(differences)}\n"
-            "Take them back to go on with it, or name another folder with --workdir."
+            f"{vocabulary} was learnt with other settings:\n{_listed(differences)}\n"
+            "Take them back, or delete that file, so that a vocabulary is learnt anew."
         )
 
 
-def _listed(differences: list[str]) -> str:
-    return "\n  ".join(differences)
+def _binding_on_parameters(before: Config, config: Config, newest: int) -> list[str]:
+    """The differences that a run whose newest checkpoint is of step `newest` cannot go on with."""
+    lines = []
+    for name, line in differing_fields(before, config).items():
+        if name == "training.steps":
+            # Steps enter the rate by the end that it falls to, and nothing else.
+            cooldown = config.optimizer.cooldown_steps
+            begin = min(before.training.steps, config.training.steps) - cooldown
+            if not cooldown or newest <= begin:
+                continue
+            line += (
+                f" (with optimizer.cooldown_steps {cooldown} the learning rate falls from step "
+                f"{begin} on, and the run has come to {newest})"
+            )
+        if not _among(name, _NEVER_BIND):
+            lines.append(line)
+    return lines
+
+
+def _binding_on_vocabulary(before: Config, config: Config) -> list[str]:
+    """The differences in what a vocabulary was learnt from, and how."""
+    return [
+        line
+        for name, line in differing_fields(before, config).items()
+        if _among(name, _OF_THE_VOCABULARY)
+        and not _among(name, _NOT_OF_THE_VOCABULARY)
+        and not (name == "data.train" and _text_and_tags(before) == _text_and_tags(config))
+    ]
+
+
+def _text_and_tags(config: Config) -> list[tuple[str, str | None]]:
+    """The training files without their weights: a vocabulary is learnt from each pair once."""
+    assert isinstance(config.data, TextFiles)
+    return [(files.name, files.tag) for files in config.data.training_files]
+
+
+def _among(name: str, settings: Iterable[str]) -> bool:
+    """Whether a setting is one of `settings`, or of a section among them."""
+    return any(name == other or name.startswith(f"{other}.") for other in settings)
+
+
+def _steps(directory: Path) -> list[int]:
+    """The steps of the checkpoints in a folder; one that is still being written does not count."""
+    try:
+        entries = list(os.scandir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be read: {error.strerror}") from None
+    return [int(e.name) for e in entries if re.fullmatch("[0-9]{1,18}", e.name) and e.is_dir()]
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
