@@ -14,7 +14,7 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
     {"config_error"},
-    {"whole_file"},
+    {"streams", "whole_file"},
     {"data_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory", "memory"},
