@@ -21,7 +21,7 @@ def open_missing() -> None:
         except OSError:
             _point_to_nowhere(number)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def outlive() -> None:
