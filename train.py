@@ -28,7 +28,7 @@ def main(words: Sequence[str]) -> None:
     join_hosts(arguments.hosts)
     with leaving_when_failing():
         if arguments.diagnose:
-            return diagnose(Trainer(arguments.settings, arguments.run_directory))
+            return diagnose(Trainer(arguments.settings, arguments.run_directory, only_look=True))
         with Trainer(
             arguments.settings,
             arguments.run_directory,

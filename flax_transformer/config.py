@@ -189,10 +189,6 @@ class DecodingConfig:
     attention passed over; 0 asks for no attention. Finished hypotheses are compared by it."""
     extra_length: int = 50
     """Target tokens allowed beyond the number of source tokens."""
-    checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
-    """Which parameters translate: average, of the last average_checkpoints; best, by validation
-    BLEU; latest; the number of a step; auto takes best where training ended since BLEU no longer
-    rose, else average."""
     average_checkpoints: int = 5
     """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
     checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"

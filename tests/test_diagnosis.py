@@ -66,7 +66,7 @@ def contents(workdir: Path) -> dict[Path, bytes]:
 
 def open_run(words: list[str]) -> Trainer:
     arguments = parse_train_arguments(words)
-    return Trainer(arguments.settings, arguments.run_directory)
+    return Trainer(arguments.settings, arguments.run_directory, only_look=True)
 
 
 def take_step(trainer: Trainer) -> None:

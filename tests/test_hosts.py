@@ -206,10 +206,12 @@ def test_a_run_compiles_each_step_once(place):
                     trainer.save()
                     break
         assert trainer._train_step.compilations == 1
-        assert trainer._validation_step.compilations == 1
-        shapes = trainer._translator.compiled_shapes
+        assert trainer.validation.program.compilations == 1
+        shapes = trainer.validation.translator.compiled_shapes
         assert len(shapes) == len(set(shapes)) > 0
-        assert trainer._translator._search._cache_size() == 0, "compiled ahead, once a shape"
+        assert trainer.validation.translator._search._cache_size() == 0, (
+            "compiled ahead, once a shape"
+        )
 
 
 def test_other_processes_must_see_the_first_ones_folder_and_settings(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
     {"config_error", "ordinary_file"},
-    {"setting_types", "whole_file"},
+    {"setting_types", "streams", "whole_file"},
     {"data_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory", "compiled_programs", "memory"},

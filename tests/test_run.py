@@ -21,7 +21,7 @@ from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.checkpoint_files import list_steps
-from flax_transformer.training.metrics import MetricsWriter, RunningMeans, read_metrics
+from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.restoring import load_parameters
 from flax_transformer.training.trainer import Trainer
 
@@ -255,24 +255,3 @@ def test_recurrent_run_goes_on_exactly_where_it_stopped(place, tmp_path, monkeyp
     chex.assert_trees_all_equal(parameters(tmp_path / "stopped"), parameters(tmp_path / "whole"))
     record = json.loads((tmp_path / "whole" / "evaluation" / "test.json").read_text())
     assert record["sentences"] == 20 and record["checkpoints"] == [6]
-
-
-def test_metrics_of_later_steps_and_torn_lines_go(tmp_path):
-    lines = [{"step": 1, "kind": "train"}, {"step": 2, "kind": "train"}]
-    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "ki'
-    (tmp_path / "metrics.jsonl").write_text(text)
-    writer = MetricsWriter(tmp_path, 1)
-    writer.write(2, "train", {"loss": 0.5})
-    writer.close()
-    assert read_metrics(tmp_path) == [lines[0], {"step": 2, "kind": "train", "loss": 0.5}]
-
-
-def test_means_are_over_tokens_and_norms_over_steps():
-    means = RunningMeans()
-    means.add({"loss": 6.0, "nll": 0.0, "correct": 1.0, "tokens": 2.0, "gradient_norm": 1.0})
-    means.add({"loss": 0.0, "nll": 0.0, "correct": 3.0, "tokens": 6.0, "gradient_norm": 2.0})
-    values = means.means()
-    np.testing.assert_allclose(
-        [values[k] for k in ("loss", "perplexity", "accuracy", "gradient_norm")],
-        [0.75, 1.0, 0.5, 1.5],
-    )

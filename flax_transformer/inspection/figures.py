@@ -122,7 +122,7 @@ def _losses(trainer: Trainer) -> Losses:
     validation = list(itertools.islice(trainer.data.validation.once(trainer.own_rows), _BATCHES))
 
     def mean(batches: Iterable[Batch]) -> float:
-        return math.log(trainer.mean_loss(batches)["perplexity"])
+        return math.log(trainer.validation.mean_loss(trainer.state.params, batches)["perplexity"])
 
     return Losses(
         training=mean(trainer.data.train.batch(step, trainer.own_rows) for step in seen),
@@ -142,7 +142,7 @@ def shuffle_sources(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _outputs(trainer: Trainer) -> OutputFigures:
-    pairs, outputs = trainer.translate_validation(_SENTENCES)
+    pairs, outputs = trainer.validation.translate(trainer.state.params, _SENTENCES)
     encode = trainer.data.tokenizer.encode
     sources = [source for source, _ in pairs]
     # As in the search, the end symbol counts on both sides.

@@ -7,12 +7,15 @@ silence.
 
 import json
 import os
+import re
 import shutil
 import stat
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from flax_transformer.config_error import ConfigError
 
 CHECKSUMS = "checksums.json"
 
@@ -26,13 +29,17 @@ class DamagedCheckpointError(Exception):
 
 
 def list_steps(directory: Path) -> list[int]:
-    """Steps of the checkpoints in `directory`, the oldest first, whole or not."""
+    """Steps of the checkpoints in `directory`, the oldest first, whole or not.
+
+    Raises `ConfigError` where the folder is there and cannot be read.
+    """
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    steps = (int(name) for name in names if name.isascii() and name.isdigit())
-    return sorted(step for step in steps if str(step) in names)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be read: {error.strerror}") from None
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,8}", name))
 
 
 def write_checksums(checkpoint: Path) -> None:

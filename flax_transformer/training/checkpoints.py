@@ -100,12 +100,12 @@ class _Writer:
 class Checkpoints:
     """The checkpoints of a run that trains: the latest, and the best by validation BLEU.
 
-    Where one cannot be written, `say` gets a warning and training goes on; `ConfigError` where the
+    Where one cannot be written, `warn` is told and training goes on; `ConfigError` where the
     next one cannot be written either, or at the end.
     """
 
-    def __init__(self, workdir: Path, config: Config, say: Callable[[str], None] = print):
-        self._training, self._say = config.training, say
+    def __init__(self, workdir: Path, config: Config, warn: Callable[[str], None] = print):
+        self._training, self._warn = config.training, warn
         self._latest = _Writer(workdir / CHECKPOINTS, self._kept)
         self._best = _Writer(workdir / BEST, lambda steps: [self._best_step])
         self._best_step = -1
@@ -158,7 +158,7 @@ class Checkpoints:
         if failure and self._failures > 1:
             raise ConfigError(f"{failure}. {self._advice()}")
         if failure:
-            self._say(f"warning: {failure}. Training goes on, and so does trying.")
+            self._warn(f"{failure}. Training goes on, and the next one is tried")
 
     def _finish(self, writer: _Writer) -> str | None:
         def finish() -> None:

@@ -6,15 +6,17 @@ import time
 from tqdm import tqdm
 
 from flax_transformer.hosts import is_first_process
+from flax_transformer.streams import outlive
 
 
 class Console:
     """A progress bar on a terminal, a line at intervals elsewhere; times only what is training.
 
-    Of several processes only the first says anything.
+    Of several processes only the first says anything. A run outlives whoever reads it.
     """
 
     def __init__(self, steps: int, first_step: int):
+        outlive()
         # tqdm draws to stderr, and not at all (disable=None) where that is a file.
         disable = None if is_first_process() else True
         self._bar = tqdm(
@@ -26,8 +28,17 @@ class Console:
     def say(line: str = "") -> None:
         """Prints a line without breaking the bar."""
         if is_first_process():
+            outlive()
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
+
+    @staticmethod
+    def warn(line: str) -> None:
+        """As `say`, on standard error: of what a run can do without."""
+        if is_first_process():
+            outlive()
+            tqdm.write(f"warning: {line}", file=sys.stderr)
+            sys.stderr.flush()
 
     def step(self) -> None:
         self._bar.update()

@@ -3,11 +3,15 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tensorboardX import SummaryWriter
+from flax_transformer.config_error import ConfigError
+from flax_transformer.training.appended_file import AppendedFile
+from flax_transformer.training.console import Console
+from flax_transformer.training.metrics_file import go_back, read_lines
 
-from flax_transformer.whole_file import write_whole
+if TYPE_CHECKING:
+    from flax_transformer.training.curves import Curves
 
 FILE = "metrics.jsonl"
 
@@ -15,36 +19,48 @@ FILE = "metrics.jsonl"
 class MetricsWriter:
     """Appends to the metrics of a work directory, from `step` on.
 
-    Lines of later steps, which a killed run wrote and the resumed one will write again, and a
-    line cut off by the end of the process are taken out first.
+    Lines of later steps, which a killed run wrote and the resumed one will write again, are taken
+    out first, and so is what cannot be read. Whatever fails costs metrics, never the run.
     """
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / FILE
-        kept = [line for line in read_metrics(workdir) if line["step"] <= step]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        go_back(path, step)
+        self._lines = AppendedFile(path, "lines", lines=True)
+        self._curves = _open_curves(workdir / "tensorboard", step + 1)
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Adds one line {"step", "kind", **values}; kind is train, validation or test."""
-        self._file.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        line = json.dumps({"step": step, "kind": kind} | values) + "\n"
+        self._lines.append(line.encode())
+        if self._curves:
+            self._curves.write(step, {f"{kind}/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        self._lines.close()
+        if self._curves:
+            self._curves.close()
+
+
+def _open_curves(directory: Path, step: int) -> "Curves | None":
+    try:
+        from flax_transformer.training.curves import Curves
+    except Exception as error:  # in whatever way a package is broken, curves are all that it costs
+        Console.warn(f"no curves for TensorBoard are written: {type(error).__name__}: {error}")
+        return None
+    return Curves(directory, step)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """All whole lines of the run's metrics, oldest first; empty where there are none."""
+    """All readable lines of the run's metrics, oldest first; empty where there are none.
+
+    Raises `ConfigError` where the file cannot be read.
+    """
     path = workdir / FILE
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return [line.values for line in read_lines(path) if line.values]
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 class RunningMeans:

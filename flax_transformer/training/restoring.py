@@ -61,13 +61,13 @@ def restore_newest(
     workdir: Path,
     config: Config,
     mesh: jax.sharding.Mesh,
-    say: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
     leave_as_is: bool = False,
 ) -> tuple[TrainState, Progress] | None:
     """The newest state that is whole and finite, whatever mesh wrote it; None where there is no
     checkpoint at all.
 
-    Newer ones that are damaged are named through `say` and set aside, unless `leave_as_is`. Raises
+    Newer ones that are damaged are named through `warn` and set aside, unless `leave_as_is`. Raises
     `ConfigError` where all are damaged.
     """
     folder = _Folder(workdir / CHECKPOINTS, (PARAMS, OPTIMIZER, PROGRESS))
@@ -86,7 +86,7 @@ def restore_newest(
             name = folder.directory / str(damaged)
             if is_first_process() and not leave_as_is:
                 name = set_aside(name)
-            say(f"warning: checkpoint {damaged} is damaged ({problem}); it lies in {name}")
+            warn(f"checkpoint {damaged} is damaged ({problem}); it lies in {name}")
         return TrainState(_on_mesh(step, abstract.step.sharding), params, optimizer), progress
     if folder.damaged:
         raise ConfigError(

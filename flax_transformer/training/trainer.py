@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -14,13 +14,10 @@ from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch
-from flax_transformer.data.pairs import Pair
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.training_data import prepare_training_data
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
-from flax_transformer.evaluation.scores import bleu_only
-from flax_transformer.evaluation.translator import Hypothesis, Translator
 from flax_transformer.hosts import first_process_first, from_first_process, is_first_process
 from flax_transformer.interruption import InterruptedRunError, Interruption
 from flax_transformer.program import Program
@@ -37,8 +34,10 @@ from flax_transformer.training.metrics import MetricsWriter, RunningMeans
 from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.progress import Progress, check_text
 from flax_transformer.training.restoring import restore_newest
+from flax_transformer.training.run_lock import RunLock
 from flax_transformer.training.state import TrainState, count_parameters, create_state
-from flax_transformer.training.step import jit_train_step, jit_validation_step
+from flax_transformer.training.step import jit_train_step
+from flax_transformer.training.validation import Validation
 from flax_transformer.training.workdir import open_workdir
 
 
@@ -48,20 +47,40 @@ class Trainer:
     Raises `ConfigError` for settings, text or folders that cannot be used.
     """
 
-    def __init__(self, config: Config, workdir: Path, *, accept_changed_data: bool = False):
-        """`accept_changed_data`: go on though the text is not the one of the run so far."""
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        *,
+        accept_changed_data: bool = False,
+        only_look: bool = False,
+    ):
+        """`accept_changed_data`: go on though the text is not the one of the run so far.
+
+        `only_look`: leave the run as it is, also while another process trains it; not to be used in
+        a `with` statement.
+        """
         self.config, self.workdir = config, workdir
+        self._only_look = only_look
+        with ExitStack() as resources:
+            self._open(accept_changed_data, resources)
+            self._resources = resources.pop_all()
+
+    def _open(self, accept_changed_data: bool, resources: ExitStack) -> None:
+        config, workdir = self.config, self.workdir
         self.mesh = build_mesh(config.mesh)
         check_rows(config, self.mesh)
         self.own_rows = own_rows(self.mesh, config.batch.rows)
         with first_process_first():
-            open_workdir(workdir, config)
+            if is_first_process() and not self._only_look:
+                resources.enter_context(RunLock(workdir))
+            open_workdir(workdir, config, only_look=self._only_look)
             self.corpus = open_corpus(config.data)
             Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)
-        self.checkpoints = Checkpoints(workdir, config, Console.say)
+        self.checkpoints = Checkpoints(workdir, config, Console.warn)
         self.state, self.progress = self._open_state(accept_changed_data)
         self.first_step = int(jax.device_get(self.state.step))
         self._step = self.first_step
@@ -71,15 +90,12 @@ class Trainer:
         everywhere = replicated(self.mesh)
         self.key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
         self._train_step = Program(jit_train_step(config, self.mesh, self.state))
-        self._validation_step = Program(jit_validation_step(config, self.mesh))
-        # Validation looks at progress, for which greedy search is enough.
-        greedy = dataclasses.replace(config.decoding, beam_size=1)
-        self._translator = Translator(
-            dataclasses.replace(config, decoding=greedy), self.data.tokenizer, self.mesh
-        )
+        self.validation = Validation(config, self.mesh, self.corpus, self.data, self.interruption)
 
     def _open_state(self, accept_changed_data: bool) -> tuple[TrainState, Progress]:
-        restored = restore_newest(self.workdir, self.config, self.mesh, Console.say)
+        restored = restore_newest(
+            self.workdir, self.config, self.mesh, Console.warn, leave_as_is=self._only_look
+        )
         fingerprint = self.data.tokenizer.fingerprint
         read = (self.corpus.train, self.corpus.validation)
         corpus = {split: self.corpus.fingerprint(split) for split in read}
@@ -95,7 +111,7 @@ class Trainer:
         checked = check_text(progress, step, fingerprint, corpus, accept_changed_data)
         if checked.data_changes != progress.data_changes:
             splits = " and ".join(checked.data_changes[-1]["splits"])
-            Console.say(f"warning: going on after step {step:,} with another text of {splits}")
+            Console.warn(f"going on after step {step:,} with another text of {splits}")
         return state, checked
 
     def __enter__(self) -> "Trainer":
@@ -130,6 +146,7 @@ class Trainer:
             self.interruption.__exit__(kind, error, traceback)
             if self.metrics:
                 self.metrics.close()
+            self._resources.close()
         return interrupted
 
     def _rescue(self) -> None:
@@ -246,10 +263,7 @@ class Trainer:
         self._collect()
         self.console.pause()
         started = time.perf_counter()
-        values = self.mean_loss(self.data.validation.once(self.own_rows))
-        pairs, hypotheses = self.translate_validation(self.config.training.validation_sentences)
-        references = [target for _, target in pairs]
-        values["bleu"] = bleu_only([best.text for best in hypotheses], references)
+        values = self.validation.measure(self.state.params)
         values["seconds"] = time.perf_counter() - started
         self._write("validation", values)
         best = self.progress.best_bleu is None or values["bleu"] > self.progress.best_bleu
@@ -267,28 +281,6 @@ class Trainer:
         if best:
             self.checkpoints.save_best(self.state, self.progress)
         self.console.go_on()
-
-    def mean_loss(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Loss, perplexity and accuracy of `batches`, of each its `own_rows`, without dropout."""
-        means = RunningMeans()
-        for own in batches:
-            self.interruption.poll()
-            batch = self.place(own)
-            self._validation_step.compile(self.interruption, self.state.params, batch)
-            sums = self._validation_step(self.state.params, batch)
-            means.add(jax.device_get(sums)._asdict())
-        return means.means()
-
-    def translate_validation(self, most: int) -> tuple[list[Pair], list[Hypothesis]]:
-        """Up to `most` pairs of the validation split, and what greedy search makes of each."""
-        pairs = self.corpus.split(self.corpus.validation)[:most]
-        lines = self._translator.translate(
-            self.state.params,
-            [source for source, _ in pairs],
-            progress="Validation",
-            interruption=self.interruption,
-        )
-        return pairs, [hypotheses[0] for hypotheses in lines]
 
     def checkpoint_is_due(self) -> bool:
         """Whether to save after this step: at an interval of steps or of minutes, or at the end."""

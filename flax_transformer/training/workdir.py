@@ -1,7 +1,6 @@
 """The folder of a run: once something depends on a setting, the setting stays."""
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
 from flax_transformer.data.training_data import TOKENIZER_FILE
 from flax_transformer.hosts import is_first_process
+from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.checkpoints import BEST, CHECKPOINTS
 
 CONFIG_FILE = "config.json"
@@ -31,17 +31,20 @@ _OF_THE_VOCABULARY = (
 _NOT_OF_THE_VOCABULARY = ("data.test", "data.validation")
 
 
-def open_workdir(workdir: Path, config: Config) -> None:
+def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> None:
     """Creates `workdir` for a run with `config`, or checks that its run may go on with it.
 
     What the vocabulary depends on binds once it has been learnt, and all that parameters depend on
-    once there is a checkpoint; what does not bind is replaced. Between the processes of a run
-    nothing may differ. Raises `ConfigError` naming the settings that do.
+    once there is a checkpoint; what does not bind is replaced, unless the run is `only_look`ed at.
+    Between the processes of a run nothing may differ. Raises `ConfigError` naming the settings that
+    do.
     """
     path = workdir / CONFIG_FILE
     if is_first_process():
         if os.path.exists(path):
             _check_same_run(workdir, load_config(path), config)
+            if only_look:
+                return
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             save_config(config, path)
@@ -57,8 +60,8 @@ def open_workdir(workdir: Path, config: Config) -> None:
 
 
 def _check_same_run(workdir: Path, before: Config, config: Config) -> None:
-    steps = _steps(workdir / CHECKPOINTS)
-    if steps or _steps(workdir / BEST):
+    steps = list_steps(workdir / CHECKPOINTS)
+    if steps or list_steps(workdir / BEST):
         if differences := _binding_on_parameters(before, config, max(steps, default=0)):
             raise ConfigError(
                 f"{workdir} holds a run with other settings:\n{_listed(differences)}\n"
@@ -112,17 +115,6 @@ def _text_and_tags(config: Config) -> list[tuple[str, str | None]]:
 def _among(name: str, settings: Iterable[str]) -> bool:
     """Whether a setting is one of `settings`, or of a section among them."""
     return any(name == other or name.startswith(f"{other}.") for other in settings)
-
-
-def _steps(directory: Path) -> list[int]:
-    """The steps of the checkpoints in a folder; one that is still being written does not count."""
-    try:
-        entries = list(os.scandir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise ConfigError(f"{directory} cannot be read: {error.strerror}") from None
-    return [int(e.name) for e in entries if re.fullmatch("[0-9]{1,18}", e.name) and e.is_dir()]
 
 
 def _listed(lines: Iterable[str]) -> str:

@@ -1,0 +1,127 @@
+"""Standard output and standard error that a run outlives: what is lost is the text, not the run."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_NAMES = {"stdout": "standard output", "stderr": "standard error"}
+
+
+def open_missing() -> None:
+    """Opens /dev/null in place of each standard stream that the program was started without.
+
+    Otherwise the next file that is opened takes its number, and gets what native code prints.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            _point_to_nowhere(number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def outlive() -> None:
+    """From now on an error of standard output or error, such as a reader that is gone, costs the
+    text alone. The first one of standard output is told on standard error."""
+    for name in _NAMES:
+        stream = getattr(sys, name)
+        if not isinstance(stream, _Outlived):
+            setattr(sys, name, _Outlived(stream, name))
+
+
+class _Outlived:
+    """A text stream like `stream`, of which writing never fails."""
+
+    def __init__(self, stream: Any, name: str):
+        self._stream = _Nowhere() if stream is None else stream
+        self._name = name
+        self._told = name == "stderr"  # where could it be told?
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._surviving():
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(_printable(text, self._stream.encoding))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._surviving():
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream.isatty()
+        except ValueError:  # it is closed
+            return False
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or not self._drain(error):
+                self._stream = _Nowhere()
+            if not self._told:
+                self._told = True
+                reason = getattr(error, "strerror", None) or error
+                sys.stderr.write(
+                    f"warning: {_NAMES[self._name]} cannot be written: {reason}; the run goes on, "
+                    "without what it prints there\n"
+                )
+                sys.stderr.flush()
+
+    def _drain(self, error: OSError) -> bool:
+        """Discards what waits in the stream, which Python would try to write at its end and fail.
+
+        A pipe without a reader has no further use; elsewhere, as on a disk without room, later
+        text may be written again.
+        """
+        try:
+            number = self._stream.fileno()
+            kept = os.dup(number)
+        except (OSError, ValueError):
+            return False
+        try:
+            _point_to_nowhere(number)
+            self._stream.flush()
+            if not isinstance(error, BrokenPipeError):
+                os.dup2(kept, number)
+        except (OSError, ValueError):
+            return False
+        finally:
+            os.close(kept)
+        return True
+
+
+class _Nowhere(io.TextIOBase):
+    """Like /dev/null, with no descriptor."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def _printable(text: str, encoding: str | None) -> str:
+    """`text` with what `encoding` lacks as escapes."""
+    encoding = encoding or "ascii"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _point_to_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere == number:
+        os.set_inheritable(number, True)
+        return
+    os.dup2(nowhere, number)
+    os.close(nowhere)
