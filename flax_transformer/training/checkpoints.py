@@ -121,9 +121,9 @@ class Checkpoints:
         for writer in (self._latest, self._best):
             remove_unfinished(writer.directory)
 
-    @property
     def newest(self) -> int | None:
-        """Step of the newest checkpoint that is written."""
+        """Step of the newest checkpoint, once it is written; None where there is none."""
+        self._finish(self._latest)
         return max(list_steps(self._latest.directory), default=None)
 
     def save(self, state: TrainState, progress: Progress) -> None:
@@ -177,7 +177,8 @@ class Checkpoints:
         return None
 
     def _advice(self) -> str:
-        kept = "none has been written" if self.newest is None else f"kept is step {self.newest:,}"
+        newest = max(list_steps(self._latest.directory), default=None)
+        kept = "none has been written" if newest is None else f"kept is step {newest:,}"
         return f"Make it possible, then give the same command again ({kept})"
 
     def close(self) -> None:

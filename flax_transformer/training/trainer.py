@@ -62,6 +62,7 @@ class Trainer:
         """
         self.config, self.workdir = config, workdir
         self._only_look = only_look
+        self._lock: RunLock | None = None
         with ExitStack() as resources:
             self._open(accept_changed_data, resources)
             self._resources = resources.pop_all()
@@ -73,7 +74,7 @@ class Trainer:
         self.own_rows = own_rows(self.mesh, config.batch.rows)
         with first_process_first():
             if is_first_process() and not self._only_look:
-                resources.enter_context(RunLock(workdir))
+                self._lock = resources.enter_context(RunLock(workdir))
             open_workdir(workdir, config, only_look=self._only_look)
             self.corpus = open_corpus(config.data)
             Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
@@ -231,7 +232,7 @@ class Trainer:
 
     def _explain_not_finite(self, step: int, finite: dict[str, bool]) -> str:
         what = next(name for name, is_finite in finite.items() if not is_finite)
-        newest = self.checkpoints.newest
+        newest = self.checkpoints.newest()
         kept = "No checkpoint had been written"
         if newest is not None:
             kept = f"Step {newest:,} is the newest checkpoint in {self.workdir}, and finite"
@@ -296,8 +297,11 @@ class Trainer:
         return self._step % settings.log_every == 0 and from_first_process(lambda: due)
 
     def save(self) -> None:
-        """Writes a checkpoint in the background; only of numbers that are finite."""
+        """Writes a checkpoint in the background; only of numbers that are finite, and only while
+        nobody else trains here."""
         self._collect()
+        if self._lock:
+            self._lock.check()
         self.console.pause()
         self.checkpoints.save(self.state, self.progress)
         self._saved_at = time.monotonic()
