@@ -18,7 +18,7 @@ LAYERS = [
     {"data_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory", "memory"},
-    {"collectives", "command_line", "hosts", "sharding", "tokenizer"},
+    {"collectives", "command_line", "hosts", "rendezvous", "sharding", "tokenizer"},
     {"models", "data"},
     {"decoding"},
     {"trained_model", "training", "evaluation", "inspection"},
