@@ -92,8 +92,8 @@ def _give_up(problem: str) -> NoReturn:
 def _heeding_interrupts(function: Callable[[], object], seconds: float | None = None) -> None:
     """Calls `function`, and is interrupted by Ctrl-C even where JAX waits and hears nothing.
 
-    Raises `TimeoutError` where it takes more than `seconds`. In either case it goes on, in a thread,
-    until the program ends.
+    Raises `TimeoutError` where it takes more than `seconds`. Either way it goes on, in a thread of
+    its own, until the program ends.
     """
     done: Future[None] = Future()
 
