@@ -231,7 +231,8 @@ class HostsConfig:
     index: int | None = None
     """Which of them this is, counted from 0."""
     patience: int = 60
-    """Seconds without a sign of life from a process before the others end too."""
+    """Seconds that the processes wait for one another to come, and later for a sign of life, before
+    all end."""
 
     def __post_init__(self):
         require_types(self, "hosts")
@@ -246,8 +247,9 @@ class HostsConfig:
             return
         host, _, port = self.coordinator.rpartition(":")
         require(
-            bool(host) and port.isdigit(),
-            f"hosts.coordinator is '{self.coordinator}', but must be ADDRESS:PORT",
+            bool(host) and port.isdecimal() and 0 < int(port) < 2**16,
+            f"hosts.coordinator is '{self.coordinator}', but must be ADDRESS:PORT, with a port "
+            "from 1 to 65535",
         )
         require(
             0 <= self.index < self.count,

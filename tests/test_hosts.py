@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 
 import chex
@@ -77,11 +78,15 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def start(place: Path, *workdirs: str, seconds_a_step: float = 0) -> list[subprocess.Popen]:
-    """A process for each of `workdirs`, which are those of one run and should be the same."""
+def free_address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(place: Path, *workdirs: str, seconds_a_step: float = 0) -> list[subprocess.Popen]:
+    """A process for each of `workdirs`, which are those of one run and should be the same."""
+    coordinator = free_address()
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
@@ -91,7 +96,7 @@ def start(place: Path, *workdirs: str, seconds_a_step: float = 0) -> list[subpro
     for index, workdir in enumerate(workdirs):
         flags = (
             f"--config {place / 'tiny.py'} --workdir {place / workdir} --hosts.patience 20 "
-            f"--hosts.coordinator 127.0.0.1:{port} --hosts.count {len(workdirs)} "
+            f"--hosts.coordinator {coordinator} --hosts.count {len(workdirs)} "
             f"--hosts.index {index}"
         )
         processes.append(
@@ -181,6 +186,42 @@ def test_processes_stop_together_and_go_on_exactly(place, two_processes):
     assert losses(workdir) == losses(place / "two")
 
 
+SLEEPER = """
+import sys, time
+from flax_transformer.command_line import run_command
+from flax_transformer.config import HostsConfig
+from flax_transformer.hosts import join_hosts, leaving_when_failing
+
+def main(words):
+    join_hosts(HostsConfig(coordinator=words[0], count=2, index=int(words[1]), patience=10))
+    with leaving_when_failing():
+        print("met", flush=True)
+        time.sleep(200)
+
+run_command(main)
+"""
+
+
+def test_ctrl_c_in_one_process_waits_for_nobody():
+    coordinator = free_address()
+    first, other = (
+        subprocess.Popen(
+            [sys.executable, "-c", SLEEPER, coordinator, str(index)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    )
+    assert first.stdout.readline() == other.stdout.readline() == "met\n"
+    other.send_signal(signal.SIGINT)
+    _, errors = other.communicate(timeout=8)
+    assert other.returncode == 130 and "Traceback" not in errors
+    first.communicate(timeout=100)  # it ends too, once its patience is over
+    assert first.returncode != 0
+
+
 def test_a_mistake_in_one_process_ends_all(place):
     (code, _, errors), (other_code, _, other_errors) = finish(start(place, "here", "there"))
     assert code == other_code == 2
@@ -226,18 +267,44 @@ def test_other_processes_must_see_the_first_ones_folder_and_settings(tmp_path, m
 
 
 def test_a_process_of_several_that_fails_waits_for_nobody(monkeypatch, capsys):
-    left = []
-    monkeypatch.setattr(hosts.os, "_exit", left.append)
+    monkeypatch.setattr(hosts.os, "_exit", sys.exit)
     for count, error, expected in [
-        (2, ValueError("a defect"), nullcontext()),
-        (1, ValueError("alone"), pytest.raises(ValueError)),
-        (2, ConfigError("a mistake"), pytest.raises(ConfigError)),
+        (2, ValueError("a defect"), "SystemExit(1)"),
+        (2, KeyboardInterrupt(), "SystemExit(130)"),
+        (1, ValueError("alone"), "ValueError('alone')"),
+        (1, KeyboardInterrupt(), "KeyboardInterrupt()"),
+        (2, ConfigError("a mistake"), "ConfigError('a mistake')"),
     ]:
         monkeypatch.setattr(jax, "process_count", lambda count=count: count)
-        with expected, hosts.leaving_when_failing():
+        with pytest.raises(BaseException) as raised, hosts.leaving_when_failing():
             raise error
-    assert left == [1]
-    assert "ValueError: a defect" in capsys.readouterr().err
+        assert repr(raised.value) == expected
+    errors = capsys.readouterr().err
+    assert "ValueError: a defect" in errors and "KeyboardInterrupt" not in errors
+
+
+def test_ctrl_c_does_not_wait_for_what_others_prepare(monkeypatch):
+    """Neither in process 0, which prepares, nor in the others, though JAX waits and is deaf."""
+    met = []
+
+    def wait(name, **_):
+        met.append(name)
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            with suppress(KeyboardInterrupt):
+                time.sleep(0.1)
+        raise AssertionError("nobody comes")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost, "sync_global_processes", wait)
+    with pytest.raises(KeyboardInterrupt), hosts.first_process_first():
+        raise KeyboardInterrupt
+    assert not met
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), hosts.first_process_first():
+        pass
+    assert met == ["process 0 is ready"]
 
 
 @pytest.fixture
@@ -246,6 +313,7 @@ def initialized(monkeypatch) -> list:
     calls = []
 
     def initialize(*arguments, **options):
+        assert "met" in calls or arguments[0] is None
         calls.append((*arguments, options["heartbeat_timeout_seconds"]))
         if arguments[0] is None:
             raise ValueError("coordinator_address should be defined.")
@@ -253,6 +321,7 @@ def initialized(monkeypatch) -> list:
             raise RuntimeError("address in use")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(hosts, "meet", lambda settings: calls.append("met"))
     for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
     return calls
@@ -272,7 +341,7 @@ def test_a_machine_of_its_own_stays_alone(initialized, monkeypatch):
 
 def test_named_hosts_meet(initialized):
     hosts.join_hosts(HostsConfig(coordinator="a:1", count=3, index=2, patience=5))
-    assert initialized == [("a:1", 3, 2, 5)]
+    assert initialized == ["met", ("a:1", 3, 2, 5)]
     with pytest.raises(ConfigError, match="cannot meet: address in use"):
         hosts.join_hosts(HostsConfig(coordinator="taken:1", count=2, index=0))
 
@@ -283,6 +352,8 @@ def test_named_hosts_meet(initialized):
         ({"coordinator": "a:1"}, "go together"),
         ({"count": 2, "index": 0}, "go together"),
         ({"coordinator": "a", "count": 2, "index": 0}, "ADDRESS:PORT"),
+        ({"coordinator": "a:65536", "count": 2, "index": 0}, "from 1 to 65535"),
+        ({"coordinator": "a:²", "count": 2, "index": 0}, "ADDRESS:PORT"),
         ({"coordinator": "a:1", "count": 2, "index": 2}, "hosts.index is 2.* from 0 to 1"),
         ({"patience": 0}, "hosts.patience is 0"),
     ],
