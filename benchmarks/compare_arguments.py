@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-import tyro
 from recording import RECORDS
 
 from flax_transformer.command_line import parse_arguments
@@ -39,9 +38,7 @@ class Arguments:
     """Trains recurrent models and the Transformer alike, and compares them."""
 
     data: TextFiles = field(
-        default_factory=lambda: TextFiles(
-            directory=tyro.MISSING, source_language="en", target_language="fr"
-        )
+        default_factory=lambda: TextFiles(directory=".", source_language="en", target_language="fr")
     )
     workdir: Path = Path("runs/compare_architectures")
     """Folder of all runs, one in it for each system."""
