@@ -13,8 +13,9 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
-    {"config_error"},
-    {"whole_file"},
+    {"config_error", "standard_streams"},
+    {"stop_signals", "whole_file"},
+    {"exit_codes"},
     {"data_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory", "memory"},
