@@ -14,7 +14,10 @@ from flax_transformer.compiled_programs import keep_compiled_programs
 from flax_transformer.config import Config, DecodingConfig, HostsConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
+from flax_transformer.exit_codes import exit_code
 from flax_transformer.memory import keep_freed_memory
+from flax_transformer.standard_streams import end_output, prepare_streams
+from flax_transformer.stop_signals import StopSignals
 
 Arguments = TypeVar("Arguments")
 
@@ -63,21 +66,35 @@ WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Calls `main` with the command's words; turns a user's mistake into a message and code 2."""
-    if not {"-h", "--help"} & set(sys.argv):  # which compiles nothing
-        keep_compiled_programs()
-    keep_freed_memory()
+    """Calls `main` with the command's words.
+
+    What a user can put right ends the program with a message and code 2; Ctrl-C and other signals
+    with the code that shells have for them, such as 130; a reader of our output who has gone with
+    code 1. Only errors of the program itself are shown with a traceback.
+    """
+    prepare_streams()
+    try:
+        with StopSignals():
+            if not {"-h", "--help"} & set(sys.argv):  # which compiles nothing
+                keep_compiled_programs()
+            keep_freed_memory()
+            _call(main)
+    except BaseException as error:
+        code = exit_code(error)
+        end_output()
+        if code is None:
+            raise
+        sys.exit(code)
+
+
+def _call(main: Callable[[Sequence[str]], None]) -> None:
     try:
         main(sys.argv[1:])
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)  # as shells have it: 128 and the number of the signal
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
-        sys.stderr.close()
-        sys.exit(1)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    # Python would do so as it ends, when nobody handles what goes wrong.
+    sys.stdout.flush()
 
 
 def parse_arguments(

@@ -13,8 +13,9 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
-    {"config_error", "ordinary_file"},
-    {"setting_types", "streams", "whole_file"},
+    {"config_error", "ordinary_file", "outlived_streams", "standard_streams"},
+    {"setting_types", "stop_signals", "whole_file"},
+    {"exit_codes"},
     {"data_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory", "compiled_programs", "memory"},

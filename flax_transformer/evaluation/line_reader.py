@@ -2,15 +2,23 @@
 
 import os
 import queue
+import select
 import stat
 import threading
 from collections.abc import Iterator
 
 from flax_transformer.config_error import ConfigError
+from flax_transformer.standard_streams import wait_for
 
 LINES_AT_ONCE = 1024
+LONGEST_LINE = 1 << 20
+"""Bytes: room for a book, and so little that no input, such as one without line ends, takes the
+memory that translating needs."""
 
+_CHARACTERS_AT_ONCE = 8 * LONGEST_LINE
 _PAUSE = 0.02  # seconds without a new line after which those that came are given out
+_BLOCK = 1 << 16
+_BLOCKS_AHEAD = 16
 _COUNTED_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -23,62 +31,113 @@ class LineReader:
     """
 
     def __init__(self, descriptor: int, name: str = "standard input"):
+        """Raises `ConfigError` where the descriptor is not for reading."""
         self._name = name
-        self.total = _count_lines(descriptor)
+        try:
+            self.total = _count_lines(descriptor)
+        except OSError as error:
+            raise self._cannot_read(error) from None
         self.typed = os.isatty(descriptor)
-        # Bounded, so that a large file is not held in memory.
-        self._queue: queue.Queue[str | ConfigError | None] = queue.Queue(4 * LINES_AT_ONCE)
+        # The lines of each block; at the end None, or what went wrong. Bounded, so that a large
+        # file is not held in memory.
+        self._queue: queue.Queue[list[str] | BaseException | None] = queue.Queue(_BLOCKS_AHEAD)
         # As a daemon, it does not keep the program from ending while it waits for a line.
         threading.Thread(target=self._read, args=(descriptor,), daemon=True).start()
 
     def _read(self, descriptor: int) -> None:
+        number = 0
+        end: BaseException | None = None
         try:
-            # A reader of its own: Python cannot end while a thread waits inside sys.stdin.
-            with open(descriptor, "rb", closefd=False) as file:
-                # Binary files end lines at "\n" alone; Unicode's others occur inside sentences.
-                for number, line in enumerate(file, 1):
-                    self._queue.put(self._decode(line, number))
-            self._queue.put(None)
+            for lines in _blocks(descriptor):
+                block: list[str] = []
+                try:
+                    for line in lines:
+                        block.append(self._decode(line, number + 1))
+                        number += 1
+                finally:
+                    self._queue.put(block)
         except OSError as error:
-            self._queue.put(ConfigError(f"{self._name} cannot be read: {error.strerror}"))
-        except ConfigError as error:
-            self._queue.put(error)
+            end = self._cannot_read(error)
+        except MemoryError:
+            end = ConfigError(f"{self._name} line {number + 1} does not fit into memory: make room")
+        except BaseException as error:
+            end = error
+        self._queue.put(end)
 
-    def _decode(self, line: bytes, number: int) -> str:
+    def _decode(self, line: bytes | bytearray, number: int) -> str:
+        if len(line) > LONGEST_LINE:
+            raise ConfigError(
+                f"{self._name} line {number} has more than {LONGEST_LINE:,} bytes: put each "
+                "sentence on a line of its own, or divide the text, for instance with fold -s"
+            )
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         try:
-            return line.removesuffix(b"\n").removesuffix(b"\r").decode()
+            return line.removesuffix(b"\r").decode()
         except UnicodeDecodeError as error:
             raise ConfigError(
                 f"{self._name} line {number} is not UTF-8 (byte 0x{line[error.start]:02x}): "
                 "convert the text, for instance with iconv -f LATIN1 -t UTF-8"
             ) from None
 
+    def _cannot_read(self, error: OSError) -> ConfigError:
+        return ConfigError(f"{self._name} cannot be read: {error.strerror}")
+
     def chunks(self) -> Iterator[list[str]]:
         """All lines in order, as many at a time as have come.
 
-        Raises `ConfigError` at a line that is not UTF-8, after the lines before it.
+        What goes wrong is raised after the lines before it, as `ConfigError` where the user can
+        help it: a line that is not UTF-8 or too long, an input that cannot be read.
         """
         chunk: list[str] = []
+        size = 0
         while True:
             try:
-                item = self._queue.get(timeout=_PAUSE if chunk else None)
+                block = self._queue.get(timeout=_PAUSE if chunk else None)
             except queue.Empty:
                 yield chunk
-                chunk = []
+                chunk, size = [], 0
                 continue
-            if isinstance(item, str):
-                chunk.append(item)
-                if len(chunk) < LINES_AT_ONCE:
-                    continue
-            if chunk:
-                yield chunk
-                chunk = []
-            if isinstance(item, ConfigError):
-                raise item
-            if item is None:
-                return
+            if not isinstance(block, list):
+                break
+            for line in block:
+                chunk.append(line)
+                size += len(line)
+                if len(chunk) == LINES_AT_ONCE or size >= _CHARACTERS_AT_ONCE:
+                    yield chunk
+                    chunk, size = [], 0
+        if chunk:
+            yield chunk
+        if block is not None:
+            raise block
+
+
+def _blocks(descriptor: int) -> Iterator[list[bytes | bytearray]]:
+    """The lines that each block of bytes ends, without "\\n"; a longer one than `LONGEST_LINE` as
+    soon as it is."""
+    begun = bytearray()
+    while block := _read_block(descriptor):
+        # Binary text ends lines at "\n" alone; Unicode's others occur inside sentences.
+        *ended, rest = block.split(b"\n")
+        lines: list[bytes | bytearray] = [*ended]
+        if lines:
+            lines[0] = begun + lines[0]
+            begun = bytearray()
+        begun += rest
+        if len(begun) > LONGEST_LINE:
+            lines.append(begun)
+            begun = bytearray()
+        yield lines
+    if begun:
+        yield [begun]
+
+
+def _read_block(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, _BLOCK)
+        except BlockingIOError:  # somebody who shares the descriptor does not want to wait
+            wait_for(descriptor, select.POLLIN)
 
 
 def _count_lines(descriptor: int) -> int | None:

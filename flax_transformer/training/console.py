@@ -6,7 +6,7 @@ import time
 from tqdm import tqdm
 
 from flax_transformer.hosts import is_first_process
-from flax_transformer.streams import outlive
+from flax_transformer.outlived_streams import outlive
 
 
 class Console:

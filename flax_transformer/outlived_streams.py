@@ -10,20 +10,6 @@ from typing import Any
 _NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
-def open_missing() -> None:
-    """Opens /dev/null in place of each standard stream that the program was started without.
-
-    Otherwise the next file that is opened takes its number, and gets what native code prints.
-    """
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(number)
-        except OSError:
-            _point_to_nowhere(number)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
-
-
 def outlive() -> None:
     """From now on an error of standard output or error, such as a reader that is gone, costs the
     text alone. The first one of standard output is told on standard error."""
@@ -120,8 +106,5 @@ def _printable(text: str, encoding: str | None) -> str:
 
 def _point_to_nowhere(number: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere == number:
-        os.set_inheritable(number, True)
-        return
     os.dup2(nowhere, number)
     os.close(nowhere)
