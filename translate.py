@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,6 +25,7 @@ from flax_transformer.whole_file import cannot_write, output_file
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.evaluation.line_reader import LineReader
+    from flax_transformer.evaluation.translator import Hypothesis
     from flax_transformer.trained_model import TrainedModel
 
 
@@ -54,11 +56,11 @@ def main(words: Sequence[str]) -> None:
     from flax_transformer.evaluation.line_reader import LineReader
     from flax_transformer.trained_model import TrainedModel
 
-    with open_output(arguments.output) as output:
+    with open_output(arguments.output) as write:
         # Before the model, so that lines are there when it is ready.
         lines = LineReader(*open_input(arguments.input))
         model = TrainedModel(arguments.workdir, config)
-        translate(model, lines, output, n_best)
+        translate(model, lines, write, n_best)
     if cut := model.translator.counts.cut_lines:
         longest = config.decoding.max_source_length
         print(
@@ -70,7 +72,11 @@ def main(words: Sequence[str]) -> None:
 def open_input(path: Path | None) -> tuple[int, str]:
     """A file descriptor to read from, and what to call it in messages."""
     if path is None:
+        if sys.__stdin__ is None:
+            raise ConfigError("standard input is closed: name a file with --input")
         return 0, "standard input"
+    if path.is_dir():
+        raise ConfigError(f"--input {path} is a folder: name a file")
     try:
         return os.open(path, os.O_RDONLY), str(path)
     except OSError as error:
@@ -78,21 +84,51 @@ def open_input(path: Path | None) -> tuple[int, str]:
 
 
 @contextmanager
-def open_output(path: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or `path`, as `output_file` writes it."""
+def open_output(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """A function that writes text to standard output, or to `path` as `output_file` does.
+
+    Raises `ConfigError` where the file cannot be written.
+    """
     if path is None:
-        yield sys.stdout.buffer
+        if sys.__stdout__ is None:
+            raise ConfigError("standard output is closed: name a file with --output")
+        yield partial(write_at_once, sys.stdout.buffer)
         return
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder: name a file")
+
+    def write(text: str) -> None:
+        try:
+            write_at_once(file, text)
+        except OSError as error:
+            raise not_written(path, error) from None
+
+    others: OSError | None = None
     try:
         with output_file(path) as file:
-            yield file
+            try:
+                yield write
+            except OSError as error:  # such as that of a checkpoint
+                others = error
+                raise
     except OSError as error:
-        raise ConfigError(f"--output {cannot_write(path, error)}") from None
+        if error is others:
+            raise
+        raise not_written(path, error) from None
 
 
-def translate(model: TrainedModel, lines: LineReader, output: BinaryIO, n_best: int | None) -> None:
+def write_at_once(file: BinaryIO, text: str) -> None:
+    file.write(text.encode())
+    file.flush()
+
+
+def not_written(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--output {cannot_write(path, error)}")
+
+
+def translate(
+    model: TrainedModel, lines: LineReader, write: Callable[[str], None], n_best: int | None
+) -> None:
     """Writes the translation of each line, or the `n_best`, as soon as it is known."""
     from tqdm import tqdm
 
@@ -102,18 +138,25 @@ def translate(model: TrainedModel, lines: LineReader, output: BinaryIO, n_best: 
     with tqdm(total=lines.total, desc="Translating", unit=" lines", disable=hidden) as bar:
         for chunk in lines.chunks():
             progress = None if lines.typed else f"from line {first:,}"
-            for number, hypotheses in enumerate(model.translate(chunk, progress=progress), first):
-                if n_best is None:
-                    text = hypotheses[0].text + "\n"
-                else:
-                    text = "".join(
-                        f"{number} ||| {hypothesis.text} ||| {hypothesis.score:.4f}\n"
-                        for hypothesis in hypotheses[:n_best]
-                    )
-                output.write(text.encode())
-            output.flush()
+            translations = model.translate(chunk, progress=progress)
+            write(
+                "".join(
+                    as_text(hypotheses, number, n_best)
+                    for number, hypotheses in enumerate(translations, first)
+                )
+            )
             first += len(chunk)
             bar.update(len(chunk))
+
+
+def as_text(hypotheses: Sequence[Hypothesis], number: int, n_best: int | None) -> str:
+    """The line, or `n_best` lines, for line `number` of the input."""
+    if n_best is None:
+        return hypotheses[0].text + "\n"
+    return "".join(
+        f"{number} ||| {hypothesis.text} ||| {hypothesis.score:.4f}\n"
+        for hypothesis in hypotheses[:n_best]
+    )
 
 
 if __name__ == "__main__":
