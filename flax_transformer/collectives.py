@@ -28,7 +28,8 @@ def _free_axes() -> tuple[str, ...]:
 def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
     """`function` on each device's own parts of its arguments, which the specs describe in AXES.
 
-    Kernels need it, since XLA cannot split them. Outside of any mesh it is `function` itself.
+    Kernels need it, since XLA cannot split them. Outside of any mesh, and where each device has its
+    own parts along every axis already, it is `function` itself.
     """
     free = _free_axes()
     if not free:
