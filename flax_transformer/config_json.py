@@ -24,7 +24,8 @@ def load_config(path: Path) -> Config:
     """Reads what `save_config` wrote; `ConfigError` names the file and what is wrong in it."""
     try:
         text = read_ordinary(path, _MOST_BYTES).decode()
-        return _from_json(Config, json.loads(text, object_pairs_hook=_object), "")
+        values = json.loads(text, object_pairs_hook=_object, parse_int=_whole_number)
+        return _from_json(Config, values, "")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: is this the work directory of a run?") from None
     except UnicodeDecodeError as error:
@@ -74,6 +75,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ConfigError(f"{_plain(name)} stands in it twice")
         result[name] = value
     return result
+
+
+def _whole_number(text: str) -> int | float:
+    """A JSON number without a fraction; Python refuses to read the very long, so that they stand
+    for what is too large until the setting that holds them is known."""
+    return int(text) if len(text) < 100 else float(text)
 
 
 def _from_json(cls: type, values: Any, place: str) -> Any:
