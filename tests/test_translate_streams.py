@@ -89,11 +89,15 @@ def test_streams_that_do_not_wait(start):
 
     def write():
         with open(waiting, "wb") as file:
-            file.write(expected.encode())
+            file.write(expected[:200_005].encode())
+            file.flush()
+            time.sleep(1)  # in which a read finds nothing
+            file.write(expected[200_005:].encode())
 
     writer = threading.Thread(target=write)
     writer.start()
     os.set_blocking(source, True)  # of the reading end, which nobody shares
+    time.sleep(2)  # in which the pipe is full
     with open(source, "rb") as file:
         assert file.read().decode() == expected.upper()
     writer.join()
