@@ -60,6 +60,8 @@ def main(words: Sequence[str]) -> None:
         # Before the model, so that lines are there when it is ready.
         lines = LineReader(*open_input(arguments.input))
         model = TrainedModel(arguments.workdir, config)
+        for note in model.notes:
+            print(note, file=sys.stderr)
         translate(model, lines, write, n_best)
     if cut := model.translator.counts.cut_lines:
         longest = config.decoding.max_source_length

@@ -106,9 +106,12 @@ class Interruption:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self._signal = self._signal or number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if jax.process_count() > 1:
-            signal.raise_signal(signal.SIGTERM)
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return
+        # A process that waits for the others inside of JAX hears Python's handlers only afterwards.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _fulfil(future: Future[Result], work: Callable[[], Result]) -> None:

@@ -268,6 +268,7 @@ class Shouting:
 
     def __init__(self, workdir, config):
         self.translator = SimpleNamespace(counts=Counts())
+        self.notes = []
 
     def translate(self, lines, progress=None):
         return [[Hypothesis(line.upper(), 0.0, 1)] for line in lines]

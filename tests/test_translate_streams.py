@@ -27,6 +27,7 @@ from flax_transformer.command_line import run_command
 class Shouting:
     def __init__(self, workdir, config):
         self.translator = SimpleNamespace(counts=SimpleNamespace(cut_lines=0))
+        self.notes = []
 
     def translate(self, lines, progress=None):
         if "broken" in lines:

@@ -1,0 +1,98 @@
+"""A disk that becomes full, at each place that a command writes to; Linux, as root."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fault_runs import (
+    differing_arrays,
+    finish,
+    last_step,
+    start,
+    train_command,
+    wait_until,
+)
+
+
+@contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+    """A file system in memory at `place`."""
+    place.mkdir(parents=True, exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    subprocess.run(["mount", *options], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> None:
+    """Takes all room that is left."""
+    with (place / "ballast").open("wb", buffering=0) as file:
+        size = 1 << 20
+        while size:
+            try:
+                file.write(b"\0" * size)
+            except OSError:
+                size //= 2
+
+
+def full_disks(folder: Path, whole: Path, cache: Path, steps: int) -> list[dict[str, Any]]:
+    """What becomes of a run whose disk is full from step 15 on, then of the same command with room
+    again; its parameters must be those of the run `whole`."""
+    rows = []
+    for name, inside in [
+        ("work directory", "."), ("checkpoints", "checkpoints"), ("best", "best"),
+        ("curves", "tensorboard"), ("scores", "evaluation"),
+    ]:  # fmt: skip
+        workdir = folder / f"full_{name.replace(' ', '_')}"
+        with small_disk(workdir / inside, 64) as place:
+            process = start(train_command(workdir, steps), cache)
+            wait_until(process, lambda workdir=workdir: last_step(workdir) >= 15)
+            fill(place)
+            ended = finish(process)
+            (place / "ballast").unlink()
+            again = finish(start(train_command(workdir, steps), cache))
+            differing = differing_arrays(whole, workdir)
+        rows.append(_row(name, ended) | {"then": again.code, "arrays that differ": differing})
+    rows += [_full_cache(folder, whole, steps), _full_output(folder, whole, cache)]
+    return rows
+
+
+def _row(name: str, ended) -> dict[str, Any]:
+    return {
+        "place": name,
+        "code": "hangs" if ended.code is None else ended.code,
+        "lines on standard error": ended.lines_of_error,
+        "traceback": ended.traceback,
+        "said": ended.errors.strip().splitlines()[-1] if ended.errors.strip() else "",
+    }
+
+
+def _full_cache(folder: Path, whole: Path, steps: int) -> dict[str, Any]:
+    """A cache without any room from the start."""
+    workdir = folder / "full_cache"
+    with small_disk(folder / "no_room", 1) as place:
+        fill(place)
+        ended = finish(start(train_command(workdir, steps), place))
+        differing = differing_arrays(whole, workdir)
+    return _row("caches", ended) | {"then": ended.code, "arrays that differ": differing}
+
+
+def _full_output(folder: Path, whole: Path, cache: Path) -> dict[str, Any]:
+    """translate.py --output where there is room for a part of the translations."""
+    source = folder / "many_lines"
+    source.write_text("the cat sees the dog.\n" * 6000)
+    with small_disk(folder / "little_room", 1) as place:
+        fill(place)
+        with (place / "ballast").open("r+b") as file:
+            file.truncate((1 << 20) - (16 << 10))
+        output = place / "output"
+        words = f"translate.py --workdir {whole} --input {source} --output {output}"
+        ended = finish(start([*words.split(), "--extra-length", "1", "--beam-size", "1"], cache))
+        left = sorted(path.name for path in place.iterdir())
+    shutil.rmtree(folder / "little_room", ignore_errors=True)
+    return _row("--output of translate.py", ended) | {"left behind": left}
