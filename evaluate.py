@@ -6,6 +6,11 @@ in evaluation/<split>.json of the work directory, the translations beside them.
 
 from __future__ import annotations
 
+from flax_transformer.stop_signals import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # at Ctrl-C, while the modules below are loaded
+
 import dataclasses
 import os
 from collections.abc import Sequence

@@ -8,6 +8,11 @@ with --diagnose a run is only looked at, to say why it does not learn.
 
 from __future__ import annotations
 
+from flax_transformer.stop_signals import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # at Ctrl-C, while the modules below are loaded
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 

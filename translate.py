@@ -6,6 +6,11 @@ One line out for every line in, in order and as soon as it is known: it may also
 
 from __future__ import annotations
 
+from flax_transformer.stop_signals import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # at Ctrl-C, while the modules below are loaded
+
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence

@@ -13,12 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 COMMAND = """
-import sys
+import signal, sys
 from flax_transformer.command_line import run_command
 
 def main(words):
     exec(words[0], {"sys": sys})
 
+if len(sys.argv) > 2:
+    # What a shell starts in the background ignores Ctrl-C, and so do these tests' children then.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 run_command(main)
 """
 
@@ -41,17 +44,14 @@ def run(code: str, redirections: str = "", **variables: str) -> subprocess.Compl
     )
 
 
-def interrupted(code: str, number: int = signal.SIGINT, **options) -> tuple[int, str, str]:
+def interrupted(code: str, number: int = signal.SIGINT) -> tuple[int, str, str]:
     """Sends the signal once `code` has printed a line; the code, and what came after the line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "import os, signal, time\n" + code],
+        [sys.executable, "-c", COMMAND, "import os, signal, time\n" + code, "with Ctrl-C"],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # What a shell starts in the background ignores Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        **options,
     )
     process.stdout.readline()
     process.send_signal(number)
@@ -241,6 +241,25 @@ def test_a_lost_interruption_still_ends_the_command(loss, then):
     assert time.monotonic() - start < 120
 
 
+@pytest.mark.parametrize("seconds", [0.2, 240])
+def test_nothing_is_raised_while_a_module_is_loaded(tmp_path, seconds):
+    """Extensions, such as those of JAX, crash on it."""
+    (tmp_path / "slow.py").write_text(f"""
+import time
+print("ready", flush=True)
+try:
+    time.sleep({seconds})
+except BaseException:
+    print("crashed", flush=True)
+""")
+    code = f"sys.path.insert(0, {str(tmp_path)!r})\n"
+    code += "try:\n  import slow; time.sleep(240)\nfinally: print('in order')"
+    start = time.monotonic()
+    expected = "in order\n" if seconds < 1 else ""
+    assert interrupted(code) == (130, expected, "")
+    assert time.monotonic() - start < 120
+
+
 def test_other_handlers_come_first_and_ours_come_back():
     code, output, errors = interrupted(
         "before = signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
@@ -268,11 +287,10 @@ def test_ignored_signals_stay_ignored():
 def test_ctrl_c_does_not_wait_for_a_slow_reader():
     source, sink = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "while True: print('text' * 1000)"],
+        [sys.executable, "-c", COMMAND, "while True: print('text' * 1000)", "with Ctrl-C"],
         env=environment(),
         stdout=sink,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(sink)
     with suppress(BlockingIOError):
