@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -33,6 +34,9 @@ from flax_transformer.sharding import build_mesh
 from flax_transformer.training.state import TrainState, create_state
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Neither tests nor what they start ignore signals, as what a shell starts in the background does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 

@@ -19,9 +19,6 @@ from flax_transformer.command_line import run_command
 def main(words):
     exec(words[0], {"sys": sys})
 
-if len(sys.argv) > 2:
-    # What a shell starts in the background ignores Ctrl-C, and so do these tests' children then.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 run_command(main)
 """
 
@@ -47,7 +44,7 @@ def run(code: str, redirections: str = "", **variables: str) -> subprocess.Compl
 def interrupted(code: str, number: int = signal.SIGINT) -> tuple[int, str, str]:
     """Sends the signal once `code` has printed a line; the code, and what came after the line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "import os, signal, time\n" + code, "with Ctrl-C"],
+        [sys.executable, "-c", COMMAND, "import os, signal, time\n" + code],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -287,7 +284,7 @@ def test_ignored_signals_stay_ignored():
 def test_ctrl_c_does_not_wait_for_a_slow_reader():
     source, sink = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "while True: print('text' * 1000)", "with Ctrl-C"],
+        [sys.executable, "-c", COMMAND, "while True: print('text' * 1000)"],
         env=environment(),
         stdout=sink,
         stderr=subprocess.PIPE,

@@ -98,8 +98,6 @@ def main(words):
     encode_pairs(Endless(), encoder, "tokens", processes=2)
 
 if __name__ == "__main__":
-    # What a shell starts in the background ignores Ctrl-C, and so do these tests' children then.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_command(main)
 """
 

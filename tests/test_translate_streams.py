@@ -36,8 +36,6 @@ module = types.ModuleType("flax_transformer.trained_model")
 module.TrainedModel = Shouting
 sys.modules["flax_transformer.trained_model"] = module
 import translate
-# What a shell starts in the background ignores Ctrl-C, and so do these tests' children then.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 run_command(translate.main)
 """
 

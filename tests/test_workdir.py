@@ -72,7 +72,6 @@ def pretend_to_have_trained(workdir, *steps, folder="checkpoints"):
 def test_nothing_binds_where_nothing_depends_on_it(workdir):
     (workdir / "checkpoints" / "5.orbax-checkpoint-tmp-17").mkdir(parents=True)
     (workdir / "checkpoints" / "lost+found").mkdir()
-    (workdir / "checkpoints" / "7").touch()
     for config in (Config(tokenizer=TokenizerConfig(vocabulary_size=8924)), Config(data=Builtin())):
         open_workdir(workdir, config)
         assert load_config(workdir / "config.json") == config
