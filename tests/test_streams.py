@@ -246,8 +246,8 @@ def test_nothing_is_raised_while_a_module_is_loaded(tmp_path, seconds):
     """Extensions, such as those of JAX, crash on it."""
     (tmp_path / "slow.py").write_text(f"""
 import time
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep({seconds})
 except BaseException:
     print("crashed", flush=True)
