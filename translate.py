@@ -38,7 +38,8 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 class TranslateArguments(DecodingArguments):
     """Translates standard input, UTF-8 with a sentence a line, to standard output.
 
-    Every line in gives one line out, in the same order; an empty one gives an empty one.
+    Every line in gives one line out, in the same order; an empty one gives an empty one. Lines
+    have at most 1 MiB.
     """
 
     input: Path | None = None

@@ -2,14 +2,13 @@
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
 from flax_transformer.config_error import ConfigError
 from flax_transformer.standard_streams import STANDARD_OUTPUT
 from flax_transformer.whole_file import cannot_write
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def exit_code(error: BaseException) -> int | None:
@@ -26,17 +25,24 @@ def _message(error: BaseException) -> str | None:
     """What to tell a user who can help it: of a mistake, or of a file that cannot be used."""
     if isinstance(error, ConfigError):
         return str(error)
+    if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
+        return str(cannot_write(Path(STANDARD_OUTPUT), error))
     # A library that writes files may have an error of its own for a full disk.
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and (cause.errno in _FULL or cause.filename is not None):
-            name = "a file" if cause.filename is None else os.fsdecode(cause.filename)
-            if cause.errno in _FULL or name == STANDARD_OUTPUT:
-                return str(cannot_write(Path(name), cause))
-            if cause is error:
-                return f"{name}: {cause.strerror or cause}"
-        elif any(os.strerror(number) in str(cause) for number in _FULL):
-            first_line = str(cause).partition("\n")[0]
-            return f"{first_line}: make room there, then give the same command again"
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if os.strerror(number) in str(cause):
+                full = OSError(number, os.strerror(number))
+                return str(cannot_write(Path(_file_of(cause)), full))
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{_file_of(error)}: {error.strerror or error}"
     return None
+
+
+def _file_of(error: BaseException) -> str:
+    """The file that an error of the system, or of TensorStore, which quotes it, is about."""
+    if isinstance(error, OSError) and error.filename is not None:
+        name = error.filename  # or the number of a descriptor
+        return os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return ["a file", *re.findall(r'"(/[^"]+)"', str(error))][-1]

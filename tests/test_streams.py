@@ -153,8 +153,8 @@ def test_an_output_that_does_not_wait_gets_everything():
             "/a/b cannot be written: No space left on device: make room there",
         ),
         (
-            "raise RuntimeError('No space left on device [/a/b]\\nmore')",
-            "No space left on device [/a/b]: make room there, then give the same command again",
+            'raise ValueError(\'Error writing "x" at "/a/b": No space left on device\\nmore\')',
+            "/a/b cannot be written: No space left on device: make room there, then give the same",
         ),
     ],
 )
@@ -243,8 +243,8 @@ def test_nothing_is_raised_while_a_module_is_loaded(tmp_path, seconds):
     """Extensions, such as those of JAX, crash on it."""
     (tmp_path / "slow.py").write_text(f"""
 import time
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep({seconds})
 except BaseException:
     print("crashed", flush=True)
@@ -255,6 +255,27 @@ except BaseException:
     expected = "in order\n" if seconds < 1 else ""
     assert interrupted(code) == (130, expected, "")
     assert time.monotonic() - start < 120
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "translate.py"])
+def test_ctrl_c_is_silent_while_a_command_loads_its_modules(tmp_path, script):
+    (tmp_path / "tyro.py").write_text("import time; print('ready', flush=True); time.sleep(240)")
+    usual = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            usual + "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+            ROOT / script,
+        ],
+        env={**environment(), "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=240) == (b"", b"")
+    assert process.returncode == 130
 
 
 def test_other_handlers_come_first_and_ours_come_back():

@@ -1,7 +1,5 @@
 """Checkpoints: written in the background, whole or not at all."""
 
-import logging
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -21,6 +19,7 @@ from flax_transformer.training.checkpoint_files import (
     temporary_folder,
     write_checksums,
 )
+from flax_transformer.training.orbax_errors import reason
 from flax_transformer.training.progress import Progress
 from flax_transformer.training.state import TrainState
 
@@ -29,9 +28,6 @@ CHECKPOINTS, BEST = "checkpoints", "best"
 
 PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 """Folders in a checkpoint."""
-
-# Orbax prints the traceback of an error in the background, which surfaces as an exception as well.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 def regular_steps(steps: Sequence[int], every: int) -> list[int]:
@@ -188,13 +184,3 @@ class Checkpoints:
             writer.close()
         if failure := next(filter(None, failures), None):
             raise ConfigError(f"{failure}. {self._advice()}")
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, in a few words."""
-    text = str(error)
-    if "No space left" in text:
-        return "No space left on device"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return textwrap.shorten(text.partition("\n")[0], 200) or type(error).__name__

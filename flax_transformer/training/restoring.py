@@ -1,9 +1,8 @@
 """From checkpoints back to arrays, laid out on any mesh; damaged ones are passed over by name."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,9 +29,9 @@ from flax_transformer.training.checkpoints import (
     OPTIMIZER,
     PARAMS,
     PROGRESS,
-    reason,
     regular_steps,
 )
+from flax_transformer.training.orbax_errors import reason
 from flax_transformer.training.progress import Progress
 from flax_transformer.training.state import TrainState, abstract_state
 
@@ -246,7 +245,7 @@ class _Folder:
     def restore(self, step: int, item: str, template: Any) -> Any:
         """One of the items as arrays, which are finite, like those of `template`."""
         try:
-            with _echoes_unheard(), closing(ocp.StandardCheckpointer()) as checkpointer:
+            with closing(ocp.StandardCheckpointer()) as checkpointer:
                 restored = checkpointer.restore(self.directory / str(step) / item, template)
         except Exception as error:  # whatever Orbax and what it builds on raise
             raise self._problem(step, f"{item}: {reason(error)}") from None
@@ -271,25 +270,6 @@ class _Folder:
 
     def describe_damaged(self) -> str:
         return "; ".join(f"{step}: {problem}" for step, problem in sorted(self.damaged.items()))
-
-
-@contextmanager
-def _echoes_unheard() -> Iterator[None]:
-    """When one of Orbax's reads has failed, those that go on complain to standard error."""
-    before = sys.unraisablehook
-
-    def report(unraisable: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(unraisable.exc_value, RuntimeError):
-            before(unraisable)
-
-    sys.unraisablehook = report
-    try:
-        yield
-    except Exception:
-        time.sleep(0.2)  # until the last of them has ended
-        raise
-    finally:
-        sys.unraisablehook = before
 
 
 def _all_finite(tree: Any) -> bool:

@@ -1,0 +1,35 @@
+"""What Orbax says when it fails, in a few words; its own accounts of it are hundreds of lines."""
+
+import logging
+import sys
+import textwrap
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong."""
+    text = str(error)
+    if "No space left" in text:
+        return "No space left on device"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return textwrap.shorten(text.partition("\n")[0], 200) or type(error).__name__
+
+
+def _is_heard(unraisable: "sys.UnraisableHookArgs") -> bool:
+    """False for what the other reads and writes have to say once one of them has failed."""
+    return str(unraisable.exc_value) != "Event loop is closed"
+
+
+def _silence() -> None:
+    # Errors in the background surface as exceptions as well.
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    before = sys.unraisablehook
+
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        if _is_heard(unraisable):
+            before(unraisable)
+
+    sys.unraisablehook = report
+
+
+_silence()
