@@ -31,7 +31,7 @@ from flax_transformer.training import restoring, step
 from flax_transformer.training.checkpoint_files import write_checksums
 from flax_transformer.training.checkpoints import Checkpoints
 from flax_transformer.training.progress import Progress
-from flax_transformer.training.state import TrainState, create_state
+from flax_transformer.training.state import TrainState, all_finite, create_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Arguments:
     config: Path = Path("configs/multi30k_en_de.py")
     steps: int = 15
     """How often each of the two steps is timed."""
-    saves: int = 15
+    saves: int = 41
     """How often each of the two writings and readings is timed."""
 
 
@@ -67,7 +67,20 @@ def step_costs(config: Config, repeats: int) -> dict[str, Any]:
     checked = compiled_step(config, batch)
     with mock.patch.object(step, "all_finite", lambda tree: jnp.bool_(True)):
         plain = compiled_step(config, batch)
-    return in_turns(repeats, {"with the check": checked, "without": plain})
+    found = in_turns(repeats, {"with the check": checked, "without": plain})
+    return found | {"the check alone": round(_check_alone(config), 5)}
+
+
+def _check_alone(config: Config) -> float:
+    """The least of some seconds that it takes as a program of its own."""
+    params = create_state(config, build_mesh(MeshConfig(data=1), jax.devices()[:1])).params
+    check = jax.jit(all_finite)
+    seconds = []
+    for _ in range(30):
+        start = time.perf_counter()
+        jax.block_until_ready(check(params))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def save_costs(config: Config, repeats: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import shutil
 import stat
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,7 @@ CHECKSUMS = "checksums.json"
 _TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax has not finished
 _REMOVED, _DAMAGED = ".removed", ".damaged"
 _READ_AT_ONCE = 1 << 20
+_THREADS = 4
 
 
 class DamagedCheckpointError(Exception):
@@ -44,11 +46,10 @@ def list_steps(directory: Path) -> list[int]:
 
 def write_checksums(checkpoint: Path) -> None:
     """Writes CHECKSUMS of all files that lie in the folder now."""
-    files = {
-        str(path.relative_to(checkpoint)): _size_and_crc(path)
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file()
-    }
+    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    names = [str(path.relative_to(checkpoint)) for path in paths]
+    with ThreadPoolExecutor(_THREADS) as pool:  # a CRC leaves the interpreter to others
+        files = dict(zip(names, pool.map(_size_and_crc, paths), strict=True))
     with (checkpoint / CHECKSUMS).open("w", encoding="utf-8") as file:
         json.dump({"files": files, "crc32": _crc_of(files)}, file, indent=0)
         file.flush()
@@ -77,9 +78,12 @@ def check_whole(checkpoint: Path, items: Sequence[str]) -> bool:
             raise ValueError
     except (KeyError, RecursionError, TypeError, ValueError):
         raise DamagedCheckpointError(f"{CHECKSUMS} is not what was written") from None
-    for name, expected in files.items():
-        if name.split("/")[0] in items and _size_and_crc(checkpoint / name) != expected:
-            raise DamagedCheckpointError(f"{name} is not what was written")
+    wanted = [name for name in files if name.split("/")[0] in items]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(_size_and_crc, [checkpoint / name for name in wanted])
+        for name, size_and_crc in zip(wanted, found, strict=True):
+            if size_and_crc != files[name]:
+                raise DamagedCheckpointError(f"{name} is not what was written")
     return True
 
 
