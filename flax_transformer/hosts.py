@@ -22,10 +22,14 @@ from orbax.checkpoint import multihost
 
 from flax_transformer.config import HostsConfig
 from flax_transformer.config_error import ConfigError
+from flax_transformer.exit_codes import exit_code
 from flax_transformer.rendezvous import meet
 
 _JOINING_SECONDS = 300
 """Longest that JAX may take to connect processes that have met, or those of a cluster."""
+
+_LEAVING_SECONDS = 10
+"""Longest that a process with an error waits for the others to end with it."""
 
 _PREPARATION_SECONDS = 24 * 3600
 """Longest that the others wait while process 0 reads and tokenises the corpus."""
@@ -134,23 +138,27 @@ def from_first_process(function: Callable[[], Any]) -> Any:
 
 @contextmanager
 def leaving_when_failing() -> Iterator[None]:
-    """An unforeseen error in the body, or Ctrl-C, ends this process at once, if it is one of
-    several.
+    """An error in the body, or Ctrl-C, ends this process, if it is one of several, without waiting
+    for the others for long.
 
     At a regular end JAX has every process wait for the others, which wait for this one: all would
     hang for minutes. So the others end after `HostsConfig.patience`.
     """
     try:
         yield
-    except ConfigError:
-        raise
     except (Exception, KeyboardInterrupt) as error:
         if jax.process_count() == 1:
             raise
         if isinstance(error, KeyboardInterrupt):
             _leave(130)
-        traceback.print_exc()
-        _leave(1)
+        code = exit_code(error)
+        if code is None:
+            traceback.print_exc()
+        elif isinstance(error, ConfigError):
+            # Most mistakes are found by all, which end best together.
+            with contextlib.suppress(Exception):
+                _heeding_interrupts(jax.distributed.shutdown, _LEAVING_SECONDS)
+        _leave(1 if code is None else code)
 
 
 @contextmanager

@@ -268,12 +268,16 @@ def test_other_processes_must_see_the_first_ones_folder_and_settings(tmp_path, m
 
 def test_a_process_of_several_that_fails_waits_for_nobody(monkeypatch, capsys):
     monkeypatch.setattr(hosts.os, "_exit", sys.exit)
+    monkeypatch.setattr(hosts, "_LEAVING_SECONDS", 0.1)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: time.sleep(60))
     for count, error, expected in [
         (2, ValueError("a defect"), "SystemExit(1)"),
         (2, KeyboardInterrupt(), "SystemExit(130)"),
         (1, ValueError("alone"), "ValueError('alone')"),
         (1, KeyboardInterrupt(), "KeyboardInterrupt()"),
-        (2, ConfigError("a mistake"), "ConfigError('a mistake')"),
+        (2, ConfigError("a mistake"), "SystemExit(2)"),
+        (2, OSError(28, "No space left on device", "/a/b"), "SystemExit(2)"),
+        (1, ConfigError("alone"), "ConfigError('alone')"),
     ]:
         monkeypatch.setattr(jax, "process_count", lambda count=count: count)
         with pytest.raises(BaseException) as raised, hosts.leaving_when_failing():
@@ -281,6 +285,8 @@ def test_a_process_of_several_that_fails_waits_for_nobody(monkeypatch, capsys):
         assert repr(raised.value) == expected
     errors = capsys.readouterr().err
     assert "ValueError: a defect" in errors and "KeyboardInterrupt" not in errors
+    assert "error: a mistake\n" in errors and "error: /a/b cannot be written" in errors
+    assert errors.count("Traceback") == 1
 
 
 def test_ctrl_c_does_not_wait_for_what_others_prepare(monkeypatch):
