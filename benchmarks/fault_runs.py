@@ -14,6 +14,7 @@ import numpy as np
 
 from flax_transformer.config import MeshConfig
 from flax_transformer.config_json import load_config
+from flax_transformer.data.builtin import generate
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.restoring import load_parameters
@@ -40,15 +41,40 @@ class Ended(NamedTuple):
         return "Traceback" in self.errors + self.output
 
 
+CONFIG = """
+from flax_transformer.config import *
+
+config = Config(
+    data=TextFiles(directory={directory!r}, source_language="en", target_language="fr"),
+    tokenizer=TokenizerConfig(vocabulary_size=1000),
+    batch=BatchConfig(rows=16, source_length=56, target_length=64),
+    model=TransformerConfig(
+        num_encoder_layers=1, num_decoder_layers=1, d_model=32, num_heads=2, d_ff=64
+    ),
+    optimizer=OptimizerConfig(warmup_steps=50),
+    training=TrainingConfig(
+        log_every=1, checkpoint_every=10, evaluate_every=100, validation_sentences=100
+    ),
+    decoding=DecodingConfig(beam_size=2, extra_length=10),
+)
+"""
+
+
+def write_text(folder: Path) -> None:
+    """Sentences of the built-in grammar, few of them to validate and to test on, and a config."""
+    pairs = generate(4000)["train"]
+    splits = {"train": pairs, "valid": pairs[:100], "test": pairs[100:120]}
+    for name, some in splits.items():
+        for language, side in (("en", 0), ("fr", 1)):
+            text = "".join(pair[side] + "\n" for pair in some)
+            (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
+    (folder / "small.py").write_text(CONFIG.replace("{directory!r}", repr(str(folder))))
+
+
 def train_command(workdir: Path, steps: int, *flags: str) -> list[str]:
-    """The quick start, smaller: a checkpoint every 10 steps, a validation every 100."""
-    words = (
-        f"train.py --config configs/quickstart.py --workdir {workdir} --data.num-pairs 4000 "
-        f"--training.steps {steps} --training.checkpoint-every 10 --training.log-every 1 "
-        "--training.evaluate-every 100 --training.validation-sentences 8 "
-        "--optimizer.cooldown-steps 20 --optimizer.warmup-steps 50 --batch.rows 16 "
-        "--model.d-model 32 --model.num-heads 2 --model.d-ff 64 --tokenizer.vocabulary-size 1000"
-    )
+    """A small run on what `write_text` has written into the folder that `workdir` lies in."""
+    config = workdir.parent / "small.py"
+    words = f"train.py --config {config} --workdir {workdir} --training.steps {steps}"
     return [*words.split(), *flags]
 
 

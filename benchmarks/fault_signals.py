@@ -44,7 +44,7 @@ def send_signals(folder: Path, whole: Path, cache: Path, steps: int) -> list[dic
         # A cache of its own, in which there is nothing compiled yet.
         own_cache = folder / f"{name}_cache" if phase == "compiling" else cache
         with log.open("w") as output:
-            words = train_command(workdir, steps, "--training.validation-sentences", "1000")
+            words = train_command(workdir, steps)
             process = start(words, own_cache, stdout=output)
             wait_until(process, lambda p=phase, w=workdir, g=log, x=process: PHASES[p](w, g, x))
             process.send_signal(number)

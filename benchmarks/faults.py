@@ -18,7 +18,7 @@ import tyro
 from fault_disk import full_disks
 from fault_flips import flip_bits, totals
 from fault_readers import read_while_training
-from fault_runs import finish, parameters, start, train_command
+from fault_runs import finish, parameters, start, train_command, write_text
 from fault_signals import send_signals
 from kill_and_resume import kill_and_resume
 from recording import RECORDS, append_record
@@ -48,6 +48,7 @@ def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole, cache = folder / "whole", folder / "cache"
+        write_text(folder)
         ended = finish(start(train_command(whole, STEPS), cache))
         assert ended.code == 0, ended.errors
         figures["parameter arrays"] = len(parameters(whole))

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from fault_runs import differing_arrays, finish, last_step, parameters, start, train_command
+from fault_runs import (
+    differing_arrays,
+    finish,
+    last_step,
+    parameters,
+    start,
+    train_command,
+    write_text,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,7 @@ def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole, cache = folder / "whole", folder / "cache"
+        write_text(folder)
         assert finish(start(train_command(whole, arguments.steps), cache)).code == 0
         different = kill_and_resume(
             folder, whole, cache, arguments.steps, arguments.kills, arguments.seed
