@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import stat
+import tempfile
+import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +33,8 @@ _KEPT_BYTES = 2 * 2**30
 _READ_BYTES = 2**28
 """As much of them, from the newest on, is read at each start, in 0.1 to 0.4 s. Of those beyond it,
 only what is new or was touched."""
+
+_SMALL_PROGRAM = 2**16
 
 _AUTOTUNING = "xla_gpu_per_fusion_autotune_cache_dir"
 """What XLA found to be fastest on a GPU: text files."""
@@ -67,8 +71,21 @@ def keep_compiled_programs() -> None:
         say_once(f"note: compiled programs are not kept: {error}")
         return
     os.environ[_DIRECTORY] = str(directory)
+    _tell_of_a_full_disk(directory)
     # So that damage from now on is seen in what this command adds.
     atexit.register(_list_new, directory)
+
+
+def _tell_of_a_full_disk(directory: Path) -> None:
+    """Once, where JAX would warn of every program that it cannot write. Those that are there help
+    all the same."""
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(_SMALL_PROGRAM))
+    except OSError as error:
+        place = f"{directory}: {error.strerror} ({name_another_folder()})"
+        say_once(f"note: what is compiled now is not kept: {place}")
 
 
 def _open(parent: Path | None) -> Path:

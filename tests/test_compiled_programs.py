@@ -5,6 +5,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+import warnings
 import zlib
 from pathlib import Path
 
@@ -192,6 +194,18 @@ def test_a_full_disk_keeps_what_is_there(cache, monkeypatch):
     monkeypatch.setattr(os, "fsync", fill)
     assert start(monkeypatch) == str(cache)
     assert len(entries(cache)) == 3
+
+
+def test_a_full_disk_is_told_once(cache, monkeypatch, capsys):
+    def fill(**options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fill)
+    assert start(monkeypatch) == str(cache)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "what is compiled now is not kept" in line and "No space left on device" in line
+    # What JAX says of each program that it cannot write.
+    warnings.warn("Error writing persistent compilation cache entry for 'jit_f': no", stacklevel=1)
 
 
 def refused(monkeypatch, capsys, *words: object) -> None:

@@ -179,8 +179,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is written; `ConfigError` where it could not be."""
-        failures = [self._finish(writer) for writer in (self._latest, self._best)]
-        for writer in (self._latest, self._best):
-            writer.close()
+        writers = (self._latest, self._best)
+        failures = [self._finish(writer) for writer in writers]
+        failures += [self._attempt(writer, writer.close) for writer in writers]
         if failure := next(filter(None, failures), None):
             raise ConfigError(f"{failure}. {self._advice()}")
