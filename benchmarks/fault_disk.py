@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_runs import (
+    Ended,
     differing_arrays,
     finish,
     last_step,
@@ -57,18 +58,21 @@ def full_disks(folder: Path, whole: Path, cache: Path, steps: int) -> list[dict[
             (place / "ballast").unlink()
             again = finish(start(train_command(workdir, steps), cache))
             differing = differing_arrays(whole, workdir)
-        rows.append(_row(name, ended) | {"then": again.code, "arrays that differ": differing})
+        rows.append(
+            _row(name, folder, ended) | {"then": again.code, "arrays that differ": differing}
+        )
     rows += [_full_cache(folder, whole, steps), _full_output(folder, whole, cache)]
     return rows
 
 
-def _row(name: str, ended) -> dict[str, Any]:
+def _row(name: str, folder: Path, ended: Ended) -> dict[str, Any]:
+    said = ended.errors.strip().replace(f"{folder}/", "").splitlines()
     return {
         "place": name,
         "code": "hangs" if ended.code is None else ended.code,
         "lines on standard error": ended.lines_of_error,
         "traceback": ended.traceback,
-        "said": ended.errors.strip().splitlines()[-1] if ended.errors.strip() else "",
+        "said": said[-1] if said else "",
     }
 
 
@@ -79,7 +83,7 @@ def _full_cache(folder: Path, whole: Path, steps: int) -> dict[str, Any]:
         fill(place)
         ended = finish(start(train_command(workdir, steps), place))
         differing = differing_arrays(whole, workdir)
-    return _row("caches", ended) | {"then": ended.code, "arrays that differ": differing}
+    return _row("caches", folder, ended) | {"then": ended.code, "arrays that differ": differing}
 
 
 def _full_output(folder: Path, whole: Path, cache: Path) -> dict[str, Any]:
@@ -95,4 +99,4 @@ def _full_output(folder: Path, whole: Path, cache: Path) -> dict[str, Any]:
         ended = finish(start([*words.split(), "--extra-length", "1", "--beam-size", "1"], cache))
         left = sorted(path.name for path in place.iterdir())
     shutil.rmtree(folder / "little_room", ignore_errors=True)
-    return _row("--output of translate.py", ended) | {"left behind": left}
+    return _row("--output of translate.py", folder, ended) | {"left behind": left}
