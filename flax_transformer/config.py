@@ -188,7 +188,8 @@ class DecodingConfig:
     """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
     attention passed over; 0 asks for no attention. Finished hypotheses are compared by it."""
     extra_length: int = 50
-    """Target tokens allowed beyond the number of source tokens."""
+    """Target tokens allowed beyond the number of source tokens; with learned positions in all no
+    more than batch.target_length, as beyond it none has been learned."""
     average_checkpoints: int = 5
     """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
     checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
@@ -198,7 +199,8 @@ class DecodingConfig:
     batch_tokens: int = 4096
     """Source tokens, padding included, that are translated at a time."""
     max_source_length: int = 256
-    """Source tokens in one piece, end symbol included; longer lines are translated in pieces."""
+    """Source tokens in one piece, end symbol included; longer lines are translated in pieces. With
+    learned positions no more than batch.source_length."""
 
     def __post_init__(self):
         require_types(self, "decoding")
@@ -278,15 +280,11 @@ class Config:
             f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "
             f"batch.rows ({self.batch.rows})",
         )
-        longest = max(
-            self.batch.source_length,
-            self.batch.target_length,
-            self.decoding.max_source_length + self.decoding.extra_length,
-        )
+        longest = max(self.batch.source_length, self.batch.target_length)
         require(
             longest <= self.model.longest_sequence,
             f"model.max_positions ({self.model.longest_sequence}) is less than the longest "
-            f"sequence ({longest}) that batch.* and decoding.* allow",
+            f"sentence ({longest} tokens) that batch.* allow: use at least {longest}",
         )
         require(
             self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.training.steps
