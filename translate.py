@@ -47,7 +47,7 @@ class TranslateArguments(DecodingArguments):
     output: Path | None = None
     """File for the translations instead of standard output; it appears once all are done."""
     n_best: int | None = None
-    """Print this many translations of each line, best first, each on a line of its own:
+    """Print this many translations of each line, all different, best first, a line each:
     "line number ||| translation ||| score". Line numbers count from 1; a score is the log
     probability over the length penalty, plus the coverage penalty. At most --beam-size, and fewer
     where there are fewer."""

@@ -116,6 +116,36 @@ def test_a_hypothesis_is_one_line(echo, tokenizer):
     assert text == "one two three"
 
 
+def test_a_text_that_is_found_twice_is_one_hypothesis(monkeypatch, tokenizer):
+    """The same text in other pieces; the best score is kept, and the next text moves up."""
+    words = ["the cat sees", "the house", "a cat"]
+    whole, *others = tokenizer.encode(words)
+    split = tokenizer.sample(words[:1], 0.9, seed=0)[0]
+    assert split != whole and tokenizer.decode([split]) == words[:1]
+
+    def search(model, config, params, ids):
+        rows = [[*row, EOS_ID] for row in (whole, others[0], split, others[1], whole)]
+        longest = max(map(len, rows))
+        found = jnp.array([[*row, *[PAD_ID] * (longest - len(row))] for row in rows])
+        scores = jnp.array([-1.0, -2.0, -3.0, -4.0, -jnp.inf])
+        return Hypotheses(*(jnp.repeat(x[None], len(ids), 0) for x in (found, scores)))
+
+    monkeypatch.setattr(translator_module, "search", search)
+    line = " ".join(sentences(30))
+    (short, long) = Translator(CONFIG, tokenizer).translate({}, ["short", line])
+    best = "the cat sees"
+    assert [(h.text, h.score) for h in short] == [
+        (best, -1.0),
+        ("the house", -2.0),
+        ("a cat", -4.0),
+    ]
+    # Of a line in pieces likewise; each of its hypotheses has one of every piece.
+    pieces = long[0].text.count(best)
+    assert pieces > 1
+    assert [h.text for h in long] == [" ".join([text] * pieces) for text, *_ in short]
+    assert [h.score for h in long] == [pieces * h.score for h in short]
+
+
 def test_lines_without_text_need_no_model(echo, tokenizer):
     translator = Translator(CONFIG, tokenizer)
     translated = translator.translate({}, ["", " ", "\t \r", "\u3000\u2028"])

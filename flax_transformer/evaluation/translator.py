@@ -112,8 +112,8 @@ class Translator:
         progress: str | None = None,
         interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
-        """The hypotheses of each line, in order, best first: `beam_size`, or fewer where there are
-        not so many.
+        """The hypotheses of each line, in order, best first, no text twice: `beam_size`, or fewer
+        where there are not so many.
 
         params: of the model, unboxed; at every call with the same shapes and shardings. A line
         without text has one hypothesis without text. `progress` names a bar on stderr. Raises
@@ -211,19 +211,19 @@ class Translator:
         return jax.make_array_from_single_device_arrays(ids.shape, self._row_sharding, rows)
 
     def _read(self, hypotheses: Hypotheses) -> list[list[Hypothesis]]:
-        """Every row's hypotheses as text."""
+        """Every row's hypotheses as text, best first."""
         ids, scores = jax.device_get(hypotheses)
         b, w, t = ids.shape
         texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
         return [
-            [
+            _distinct(
                 Hypothesis(texts[i * w + j].translate(_LINE_ENDS), scores[i, j].item(), count)
                 for j, count in enumerate(tokens[i].tolist())
                 # Where there are fewer than w, but never none: parameters that are not finite
                 # have no translation.
                 if j == 0 or scores[i, j] > -np.inf
-            ]
+            )
             for i in range(b)
         ]
 
@@ -283,4 +283,12 @@ def _join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
         text = " ".join(part.text for part in parts)
         score = sum(part.score for part in parts)
         joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
-    return joined
+    return _distinct(joined)
+
+
+def _distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """The best of those with the same text: it may come in different pieces, with other ids."""
+    best: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        best.setdefault(hypothesis.text, hypothesis)
+    return list(best.values())
