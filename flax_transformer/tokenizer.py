@@ -9,7 +9,6 @@ under the `identity` normalisation; the others change the text by intention.)
 import hashlib
 import io
 import itertools
-import operator
 import os
 import random
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from flax_transformer.byte_pairs import merge
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.ordinary_file import read_ordinary
@@ -174,19 +174,8 @@ class Tokenizer:
         ]
 
     def _split_at_random(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:
-        """Algorithm 1 of Provilkov et al.: the best merge of those not dropped at this step, until
-        none is left."""
-        symbols, ids = list(word), self._ids
-        while True:
-            merges = [
-                (ids[merged], place)
-                for place, merged in enumerate(map(operator.add, symbols, symbols[1:]))
-                if merged in ids and draw() >= dropout
-            ]
-            if not merges:
-                return [i for symbol in symbols for i in self._ids_of_symbol(symbol)]
-            _, place = min(merges)
-            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+        symbols = merge(word, self._ids, dropout, draw)
+        return [i for symbol in symbols for i in self._ids_of_symbol(symbol)]
 
     def _ids_of_symbol(self, symbol: str) -> list[int]:
         if symbol in self._ids:

@@ -235,3 +235,12 @@ def test_words_one_by_one_make_the_text(tmp_path, normalization):
     texts = [*sentences(100, seed=2), *odd, "<s> </s> <pad> <unk> <0x41> ⁇"]
     assert trained.encode(texts) == whole.encode(texts)
     assert trained.sample(texts, 0.0, 0) == whole.encode(texts)
+
+
+def test_a_line_without_spaces_is_split_in_time(tokenizer):
+    """As in Chinese, where a line is one word to the tokenizer."""
+    line = "".join(sentences(400)).replace(" ", "")
+    assert len(line) > 8000
+    (sampled,) = tokenizer.sample([line], 0.1, seed=0)
+    assert tokenizer.decode([sampled]) == [line]
+    assert tokenizer.sample([line], 0.0, seed=0) == tokenizer.encode([line])
