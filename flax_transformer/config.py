@@ -14,6 +14,9 @@ from flax_transformer.data_config import Builtin, TextFiles, Tfds
 from flax_transformer.model_config import RecurrentConfig, TransformerConfig
 from flax_transformer.setting_types import require_types
 
+SMALLEST_VOCABULARY = 300
+"""Pieces: 260 of them are bytes and special symbols."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
@@ -34,9 +37,9 @@ class TokenizerConfig:
     def __post_init__(self):
         require_types(self, "tokenizer")
         require(
-            self.vocabulary_size >= 300,
+            self.vocabulary_size >= SMALLEST_VOCABULARY,
             f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
-            "bytes and special symbols: use at least 300",
+            f"bytes and special symbols: use at least {SMALLEST_VOCABULARY}",
         )
         require_positive(self, "tokenizer", "training_sentences", "samples")
         require(

@@ -18,7 +18,7 @@ from pathlib import Path
 import sentencepiece
 
 from flax_transformer.byte_pairs import merge
-from flax_transformer.config import TokenizerConfig
+from flax_transformer.config import SMALLEST_VOCABULARY, TokenizerConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.ordinary_file import read_ordinary
 from flax_transformer.whole_file import write_whole
@@ -257,14 +257,17 @@ def _explain(message: str, config: TokenizerConfig) -> Exception:
     """SentencePiece's complaint in terms of the settings."""
     size = f"tokenizer.vocabulary_size is {config.vocabulary_size}"
     if largest := re.search(r"too high .* <= (\d+)", message):
+        remedy = f"at most {largest[1]}, or more text"
+        if int(largest[1]) < SMALLEST_VOCABULARY:
+            remedy = f"more text, as the smallest vocabulary has {SMALLEST_VOCABULARY}"
         return ConfigError(
-            f"{size}, but the training text has only enough for {largest[1]}: "
-            f"use at most {largest[1]}, or more text"
+            f"{size}, but the training text has only enough for {largest[1]}: use {remedy}"
         )
     if smallest := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         return ConfigError(
-            f"{size}, but the training text has so many different characters that it takes "
-            f"{smallest[1]}: use at least {smallest[1]}"
+            f"{size}, but the training text has so many different characters that they alone take "
+            f"{smallest[1]}: use more than that, so that words have pieces too, or leave rare "
+            "characters out of the text"
         )
     if "!sentences_.empty()" in message:
         return ConfigError("there is no text to learn the vocabulary from")
