@@ -47,7 +47,7 @@ class TranslateArguments(DecodingArguments):
     output: Path | None = None
     """File for the translations instead of standard output; it appears once all are done."""
     n_best: int | None = None
-    """Print this many translations of each line, best first, each on a line of its own:
+    """Print this many translations of each line, all different, best first, a line each:
     "line number ||| translation ||| score". Line numbers count from 1; a score is the log
     probability over the length penalty, plus the coverage penalty. At most --beam-size, and fewer
     where there are fewer."""
@@ -59,6 +59,7 @@ def main(words: Sequence[str]) -> None:
     if n_best is not None and not 1 <= n_best <= beam_size:
         raise ConfigError(f"--n-best is {n_best}, but must be from 1 to --beam-size {beam_size}")
 
+    from flax_transformer.decoding.lengths import longest_source
     from flax_transformer.evaluation.line_reader import LineReader
     from flax_transformer.trained_model import TrainedModel
 
@@ -70,9 +71,9 @@ def main(words: Sequence[str]) -> None:
             print(note, file=sys.stderr)
         translate(model, lines, write, n_best)
     if cut := model.translator.counts.cut_lines:
-        longest = config.decoding.max_source_length
         print(
-            f"{cut:,} line(s) of more than {longest} tokens were translated in pieces",
+            f"{cut:,} line(s) of more than {longest_source(config)} tokens were translated in "
+            "pieces",
             file=sys.stderr,
         )
 

@@ -14,6 +14,9 @@ from flax_transformer.data_config import Builtin, TextFiles, Tfds
 from flax_transformer.model_config import RecurrentConfig, TransformerConfig
 from flax_transformer.setting_types import require_types
 
+SMALLEST_VOCABULARY = 300
+"""Pieces: 260 of them are bytes and special symbols."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
@@ -34,9 +37,9 @@ class TokenizerConfig:
     def __post_init__(self):
         require_types(self, "tokenizer")
         require(
-            self.vocabulary_size >= 300,
+            self.vocabulary_size >= SMALLEST_VOCABULARY,
             f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
-            "bytes and special symbols: use at least 300",
+            f"bytes and special symbols: use at least {SMALLEST_VOCABULARY}",
         )
         require_positive(self, "tokenizer", "training_sentences", "samples")
         require(
@@ -188,7 +191,8 @@ class DecodingConfig:
     """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
     attention passed over; 0 asks for no attention. Finished hypotheses are compared by it."""
     extra_length: int = 50
-    """Target tokens allowed beyond the number of source tokens."""
+    """Target tokens allowed beyond the number of source tokens; with learned positions in all no
+    more than batch.target_length, as beyond it none has been learned."""
     average_checkpoints: int = 5
     """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
     checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
@@ -198,7 +202,8 @@ class DecodingConfig:
     batch_tokens: int = 4096
     """Source tokens, padding included, that are translated at a time."""
     max_source_length: int = 256
-    """Source tokens in one piece, end symbol included; longer lines are translated in pieces."""
+    """Source tokens in one piece, end symbol included; longer lines are translated in pieces. With
+    learned positions no more than batch.source_length."""
 
     def __post_init__(self):
         require_types(self, "decoding")
@@ -278,15 +283,11 @@ class Config:
             f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "
             f"batch.rows ({self.batch.rows})",
         )
-        longest = max(
-            self.batch.source_length,
-            self.batch.target_length,
-            self.decoding.max_source_length + self.decoding.extra_length,
-        )
+        longest = max(self.batch.source_length, self.batch.target_length)
         require(
             longest <= self.model.longest_sequence,
             f"model.max_positions ({self.model.longest_sequence}) is less than the longest "
-            f"sequence ({longest}) that batch.* and decoding.* allow",
+            f"sentence ({longest} tokens) that batch.* allow: use at least {longest}",
         )
         require(
             self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.training.steps

@@ -30,7 +30,8 @@ class TransformerConfig:
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     """Position encoding: Section 3.5's sines, or a learned table (Table 3, row E)."""
     max_positions: int = 1024
-    """Rows of the learned position table; sinusoids have no limit."""
+    """Rows of the learned position table, at least as many as batch.* allow; sinusoids have no
+    limit."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of matrix products; parameters, softmax, norms and the loss stay in float32."""
     fused_attention: bool = True
@@ -59,9 +60,14 @@ class TransformerConfig:
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
 
     @property
+    def learns_positions(self) -> bool:
+        """Whether only positions that training has seen mean anything."""
+        return self.positions == "learned"
+
+    @property
     def longest_sequence(self) -> float:
         """Positions that a sentence may have at most."""
-        return self.max_positions if self.positions == "learned" else math.inf
+        return self.max_positions if self.learns_positions else math.inf
 
     @property
     def attends_to_source(self) -> bool:
@@ -144,6 +150,11 @@ class RecurrentConfig:
         )
         require_not_negative(self, "model", "coverage_loss")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether only positions that training has seen mean anything."""
+        return False
 
     @property
     def longest_sequence(self) -> float:

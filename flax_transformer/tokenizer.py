@@ -9,7 +9,6 @@ under the `identity` normalisation; the others change the text by intention.)
 import hashlib
 import io
 import itertools
-import operator
 import os
 import random
 import re
@@ -18,7 +17,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from flax_transformer.config import TokenizerConfig
+from flax_transformer.byte_pairs import merge
+from flax_transformer.config import SMALLEST_VOCABULARY, TokenizerConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.ordinary_file import read_ordinary
 from flax_transformer.whole_file import write_whole
@@ -174,19 +174,8 @@ class Tokenizer:
         ]
 
     def _split_at_random(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:
-        """Algorithm 1 of Provilkov et al.: the best merge of those not dropped at this step, until
-        none is left."""
-        symbols, ids = list(word), self._ids
-        while True:
-            merges = [
-                (ids[merged], place)
-                for place, merged in enumerate(map(operator.add, symbols, symbols[1:]))
-                if merged in ids and draw() >= dropout
-            ]
-            if not merges:
-                return [i for symbol in symbols for i in self._ids_of_symbol(symbol)]
-            _, place = min(merges)
-            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+        symbols = merge(word, self._ids, dropout, draw)
+        return [i for symbol in symbols for i in self._ids_of_symbol(symbol)]
 
     def _ids_of_symbol(self, symbol: str) -> list[int]:
         if symbol in self._ids:
@@ -268,14 +257,17 @@ def _explain(message: str, config: TokenizerConfig) -> Exception:
     """SentencePiece's complaint in terms of the settings."""
     size = f"tokenizer.vocabulary_size is {config.vocabulary_size}"
     if largest := re.search(r"too high .* <= (\d+)", message):
+        remedy = f"at most {largest[1]}, or more text"
+        if int(largest[1]) < SMALLEST_VOCABULARY:
+            remedy = f"more text, as the smallest vocabulary has {SMALLEST_VOCABULARY}"
         return ConfigError(
-            f"{size}, but the training text has only enough for {largest[1]}: "
-            f"use at most {largest[1]}, or more text"
+            f"{size}, but the training text has only enough for {largest[1]}: use {remedy}"
         )
     if smallest := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         return ConfigError(
-            f"{size}, but the training text has so many different characters that it takes "
-            f"{smallest[1]}: use at least {smallest[1]}"
+            f"{size}, but the training text has so many different characters that they alone take "
+            f"{smallest[1]}: use more than that, so that words have pieces too, or leave rare "
+            "characters out of the text"
         )
     if "!sentences_.empty()" in message:
         return ConfigError("there is no text to learn the vocabulary from")

@@ -24,6 +24,7 @@ from flax_transformer.config import (
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
 from flax_transformer.data_config import TrainingFiles
+from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.state import abstract_state, count_parameters
 
@@ -75,6 +76,20 @@ def test_differing_fields_names_each():
     other = dataclasses.replace(Config(), model=TransformerConfig(d_ff=64))
     assert differing_fields(Config(), Config()) == {}
     assert differing_fields(Config(), other) == {"model.d_ff": "model.d_ff: 2048 -> 64"}
+
+
+def test_sentences_of_learned_positions_are_no_longer_than_in_training():
+    decoding = settings.DecodingConfig(max_source_length=100, extra_length=50)
+    batch = settings.BatchConfig(source_length=60, target_length=70)
+    sines = Config(batch=batch, decoding=decoding, model=TransformerConfig(max_positions=8))
+    assert (longest_source(sines), longest_target(sines, 60)) == (100, 110)
+    learned = TransformerConfig(positions="learned", max_positions=70)
+    limited = dataclasses.replace(sines, model=learned)
+    assert (longest_source(limited), longest_target(limited, 60)) == (60, 70)
+    assert longest_target(limited, 10) == 60
+    few = dataclasses.replace(learned, max_positions=69)
+    with pytest.raises(ConfigError, match=r"max_positions \(69\).*use at least 70"):
+        dataclasses.replace(sines, model=few)
 
 
 def test_flags_lie_over_the_file():

@@ -63,6 +63,20 @@ def test_keeps_the_mean():
     chex.assert_type(drop(0.3, jnp.asarray(x, jnp.bfloat16), 0), jnp.bfloat16)
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_scale_is_rounded_with_the_product(rate):
+    """In bfloat16 1 / 0.9 is 0.16% less than it is, which would shrink all activations alike."""
+    x = np.random.default_rng(0).uniform(1, 2, SHAPE).astype(np.float32)
+    x = jnp.asarray(x, jnp.bfloat16)
+    result = drop(rate, x, 0)
+    exact = np.asarray(x, np.float64) / (1 - rate)
+    kept = np.asarray(result != 0)
+    found = np.asarray(result, np.float64)
+    assert abs((found[kept] / exact[kept]).mean() - 1) < 1e-4
+    nearest = np.asarray(jnp.asarray(exact, jnp.bfloat16), np.float64)
+    np.testing.assert_array_equal(found[kept], nearest[kept])
+
+
 def test_nothing_without_a_key_or_a_rate():
     x = jnp.ones((4, 5))
     chex.assert_trees_all_equal(drop(0.5, x, None), x)

@@ -14,7 +14,7 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
     {"config_error", "ordinary_file", "outlived_streams", "standard_streams"},
-    {"setting_types", "stop_signals", "whole_file"},
+    {"byte_pairs", "setting_types", "stop_signals", "whole_file"},
     {"exit_codes"},
     {"data_config", "model_config"},
     {"config", "config_json"},

@@ -32,15 +32,26 @@ def whole_loss(features, table, targets, weights, label_smoothing):
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("chunk_length", [1, 4, 24])
+@pytest.mark.parametrize(
+    ("tokens", "room", "chunk_length"),
+    [
+        (24, 1, 1),
+        (24, 5, 4),  # the largest divisor below the room
+        (24, 100, 24),
+        (23, 5, 5),  # a prime number, filled up to 25
+    ],
+)
 def test_loss_and_gradients_equal_those_of_optax(
-    inputs, label_smoothing, chunk_length, monkeypatch
+    inputs, label_smoothing, tokens, room, chunk_length, monkeypatch
 ):
-    # Room for the logits of 5 tokens: the largest divisor of 24 below it is 4.
-    room = {1: 1, 4: 5, 24: 100}[chunk_length]
     monkeypatch.setattr(loss_module, "_CHUNK_BYTES", {"cpu": 4 * V * room})
-    assert loss_module._chunk_length(B * T, V) == chunk_length
+    assert loss_module._chunk_length(tokens, V) == chunk_length
     features, table, targets, weights = inputs
+    if tokens < B * T:
+        features, targets, weights = (
+            x.reshape(1, B * T, *x.shape[2:])[:, -tokens:] for x in (features, targets, weights)
+        )
+        weights = 1 - weights  # the last token counts
 
     def chunked_loss(features, table):
         sums = smoothed_cross_entropy(features, table, targets, weights, label_smoothing, "float32")
@@ -63,6 +74,17 @@ def test_loss_and_gradients_equal_those_of_optax(
     chex.assert_trees_all_close(sums, plain_sums, rtol=1e-5)
     gradients = result[1]
     assert (np.asarray(gradients[0])[weights == 0] == 0).all()
+
+
+def test_there_are_few_chunks_whatever_the_number_of_tokens(monkeypatch):
+    """Of a prime number only 1 is a divisor: one token at a time."""
+    room = 500
+    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", {"cpu": 4 * V * room})
+    for n in [*range(1, 1200), 4001, 7919, 25_600, 25_601]:
+        length = loss_module._chunk_length(n, V)
+        count = -(-n // length)
+        assert length <= room and count <= 2 * -(-n // room), n
+        assert count * length - n < count, n  # filled up with less than one token a chunk
 
 
 def test_sums(inputs):

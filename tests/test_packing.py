@@ -190,8 +190,8 @@ def test_dropped_pairs_are_counted_by_reason():
 
 def test_nothing_left_is_an_error():
     pairs = TokenizedPairs(ragged([[5] * 30, [1]]), ragged([[6, 1], [6, 1]]))
-    with pytest.raises(ConfigError, match=r"no training pair is usable.*1 empty.*1 longer"):
-        select_pairs(pairs, CONFIG)
+    with pytest.raises(ConfigError, match=r"no pair of validation is usable.*1 empty.*1 longer"):
+        select_pairs(pairs, CONFIG, "validation")
 
 
 def test_rows_are_full():

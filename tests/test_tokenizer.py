@@ -1,5 +1,6 @@
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -118,10 +119,30 @@ def test_size_must_fit_the_text(tmp_path):
     largest = int(str(e.value).split("use at most ")[1].split(",")[0])
     assert train(tmp_path / "m", vocabulary_size=largest).vocabulary_size == largest
     many = [chr(0x4E00 + i) * 2 for i in range(300)]
-    with pytest.raises(ConfigError, match=r"vocabulary_size is 320.*at least 561"):
+    with pytest.raises(ConfigError, match=r"vocabulary_size is 320.*alone take 561"):
         train(tmp_path / "n", text=many)
     assert not (tmp_path / "n").exists()
     train(tmp_path / "n", text=many, vocabulary_size=561)
+
+
+def test_text_too_short_for_any_vocabulary_needs_more_text(tmp_path):
+    """No number is advised that the settings refuse."""
+    with pytest.raises(ConfigError, match=r"enough for 265.*use more text") as raised:
+        train(tmp_path / "m", text=["a b", "b a"] * 3)
+    assert "at most" not in str(raised.value)
+    with pytest.raises(ConfigError, match="at least 300"):
+        TokenizerConfig(vocabulary_size=299)
+
+
+def test_what_is_advised_for_many_characters_leaves_room_for_pieces(tmp_path):
+    """At the least possible size no two characters are ever merged, which is no use to say."""
+    text = [f"the cat sees a dog {chr(0x4E00 + i)}" for i in range(300)]
+    with pytest.raises(ConfigError, match="vocabulary_size is 400") as raised:
+        train(tmp_path / "m", text=text, vocabulary_size=400)
+    least = int(re.search(r"alone take (\d+)", str(raised.value))[1])
+    assert "more than that" in str(raised.value) and "rare" in str(raised.value)
+    with_pieces = train(tmp_path / "m", text=text, vocabulary_size=least + 8)
+    assert len(with_pieces.encode(["the cat"])[0]) < len("the cat")
 
 
 def test_no_text(tmp_path):
@@ -235,3 +256,12 @@ def test_words_one_by_one_make_the_text(tmp_path, normalization):
     texts = [*sentences(100, seed=2), *odd, "<s> </s> <pad> <unk> <0x41> ⁇"]
     assert trained.encode(texts) == whole.encode(texts)
     assert trained.sample(texts, 0.0, 0) == whole.encode(texts)
+
+
+def test_a_line_without_spaces_is_split_in_time(tokenizer):
+    """As in Chinese, where a line is one word to the tokenizer."""
+    line = "".join(sentences(400)).replace(" ", "")
+    assert len(line) > 8000
+    (sampled,) = tokenizer.sample([line], 0.1, seed=0)
+    assert tokenizer.decode([sampled]) == [line]
+    assert tokenizer.sample([line], 0.0, seed=0) == tokenizer.encode([line])

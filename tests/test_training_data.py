@@ -132,3 +132,16 @@ def test_a_vocabulary_without_the_tag_is_refused(folder):
         ConfigError, match=r"no symbol for data\.train's tag <bt>: delete tokenizer"
     ):
         prepare(folder, "train", "synthetic,tag=<bt>")
+
+
+@pytest.mark.parametrize(("split", "file"), [("train", "train"), ("validation", "valid")])
+def test_a_split_without_a_usable_pair_is_named(folder, split, file):
+    for language in ("en", "de"):
+        text = (folder / f"train.{language}").read_text().replace("\n", " ")
+        (folder / f"{file}.{language}").write_text(f"{text}\n" * 3)
+    with pytest.raises(ConfigError) as raised:
+        prepare(folder, "train")
+    message = str(raised.value)
+    assert f"no pair of {split} is usable" in message
+    assert "3 longer than 40 source or 40 target tokens" in message
+    assert "batch.source_length" in message

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import (
+    BatchConfig,
     Config,
     DecodingConfig,
     MeshConfig,
@@ -115,6 +116,36 @@ def test_a_hypothesis_is_one_line(echo, tokenizer):
     assert text == "one two three"
 
 
+def test_a_text_that_is_found_twice_is_one_hypothesis(monkeypatch, tokenizer):
+    """The same text in other pieces; the best score is kept, and the next text moves up."""
+    words = ["the cat sees", "the house", "a cat"]
+    whole, *others = tokenizer.encode(words)
+    split = tokenizer.sample(words[:1], 0.9, seed=0)[0]
+    assert split != whole and tokenizer.decode([split]) == words[:1]
+
+    def search(model, config, params, ids):
+        rows = [[*row, EOS_ID] for row in (whole, others[0], split, others[1], whole)]
+        longest = max(map(len, rows))
+        found = jnp.array([[*row, *[PAD_ID] * (longest - len(row))] for row in rows])
+        scores = jnp.array([-1.0, -2.0, -3.0, -4.0, -jnp.inf])
+        return Hypotheses(*(jnp.repeat(x[None], len(ids), 0) for x in (found, scores)))
+
+    monkeypatch.setattr(translator_module, "search", search)
+    line = " ".join(sentences(30))
+    (short, long) = Translator(CONFIG, tokenizer).translate({}, ["short", line])
+    best = "the cat sees"
+    assert [(h.text, h.score) for h in short] == [
+        (best, -1.0),
+        ("the house", -2.0),
+        ("a cat", -4.0),
+    ]
+    # Of a line in pieces likewise; each of its hypotheses has one of every piece.
+    pieces = long[0].text.count(best)
+    assert pieces > 1
+    assert [h.text for h in long] == [" ".join([text] * pieces) for text, *_ in short]
+    assert [h.score for h in long] == [pieces * h.score for h in short]
+
+
 def test_lines_without_text_need_no_model(echo, tokenizer):
     translator = Translator(CONFIG, tokenizer)
     translated = translator.translate({}, ["", " ", "\t \r", "\u3000\u2028"])
@@ -187,7 +218,7 @@ def test_the_score_is_that_of_the_model(translator, tokenizer, params):
     assert all(h.tokens <= longest for h in hypotheses)
 
     model = build_model(CONFIG.model, CONFIG.tokenizer.vocabulary_size)
-    search = jax.jit(partial(translator_module.search, model, CONFIG.decoding))
+    search = jax.jit(partial(translator_module.search, model, CONFIG))
     searched = search(params, jnp.array([source], jnp.int32))
     target = [token for token in searched.ids[0, 0].tolist() if token != PAD_ID]
     assert target[-1] == EOS_ID
@@ -251,6 +282,28 @@ def test_company_and_devices_change_nothing(translator, tokenizer, params):
         ((alone, *_),) = one.translate(replicate(params, one), [lines[index]])
         assert alone.text == together[index][0].text
         np.testing.assert_allclose(alone.score, together[index][0].score, rtol=1e-4)
+
+
+def test_learned_positions_that_training_never_sees_are_not_used(tokenizer, params):
+    """Beyond the rows of a batch the table of positions is as it was drawn; here it has no
+    numbers there."""
+    source_length, target_length = 12, 9
+    config = dataclasses.replace(
+        CONFIG,
+        batch=BatchConfig(source_length=source_length, target_length=target_length),
+        model=dataclasses.replace(CONFIG.model, positions="learned", max_positions=64),
+    )
+    table = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
+    table[source_length:] = np.nan
+    params = params | {"embedding": params["embedding"] | {"positions": table}}
+    translator = Translator(config, tokenizer, build_mesh(MeshConfig(), jax.devices()[:1]))
+    lines = ["the cat", "the big red cat sees a house and we eat bread in the big house"]
+    short, long = translator.translate(replicate(params, translator), lines)
+    assert translator.counts.cut_lines == 1
+    assert max(s for _, s in translator.compiled_shapes) == source_length
+    assert all(np.isfinite(hypothesis.score) for hypothesis in [*short, *long])
+    # Without the limit these parameters write on up to `extra_length` more than the source has.
+    assert max(hypothesis.tokens for hypothesis in short) == target_length
 
 
 def test_parameters_that_are_not_finite_do_not_stop_a_validation(translator, params):

@@ -63,10 +63,10 @@ class Selection:
         return f"{len(self.kept):,} pairs kept; dropped: {', '.join(reasons) or 'none'}"
 
 
-def select_pairs(pairs: TokenizedPairs, config: BatchConfig) -> Selection:
+def select_pairs(pairs: TokenizedPairs, config: BatchConfig, split: str = "train") -> Selection:
     """Drops pairs that are empty on a side, too long for a row or too different in length.
 
-    Raises `ConfigError` when nothing is left.
+    Raises `ConfigError` when nothing of the `split` is left.
     """
     source, target = pairs.source.lengths, pairs.target.lengths
     empty = (source <= 1) | (target <= 1)  # EOS alone
@@ -80,7 +80,10 @@ def select_pairs(pairs: TokenizedPairs, config: BatchConfig) -> Selection:
     verdicts = np.select(list(reasons.values()), range(1, len(reasons) + 1)).astype(np.int8)
     selection = Selection(verdicts, tuple(reasons))
     if not len(selection.kept):
-        raise ConfigError(f"no training pair is usable: {selection.describe()}")
+        raise ConfigError(
+            f"no pair of {split} is usable: {selection.describe()}. Use other text for {split}, or "
+            "raise batch.source_length, batch.target_length or batch.max_length_ratio"
+        )
     return selection
 
 

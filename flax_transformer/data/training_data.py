@@ -54,7 +54,7 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
             f"Tokenising {split}",
             dropout if split == corpus.train else None,
         )
-        selection = select_pairs(pairs, config.batch)
+        selection = select_pairs(pairs, config.batch, split)
         kept = np.repeat(selection.kept, _weights(text.parts, len(pairs))[selection.kept])
         rows = PackedRows(pairs, kept, config.batch, config.training.seed)
         notes.append(f"{split}: {selection.describe()}; {rows.describe()}")

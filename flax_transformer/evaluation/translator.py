@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from flax_transformer.config import Config, DecodingConfig, MeshConfig
+from flax_transformer.config import Config, MeshConfig
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
+from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.evaluation.long_lines import cut_lines
 from flax_transformer.interruption import Interruption
 from flax_transformer.models import build_model
@@ -75,6 +76,7 @@ class Translator:
     def __init__(self, config: Config, tokenizer: Tokenizer, mesh: Mesh | None = None):
         """Without a `mesh`, rows are split over all devices."""
         self._decoding = config.decoding
+        self._longest_source = longest_source(config)
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
         model = build_model(config.model, config.tokenizer.vocabulary_size)
@@ -84,7 +86,7 @@ class Translator:
         rows = PartitionSpec(AXES)
         self._row_sharding = NamedSharding(self._mesh, rows)
         search_rows = jax.shard_map(
-            partial(search, model, config.decoding),
+            partial(search, model, config),
             mesh=self._mesh,
             in_specs=(PartitionSpec(), rows),
             out_specs=rows,
@@ -110,15 +112,15 @@ class Translator:
         progress: str | None = None,
         interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
-        """The hypotheses of each line, in order, best first: `beam_size`, or fewer where there are
-        not so many.
+        """The hypotheses of each line, in order, best first, no text twice: `beam_size`, or fewer
+        where there are not so many.
 
         params: of the model, unboxed; at every call with the same shapes and shardings. A line
         without text has one hypothesis without text. `progress` names a bar on stderr. Raises
         `InterruptedRunError` when the `interruption` asks to stop meanwhile.
         """
         # The end symbol takes the last place of a piece.
-        cut = cut_lines(lines, self._tokenizer, self._decoding.max_source_length - 1)
+        cut = cut_lines(lines, self._tokenizer, self._longest_source - 1)
         pieces = [[*piece, EOS_ID] for pieces in cut for piece in pieces]
         translated = iter(self._translate_pieces(params, pieces, progress, interruption))
         result = [_join([next(translated) for _ in pieces]) for pieces in cut]
@@ -171,7 +173,7 @@ class Translator:
     def _bucket(self, length: int) -> int:
         """The shape's length: a power of two, or the longest there is."""
         power = 1 << (length - 1).bit_length()
-        return min(max(power, _SHORTEST_BUCKET), self._decoding.max_source_length)
+        return min(max(power, _SHORTEST_BUCKET), self._longest_source)
 
     def _rows(self, s: int, waiting: int) -> int:
         def round_up(rows: int) -> int:
@@ -209,52 +211,53 @@ class Translator:
         return jax.make_array_from_single_device_arrays(ids.shape, self._row_sharding, rows)
 
     def _read(self, hypotheses: Hypotheses) -> list[list[Hypothesis]]:
-        """Every row's hypotheses as text."""
+        """Every row's hypotheses as text, best first."""
         ids, scores = jax.device_get(hypotheses)
         b, w, t = ids.shape
         texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
         return [
-            [
+            _distinct(
                 Hypothesis(texts[i * w + j].translate(_LINE_ENDS), scores[i, j].item(), count)
                 for j, count in enumerate(tokens[i].tolist())
                 # Where there are fewer than w, but never none: parameters that are not finite
                 # have no translation.
                 if j == 0 or scores[i, j] > -np.inf
-            ]
+            )
             for i in range(b)
         ]
 
 
-def search(model: nn.Module, config: DecodingConfig, params: Any, ids: jax.Array) -> Hypotheses:
+def search(model: nn.Module, config: Config, params: Any, ids: jax.Array) -> Hypotheses:
     """Beam search for the translations of source `ids` (b,s), each ended by EOS, then PAD.
 
     A row that holds EOS alone is padding of the batch and has no hypotheses. Hypotheses have up to
-    `config.extra_length` tokens more than their source, end symbols counted in both.
+    `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
+    more than `longest_target`.
     """
     chex.assert_rank(ids, 2)
     chex.assert_type(ids, jnp.int32)
-    b, s = ids.shape
+    (b, s), decoding = ids.shape, config.decoding
     segments = (ids != PAD_ID).astype(jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(s, dtype=jnp.int32)[None], (b, s))
     apply = partial(model.apply, {"params": params})
-    max_steps = s + config.extra_length
+    max_steps = longest_target(config, s)
     memory = apply(ids, segments, positions, method="encode")
-    cache = apply(memory, segments, stages(max_steps)[0], config.beam_size, method="start_cache")
+    cache = apply(memory, segments, stages(max_steps)[0], decoding.beam_size, method="start_cache")
     lengths = segments.sum(axis=1)
-    with_attention = "_with_attention" if config.coverage_penalty else ""
+    with_attention = "_with_attention" if decoding.coverage_penalty else ""
     return beam_search(
         partial(apply, method=f"decode_step{with_attention}"),
         cache,
-        jnp.where(lengths > 1, lengths + config.extra_length, 0),
+        jnp.where(lengths > 1, lengths + decoding.extra_length, 0),
         segments != 0,
         max_steps=max_steps,
-        beam_size=config.beam_size,
+        beam_size=decoding.beam_size,
         bos_id=BOS_ID,
         eos_id=EOS_ID,
         pad_id=PAD_ID,
         scoring=Scoring(
-            config.length_normalization, config.length_penalty, config.coverage_penalty
+            decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
         ),
         grow=partial(apply, method="grow_cache"),
     )
@@ -280,4 +283,12 @@ def _join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
         text = " ".join(part.text for part in parts)
         score = sum(part.score for part in parts)
         joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
-    return joined
+    return _distinct(joined)
+
+
+def _distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """The best of those with the same text: it may come in different pieces, with other ids."""
+    best: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        best.setdefault(hypothesis.text, hypothesis)
+    return list(best.values())

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from flax_transformer.config import Config
 from flax_transformer.data.packing import Batch
+from flax_transformer.decoding.lengths import longest_target
 from flax_transformer.inspection.attention_statistics import (
     AttentionStatistics,
     measure_attention,
@@ -145,12 +146,10 @@ def _outputs(trainer: Trainer) -> OutputFigures:
     pairs, outputs = trainer.validation.translate(trainer.state.params, _SENTENCES)
     encode = trainer.data.tokenizer.encode
     sources = [source for source, _ in pairs]
-    # As in the search, the end symbol counts on both sides.
-    extra = 1 + trainer.config.decoding.extra_length
     return output_figures(
         sources,
         outputs,
-        [len(ids) + extra for ids in encode(sources)],
+        [longest_target(trainer.config, len(ids) + 1) for ids in encode(sources)],
         encode([output.text for output in outputs]),
         encode([reference for _, reference in pairs]),
     )

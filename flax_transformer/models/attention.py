@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 from flax_transformer import collectives, sharding
 from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
 from flax_transformer.models.parameters import named
+from flax_transformer.models.rounding import times
 from flax_transformer.models.tpu_attention import fits, tpu_attention
 
 
@@ -40,7 +41,7 @@ def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.
     chex.assert_shape(query, dims["bthk"])
     chex.assert_shape(key, dims["bshk"])
     chex.assert_shape(mask, dims["bts"])
-    scores = contract("bthk,bshk->bhts", query * dims.k**-0.5, key, query.dtype, jnp.float32)
+    scores = contract("bthk,bshk->bhts", times(query, dims.k**-0.5), key, query.dtype, jnp.float32)
     # Finite, so that a row without any visible key stays free of NaN.
     scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores, axis=-1)
@@ -102,7 +103,7 @@ def attend_to_slots(
     chex.assert_shape(query, dims["bwhk"])
     chex.assert_shape([key, value], dims["bhks"])
     chex.assert_shape(mask, dims["bws"])
-    scores = contract("bwhk,bhks->bhws", query * dims.k**-0.5, key, key.dtype, jnp.float32)
+    scores = contract("bwhk,bhks->bhws", times(query, dims.k**-0.5), key, key.dtype, jnp.float32)
     scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1)
     heads = contract("bhws,bhks->bwhk", weights, value, value.dtype)

@@ -21,7 +21,10 @@ class Dropout(nn.Module):
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
         keep = keep_mask(self.make_rng("dropout"), x.shape, 1 - self.rate)
-        return jnp.where(keep, x * (1 / (1 - self.rate)), 0).astype(x.dtype)
+        # Rounded last: a Python float times a bfloat16 array becomes bfloat16 before the product,
+        # in which 1 / 0.9 is 0.16% too small for every element alike.
+        scaled = x.astype(jnp.float32) * (1 / (1 - self.rate))
+        return jnp.where(keep, scaled, 0).astype(x.dtype)
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], keep_rate: float) -> jax.Array:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from flax_transformer.models.rounding import times
+
 _LANES = 128
 _QUERY_BLOCK = 256
 _LONGEST = 2048  # keys; beyond, a block's scores would not fit
@@ -47,7 +49,7 @@ def tpu_attention(
 ) -> jax.Array:
     """As `packed_attention`, for arrays that `fits` accepts."""
     (b, t, h, k), s = query.shape, key.shape[1]
-    query = query * jnp.asarray(k**-0.5, query.dtype)
+    query = times(query, k**-0.5)
     # Heads side by side fill the lanes; (h,k) apart would leave half of them empty for k = 64.
     flat = query.reshape(b, t, h * k), key.reshape(b, s, h * k), value.reshape(b, s, h * k)
     segments = query_segments[:, None, :], key_segments[:, None, :]

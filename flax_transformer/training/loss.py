@@ -148,7 +148,13 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
 
     n = tokens.targets.shape[0]
     length = _chunk_length(n, table.shape[0])
-    chunks = jax.tree.map(lambda x: x.reshape(n // length, length, *x.shape[1:]), tokens)
+    missing = -n % length  # filled up with tokens that have no weight
+
+    def split(x: jax.Array) -> jax.Array:
+        filled = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
+        return filled.reshape(-1, length, *x.shape[1:])
+
+    chunks = jax.tree.map(split, tokens)
     # XLA's CPU backend has no bfloat16 product over the first axis of its left operand, and would
     # make float32 of both. A loop hides from it that this one was turned; without a loop, it would
     # turn it back and find the product missing.
@@ -159,13 +165,16 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
     (sums, of_table), of_features = jax.lax.scan(add_chunk, start, (chunks, turned))
     if not differentiate:
         return sums, ()
-    return sums, (of_features.reshape(tokens.features.shape), of_table.T)
+    return sums, (of_features.reshape(-1, tokens.features.shape[1])[:n], of_table.T)
 
 
 def _chunk_length(n: int, v: int) -> int:
-    """The largest divisor of `n` tokens whose logits stay within a chunk, at least 1."""
+    """Tokens of a chunk, whose logits stay within its size: the largest divisor of `n` tokens,
+    which copies nothing, unless it makes more than twice as many chunks as are needed."""
     fitting = max(1, _CHUNK_BYTES[collectives.platform()] // (4 * v))
-    return max(length for length in range(1, min(n, fitting) + 1) if n % length == 0)
+    needed = -(-n // fitting)
+    counts = range(needed, 2 * needed + 1)
+    return -(-n // next((count for count in counts if n % count == 0), needed))
 
 
 def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, table):

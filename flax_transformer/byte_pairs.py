@@ -1,0 +1,77 @@
+"""Byte-pair encoding of one word, also with BPE-dropout (Provilkov et al. 2020, algorithm 1)."""
+
+import operator
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
+
+_LONG_WORD = 1000
+"""Characters beyond which the merges wait in a queue: in Chinese a whole line is one word."""
+
+
+def merge(
+    word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
+) -> list[str]:
+    """The symbols that `word` is merged to: step by step the best merge, the one that makes the
+    symbol of the smallest of `ids`, the leftmost of equals, of those that this step does not drop,
+    until none is left.
+
+    Each is dropped where `draw()` is less than `dropout`.
+    """
+    split = _merge_short if len(word) <= _LONG_WORD else _merge_long
+    return split(word, ids, dropout, draw)
+
+
+def _merge_short(
+    word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
+) -> list[str]:
+    """In a time that grows with the square of the length."""
+    symbols = list(word)
+    while True:
+        merges = [
+            (ids[merged], place)
+            for place, merged in enumerate(map(operator.add, symbols, symbols[1:]))
+            if merged in ids and draw() >= dropout
+        ]
+        if not merges:
+            return symbols
+        _, place = min(merges)
+        symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+
+
+def _merge_long(
+    word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
+) -> list[str]:
+    """The same with equal probability, in n log n: a step draws for merges from the best on, up to
+    the first that is not dropped, which is the one that it takes."""
+    end = len(word)
+    # Empty where one has gone into another before it; the last stands for both ends of the word.
+    symbols = [*word, ""]
+    before, behind = list(range(-1, end)), [*range(1, end + 1), end]
+    queue: list[tuple[int, int, str, str]] = []
+
+    def offer(left: int) -> None:
+        pair = symbols[left], symbols[behind[left]]
+        if pair[1] and (merged := pair[0] + pair[1]) in ids:
+            heappush(queue, (ids[merged], left, *pair))
+
+    for left in range(end):
+        offer(left)
+    dropped: list[tuple[int, int, str, str]] = []
+    while queue:
+        chosen = heappop(queue)
+        _, left, first, second = chosen
+        right = behind[left]
+        if symbols[left] != first or symbols[right] != second:
+            continue  # one of them has been merged with another since
+        if draw() < dropout:
+            dropped.append(chosen)
+            continue
+        symbols[left], symbols[right] = first + second, ""
+        behind[left] = behind[right]
+        before[behind[left]] = left
+        for waiting in dropped:
+            heappush(queue, waiting)
+        dropped.clear()
+        offer(before[left])
+        offer(left)
+    return [symbol for symbol in symbols if symbol]
