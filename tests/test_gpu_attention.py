@@ -115,3 +115,32 @@ def test_devices_with_rows_of_their_own_use_it(as_on_gpu):
     )
     found = calls(on_each, describe(8, 16, 2, 8), describe(8, 16, dtype=jnp.int32))
     assert found[gpu_attention.FORWARD_CALL] == 1
+
+
+@pytest.mark.parametrize(("remat", "forward"), [("nothing", 1), ("dots", 1), ("everything", 2)])
+def test_remat_keeps_what_the_backward_pass_takes(
+    as_on_gpu, small_config, random_params, packed_batch, remat, forward
+):
+    """Calls for each of three kinds of attention; and the heads are kept once."""
+    model = dataclasses.replace(
+        small_config.model, num_heads=2, compute_dtype="bfloat16", dropout=0.1, remat=remat
+    )
+    config = dataclasses.replace(small_config, model=model)
+
+    def loss(params):
+        return loss_sums(config, params, packed_batch, jax.random.key(3)).loss
+
+    program = jax.make_jaxpr(jax.value_and_grad(loss))(random_params(config))
+    found = collections.Counter(each.primitive.name for each in equations(program))
+    assert found[gpu_attention.FORWARD_CALL] == 3 * forward
+    assert found[BACKWARD_CALL] == 3
+    if remat == "dots":
+        # The encoder's and the decoder's forward loops: queries, keys, values and heads of three.
+        kept = (model.num_encoder_layers, *packed_batch.source_ids.shape, 2, 8)
+        shapes = [
+            variable.aval.shape
+            for loop in equations(program)
+            if loop.primitive.name == "scan"
+            for variable in loop.outvars
+        ]
+        assert shapes.count(kept) == 3 * 4
