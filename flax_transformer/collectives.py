@@ -3,6 +3,7 @@
 They speak of the mesh in which a function is traced (see `sharding.on_mesh`).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,31 @@ def platform() -> str:
     return "gpu" if name in ("cuda", "rocm") else name
 
 
-def _free_axes() -> tuple[str, ...]:
-    """Axes of the current mesh along which XLA still decides what lies where."""
+def _free_axes() -> dict[str, int]:
+    """Sizes of the current mesh's axes along which XLA still decides what lies where."""
     mesh = jax.sharding.get_abstract_mesh()
     manual = jax.sharding.AxisType.Manual
     types = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return tuple(name for name, kind in types if kind != manual)
+    return {name: mesh.shape[name] for name, kind in types if kind != manual}
+
+
+def _free_parts(spec: PartitionSpec) -> list[tuple[str, ...]]:
+    """For each entry of `spec`, those of its axes that are still free."""
+    free = _free_axes()
+    parts = [(part,) if isinstance(part, str) else part or () for part in spec]
+    return [tuple(axis for axis in part if axis in free) for part in parts]
+
+
+def own_part(x: jax.Array, spec: PartitionSpec) -> jax.ShapeDtypeStruct | None:
+    """Shape and type of what each device gets of `x` inside `per_device`; None where the devices do
+    not divide `x`, which `per_device` refuses."""
+    sizes, shape = _free_axes(), list(x.shape)
+    for axis, names in enumerate(_free_parts(spec)):
+        devices = math.prod(sizes[name] for name in names)
+        if shape[axis] % devices:
+            return None
+        shape[axis] //= devices
+    return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
 
 
 def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
@@ -36,9 +56,7 @@ def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
         return function
 
     def keep_free(spec: PartitionSpec) -> PartitionSpec:
-        parts = [(part,) if isinstance(part, str) else part or () for part in spec]
-        kept = [tuple(axis for axis in part if axis in free) for part in parts]
-        return PartitionSpec(*[part or None for part in kept])
+        return PartitionSpec(*[part or None for part in _free_parts(spec)])
 
     specs = jax.tree.map(
         keep_free, (in_specs, out_specs), is_leaf=lambda x: isinstance(x, PartitionSpec)

@@ -10,6 +10,7 @@ import pytest
 from jax.experimental import pallas as pl
 
 from flax_transformer import collectives
+from flax_transformer.config import MeshConfig
 from flax_transformer.models.attention import (
     MultiHeadAttention,
     packed_attention,
@@ -17,6 +18,7 @@ from flax_transformer.models.attention import (
     visible,
 )
 from flax_transformer.models.tpu_attention import fits
+from flax_transformer.sharding import AXES, build_mesh, on_mesh
 from flax_transformer.training import tpu_cross_entropy
 from flax_transformer.training.loss import smoothed_cross_entropy
 
@@ -77,6 +79,47 @@ def test_fused_attention_is_a_setting(as_on_tpu, fused):
         return module.init_with_output(jax.random.key(0), x, x, segments, segments)[0]
 
     assert ("pallas_call" in str(jax.make_jaxpr(attend)(x))) == fused
+
+
+@pytest.mark.parametrize(
+    ("axes", "rows", "heads", "kernel"),
+    [
+        ({"data": 4, "model": 2}, 8, 8, True),  # four heads of 64 on a device
+        ({"data": 1, "model": 4}, 8, 8, True),
+        ({"data": 1, "model": 8}, 8, 8, False),  # one of 64, which fills half of the lanes
+        ({"data": 2, "model": 4}, 8, 6, False),  # heads that the devices do not divide
+        ({"data": 4, "model": 2}, 6, 8, False),  # rows that they do not divide
+    ],
+)
+def test_what_one_device_gets_decides(as_on_tpu, axes, rows, heads, kernel):
+    def gradient(x, segments):
+        def loss(x):
+            return packed_attention(x, x, x, segments, segments, True).astype(jnp.float32).sum()
+
+        return jax.grad(loss)(x)
+
+    x = jax.ShapeDtypeStruct((rows, 128, heads, 64), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((rows, 128), jnp.int32)
+    size = axes["data"] * axes["model"]
+    mesh = build_mesh(MeshConfig(**axes), jax.devices()[:size])
+    program = str(jax.make_jaxpr(on_mesh(mesh, gradient))(x, segments))
+    assert ("pallas_call" in program) == kernel
+
+
+def test_parts_that_devices_have_already_are_not_divided_again(as_on_tpu):
+    """As in a search, where no axis of the mesh is left to XLA."""
+    mesh = build_mesh(MeshConfig(data=2, model=4))
+
+    def attend(x, segments):
+        return packed_attention(x, x, x, segments, segments, True)
+
+    rows = jax.sharding.PartitionSpec(AXES)
+    on_each = jax.shard_map(
+        attend, mesh=mesh, in_specs=(rows, rows), out_specs=rows, check_vma=False
+    )
+    x = jax.ShapeDtypeStruct((8, 128, 2, 64), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((8, 128), jnp.int32)
+    assert "pallas_call" in str(jax.make_jaxpr(on_each)(x, segments))
 
 
 def test_shapes_that_the_attention_kernel_leaves_to_the_formula():

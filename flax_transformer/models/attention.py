@@ -13,10 +13,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from flax_transformer import collectives, sharding
+from flax_transformer.models import gpu_attention, tpu_attention
 from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
 from flax_transformer.models.parameters import named
 from flax_transformer.models.rounding import times
-from flax_transformer.models.tpu_attention import fits, tpu_attention
+
+_HEADS = PartitionSpec(sharding.BATCH_AXES, None, ("model",))  # (b,t,h,k) and (b,s,h,k)
+_ROWS = PartitionSpec(sharding.BATCH_AXES)  # (b,t) and (b,s)
 
 
 def scaled_dot_product_attention(
@@ -64,19 +67,22 @@ def packed_attention(
     """
     segments = (query_segments, key_segments)
     platform = collectives.platform()
-    if platform == "tpu" and fits(query, key):
-        rows, heads = sharding.BATCH_AXES, ("model",)
-        in_specs = (PartitionSpec(rows, None, heads),) * 3 + (PartitionSpec(rows),) * 2
-        kernel = functools.partial(tpu_attention, causal=causal)
-        run = collectives.per_device(kernel, in_specs, in_specs[0])
+    if platform == "tpu" and _tpu_kernel_fits(query, key):
+        kernel = functools.partial(tpu_attention.tpu_attention, causal=causal)
+        run = collectives.per_device(kernel, (_HEADS, _HEADS, _HEADS, _ROWS, _ROWS), _HEADS)
         return checkpoint_name(run(query, key, value, *segments), MATRIX_PRODUCT)
     mask = visible(*segments, causal)
-    if platform == "gpu" and query.dtype == jnp.bfloat16:
-        result = jax.nn.dot_product_attention(
-            query, key, value, mask=mask[:, None], implementation="cudnn"
-        )
-        return checkpoint_name(result, MATRIX_PRODUCT)
+    if platform == "gpu" and gpu_attention.fits(query, key):
+        return gpu_attention.gpu_attention(query, key, value, mask)
     return scaled_dot_product_attention(query, key, value, mask)
+
+
+def _tpu_kernel_fits(query: jax.Array, key: jax.Array) -> bool:
+    """Whether the kernel takes what each device has of queries and keys."""
+    own_query, own_key = (collectives.own_part(x, _HEADS) for x in (query, key))
+    if own_query is None or own_key is None:
+        return False
+    return tpu_attention.fits(own_query, own_key)
 
 
 def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) -> jax.Array:

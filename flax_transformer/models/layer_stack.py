@@ -1,17 +1,28 @@
 """Equal layers on top of each other: compiled once, and what their backward pass keeps."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+from jax.extend.core import Primitive
 
 from flax_transformer.config import TransformerConfig
 from flax_transformer.models.contraction import MATRIX_PRODUCT
+from flax_transformer.models.gpu_attention import FORWARD_CALL
 
 MEASURED = "measured"
 """Collection into which an inspection sows what it measures in a layer; otherwise empty."""
 
+
+def _is_gpu_attention(primitive: Primitive, *_: Any, **__: Any) -> bool:
+    return primitive.name == FORWARD_CALL
+
+
 _SAVED = {
     "nothing": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT),
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT), _is_gpu_attention
+    ),
     "everything": jax.checkpoint_policies.nothing_saveable,
 }
 

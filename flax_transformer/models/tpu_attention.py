@@ -24,6 +24,9 @@ _LONGEST = 2048  # keys; beyond, a block's scores would not fit
 _NEVER = -1e30  # finite, so that a query that may see nothing stays free of NaN
 
 
+Described = jax.Array | jax.ShapeDtypeStruct
+
+
 class Shape(NamedTuple):
     """What the kernel is compiled for."""
 
@@ -31,8 +34,8 @@ class Shape(NamedTuple):
     causal: bool
 
 
-def fits(query: jax.Array, key: jax.Array) -> bool:
-    """Whether the kernel takes queries (b,t,h,k) and keys (b,s,h,k)."""
+def fits(query: Described, key: Described) -> bool:
+    """Whether the kernel takes queries (b,t,h,k) and keys (b,s,h,k) of one device."""
     (_, t, h, k), s = query.shape, key.shape[1]
     whole_lanes = t % _LANES == 0 and s % _LANES == 0 and (h * k) % _LANES == 0
     heads_in_lanes = k % _LANES == 0 or _LANES % k == 0
