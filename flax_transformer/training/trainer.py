@@ -316,7 +316,8 @@ class Trainer:
         if self.first_step == self._step:
             test_sets = [one for one in test_sets if not report_path(self.workdir, one).exists()]
         if test_sets:
-            report_on(self.workdir, self.config, test_sets, samples=10)
+            # TER is left to evaluate.py: it takes longer than all the rest.
+            report_on(self.workdir, self.config, test_sets, samples=10, metrics=("bleu", "chrf"))
         Console.say(
             f"Next: translate something of your own,\n"
             f'  echo "..." | python translate.py --workdir {self.workdir}\n'
