@@ -206,15 +206,16 @@ class Trainer:
         Raises `ConfigError` where the step before has left numbers that are not finite.
         """
         self._train_step.compile(self.interruption, self.state, batch, self.key)
+        if self._step == self.first_step:
+            # From here on all time is that of steps whose tokens count.
+            jax.block_until_ready((self.state, batch))
+            self.console.restart()
         with jax.transfer_guard("disallow"):
             self.state, sums = self._train_step(self.state, batch, self.key)
         self._collect()
         self._step += 1
         self._pending = self._step, sums
         self.console.step()
-        if self._step == self.first_step + 1:
-            jax.block_until_ready(self.state)
-            self.console.restart()
 
     def _collect(self) -> None:
         """Waits for the newest metrics; afterwards the state is known to be finite."""
