@@ -133,7 +133,7 @@ def patient_search(table, max_length, w, scoring, v):
         ended = [ids for _, ids, _ in candidates[:w] if ids[-1] == EOS]
         finished += [(score(table, ids, scoring), ids) for ids in ended]
         finished = sorted(finished, reverse=True)[:w]
-        if all(ids[-1] == EOS for _, ids, _ in candidates[:w]):
+        if w == 1 and candidates[0][1][-1] == EOS:
             break
         live = [candidate for candidate in candidates if candidate[1][-1] != EOS][:w]
     return finished
@@ -182,6 +182,17 @@ def test_early_exit_changes_nothing(beam_size, scoring):
     for i, max_length in enumerate(max_lengths):
         expected = patient_search(logits_of[i], max_length, beam_size, scoring, v)
         assert_hypotheses(result, i, expected)
+
+
+def test_a_beam_that_ended_whole_may_still_be_continued_to_the_best():
+    """By hypotheses that took no place of it; where length pays, several of these sentences have
+    their best, or their second, among them."""
+    v, max_lengths = 7, (12,) * 40
+    logits_of = tables(seed=5, v=v, sentences=40, sharpness=2.0)
+    logits_of[:, :, EOS] += 3
+    result = search(logits_of, max_lengths, 2, MEAN)
+    for i, max_length in enumerate(max_lengths):
+        assert_hypotheses(result, i, patient_search(logits_of[i], max_length, 2, MEAN, v))
 
 
 def test_a_live_hypothesis_may_still_cover_what_it_has_not():

@@ -131,6 +131,7 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
     reference.write_text("Le chat.\nUne maison.\n")
     evaluate(
         "--workdir", workdir, "--source", source, "--reference", reference, "--name", "mine",
+        "--metrics", "chrf", "bleu",
         "--beam-size", "1", "--average-checkpoints", "1", "--max-source-length", "16",
     )  # fmt: skip
     record = json.loads((workdir / "evaluation" / "mine.json").read_text())
@@ -139,7 +140,11 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
     assert record["sentences_cut"] == 1
     assert "compound_split_bleu" not in record
     assert record["test_set"]["source"] == str(source).replace("\udce9", "\\xe9")
-    assert "1 too long" in capsys.readouterr().out
+    assert {"bleu", "chrf", "chrf_signature"} <= record.keys()
+    assert not {"ter", "ter_signature"} & record.keys()
+    shown = capsys.readouterr().out
+    assert "1 too long" in shown
+    assert "BLEU" in shown and "chrF" in shown and "TER" not in shown
 
 
 @pytest.mark.parametrize(
@@ -148,6 +153,7 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
         (("--source", "x"), "go together"),
         (("--split", "test", "--source", "x", "--reference", "y"), "exclude"),
         (("--beam-size", "0"), "beam_size is 0"),
+        (("--metrics",), "--metrics names none"),
         (("--name", "x"), "one test set"),
         (("--name", "../x", "--split", "test"), "--name is '../x', but must be a file name"),
         (("--name", "/tmp/x", "--split", "test"), "--name is '/tmp/x', but must be a file name"),

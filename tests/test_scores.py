@@ -1,5 +1,6 @@
 """Our scores are sacreBLEU's own, and the paper's measure is what its script computes."""
 
+import io
 import json
 import random
 import subprocess
@@ -8,7 +9,8 @@ import sys
 import pytest
 import sacrebleu
 
-from flax_transformer.evaluation.scores import Scores, bleu_only, compound_split_bleu, score
+from flax_transformer.evaluation import scores as scores_module
+from flax_transformer.evaluation.scores import bleu_only, compound_split_bleu, score
 
 WORDS = ["The", "cat", "sees", "a", "well-known", "house", ",", "and", "we", "eat", "bread", "12-3"]
 
@@ -34,8 +36,8 @@ def scores_of_the_command(directory, hypotheses, references, *options) -> list[f
     return [result["score"] for result in json.loads(output)]
 
 
-def figures(scores: Scores) -> list[float]:
-    return [scores.bleu, scores.chrf, scores.ter]
+def figures(scores: dict) -> list[float]:
+    return [scores["bleu"], scores["chrf"], scores["ter"]]
 
 
 def test_scores_are_those_of_the_sacrebleu_command(tmp_path):
@@ -43,22 +45,34 @@ def test_scores_are_those_of_the_sacrebleu_command(tmp_path):
     expected = scores_of_the_command(tmp_path, hypotheses, references)
     scores = score(hypotheses, references)
     assert figures(scores) == pytest.approx(expected, abs=1e-5)
-    assert bleu_only(hypotheses, references) == scores.bleu
+    assert bleu_only(hypotheses, references) == scores["bleu"]
     assert all(5 < figure < 95 for figure in figures(scores))
 
 
 def test_lower_case_and_tokenised_text(tmp_path):
     hypotheses, references = corpus(30)
     hypotheses = [text.upper() if i % 2 else text for i, text in enumerate(hypotheses)]
-    options = ("--lowercase", "--chrf-lowercase", "--tokenize", "none")
-    expected = scores_of_the_command(tmp_path, hypotheses, references, *options)[:2]
+    expected = scores_of_the_command(
+        tmp_path, hypotheses, references, "--lowercase", "--tokenize", "none"
+    )
     scores = score(hypotheses, references, lowercase=True, tokenize="none")
-    assert [scores.bleu, scores.chrf] == pytest.approx(expected, abs=1e-5)
-    assert "case:lc" in scores.bleu_signature
-    assert "tok:none" in scores.bleu_signature
+    assert figures(scores) == pytest.approx(expected, abs=1e-5)
+    assert "case:lc" in scores["bleu_signature"]
+    assert "tok:none" in scores["bleu_signature"]
+    # The command's flag is for BLEU, as ours.
+    assert "case:mixed" in scores["chrf_signature"]
     plain = score(hypotheses, references)
-    assert plain.bleu != scores.bleu
-    assert plain.chrf != scores.chrf
+    assert plain["bleu"] != scores["bleu"]
+    assert plain["chrf"] == scores["chrf"]
+
+
+@pytest.mark.parametrize("metrics", [("bleu",), ("chrf", "bleu"), ("ter",)])
+def test_only_what_is_asked_for_is_computed(metrics, monkeypatch):
+    hypotheses, references = corpus(3)
+    for name in {"bleu", "chrf", "ter"} - {*metrics}:
+        monkeypatch.delattr(scores_module, name.upper())
+    found = score(hypotheses, references, metrics=metrics)
+    assert found.keys() == {*metrics, *(f"{name}_signature" for name in metrics)}
 
 
 def test_several_processes_count_the_same_ter():
@@ -66,6 +80,22 @@ def test_several_processes_count_the_same_ter():
     one = score(hypotheses, references)
     two = score(hypotheses, references, processes=2)
     assert two == one
+    whole = sacrebleu.metrics.TER()
+    assert one["ter"] == pytest.approx(whole.corpus_score(hypotheses, [references]).score)
+    assert one["ter_signature"] == str(whole.get_signature())
+
+
+def test_what_takes_long_shows_how_far_it_is(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    hypotheses, references = corpus(8)
+    monkeypatch.setattr(scores_module, "_SECONDS_BEFORE_A_BAR", 0)
+    score(hypotheses, references, progress="news")
+    assert "news: TER" in terminal.getvalue() and "/8 " in terminal.getvalue()
+    shown = len(terminal.getvalue())
+    score(hypotheses, references)
+    assert len(terminal.getvalue()) == shown
 
 
 def test_compounds_are_split_and_words_are_tokenised():
@@ -87,5 +117,5 @@ def test_compounds_are_split_and_words_are_tokenised():
     assert value == pytest.approx(expected)
     assert "compound_split" in signature
     scores = score(hypotheses, references)
-    assert "compound_split" not in scores.bleu_signature
-    assert value > scores.bleu
+    assert "compound_split" not in scores["bleu_signature"]
+    assert value > scores["bleu"]

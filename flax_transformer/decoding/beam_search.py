@@ -122,14 +122,13 @@ def beam_search(
 
     At each position the 2w most probable continuations of a sentence are its candidates. Those
     among the best w that end in EOS are finished; the best w that do not end stay live. A
-    sentence is done when
-    * its w-th finished hypothesis is at least as good as any live one can become: log
-      probabilities only fall, no length divides by more than the longest, and what is not covered
-      yet may still be, for a coverage penalty of 0; or
-    * none of the best w candidates continues. The 2w candidates refill the beam behind those
-      that end, but a beam that ended whole is over. So width 1 is greedy search exactly: it takes
-      the most probable token (of equals EOS, then the lowest id) up to the first EOS.
-    What a sentence returns therefore does not depend on the others in the batch.
+    sentence is done when its w-th finished hypothesis is at least as good as any live one can
+    become: log probabilities only fall, no length divides by more than the longest, and what is not
+    covered yet may still be, for a coverage penalty of 0. So a sentence that is done misses
+    nothing, and what it returns does not depend on the others in the batch.
+
+    Width 1 is greedy search exactly, which is done at the first EOS, whatever the scoring: it takes
+    the most probable token, of equals EOS, then the lowest id.
     """
     (b,) = max_lengths.shape
     chex.assert_type(max_lengths, jnp.int32)
@@ -218,7 +217,8 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     live_log_probs, chosen = lax.top_k(continuing, w)
     best_possible = live_log_probs[:, 0] / rules.scoring.divisor(rules.max_lengths)
     done = finished.scores[:, -1] >= best_possible
-    done |= jnp.all(continuing[:, :w] == -jnp.inf, axis=1)
+    if w == 1:
+        done |= ends[:, 0]
     parents = gather_beams(candidates.parents, chosen)
     return _State(
         position=length,

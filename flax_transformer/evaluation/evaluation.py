@@ -45,6 +45,7 @@ def report_on(
     test_sets: Iterable[TestSet],
     *,
     samples: int = 3,
+    metrics: Sequence[scores.Metric] = scores.METRICS,
     lowercase: bool = False,
     tokenize: scores.Tokenize = "13a",
     compound_split: bool = False,
@@ -62,6 +63,7 @@ def report_on(
         hypotheses, record = evaluate(
             model,
             test_set,
+            metrics=metrics,
             lowercase=lowercase,
             tokenize=tokenize,
             compound_split=compound_split,
@@ -76,24 +78,26 @@ def evaluate(
     model: TrainedModel,
     test_set: TestSet,
     *,
+    metrics: Sequence[scores.Metric] = scores.METRICS,
     lowercase: bool = False,
     tokenize: scores.Tokenize = "13a",
     compound_split: bool = False,
 ) -> tuple[Sequence[str], dict[str, Any]]:
     """The best translation of each line, and the record of how good it is and what it took.
 
-    The flags are those of `scores.score`; `compound_split` adds the measure of the paper's tables.
-    Speed is in target tokens per second of decoding, compilation apart.
+    `metrics` and flags are those of `scores.score`; `compound_split` adds the measure of the
+    paper's tables. Speed is in target tokens per second of decoding, compilation apart.
     """
     hypotheses, taken = _translate(model, test_set)
-    measured = scores.score(
+    record = scores.score(
         hypotheses,
         test_set.references,
+        metrics=metrics,
         lowercase=lowercase,
         tokenize=tokenize,
         processes=os.cpu_count() or 1,
+        progress=test_set.name,
     )
-    record = dataclasses.asdict(measured)
     if compound_split:
         value, signature = scores.compound_split_bleu(hypotheses, test_set.references)
         record |= {"compound_split_bleu": value, "compound_split_bleu_signature": signature}

@@ -1,53 +1,60 @@
 """Scores of translations as the field computes them: sacreBLEU, with its signatures."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Literal
+from typing import Any, Literal
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from tqdm import tqdm
 
 _SENTENCES_WORTH_A_PROCESS = 100
+_SENTENCES_AT_A_TIME = 10
+_SECONDS_BEFORE_A_BAR = 1
+
+Metric = Literal["bleu", "chrf", "ter"]
+
+METRICS: tuple[Metric, ...] = ("bleu", "chrf", "ter")
+"""All of them; TER takes about ten seconds per thousand sentences, and as long for a single one of
+two hundred words."""
 
 Tokenize = Literal["13a", "intl", "char", "zh", "none"]
 """How sacreBLEU splits text into words; those of its ways that need no further download."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Each measure of a set of translations, in points of 100, and how exactly it was taken."""
-
-    bleu: float
-    bleu_signature: str
-    chrf: float
-    chrf_signature: str
-    ter: float
-    ter_signature: str
 
 
 def score(
     hypotheses: Sequence[str],
     references: Sequence[str],
     *,
+    metrics: Sequence[Metric] = METRICS,
     lowercase: bool = False,
     tokenize: Tokenize = "13a",
     processes: int = 1,
-) -> Scores:
-    """BLEU, chrF2 and TER of `hypotheses` against one reference each; there must be one at least.
+    progress: str | None = None,
+) -> dict[str, Any]:
+    """Those `metrics` of BLEU, chrF2 and TER of `hypotheses` against one reference each; there must
+    be one at least.
 
-    lowercase: for BLEU and chrF; TER never tells capitals apart. tokenize: for BLEU; "none" takes
-    text as it is, which suits text that is tokenised already. processes: started for TER, which
-    takes about ten seconds per thousand sentences; where they are more than 1, the main module
-    must be importable (`if __name__ == "__main__":`).
+    Each is given under its name in points of 100, and under `<name>_signature` how exactly it was
+    taken. lowercase: for BLEU alone, as sacreBLEU's flag; its chrF tells capitals apart by default,
+    and its TER never does. tokenize: for BLEU; "none" takes text as it is, which suits text that is
+    tokenised already. processes: started for TER; where they are more than 1, the main module must
+    be importable (`if __name__ == "__main__":`). progress: of what, on a bar for what takes long.
     """
-    return Scores(
-        *_corpus_score(_bleu(lowercase, tokenize), hypotheses, references),
-        *_corpus_score(CHRF(lowercase=lowercase), hypotheses, references),
-        *_ter(hypotheses, references, processes),
-    )
+    found: dict[str, Any] = {}
+    for name in (name for name in METRICS if name in metrics):
+        match name:
+            case "bleu":
+                scored = _corpus_score(_bleu(lowercase, tokenize), hypotheses, references)
+            case "chrf":
+                scored = _corpus_score(CHRF(), hypotheses, references)
+            case "ter":
+                scored = _ter(hypotheses, references, processes, progress)
+        found[name], found[f"{name}_signature"] = scored
+    return found
 
 
 def bleu_only(hypotheses: Sequence[str], references: Sequence[str]) -> float:
@@ -90,21 +97,40 @@ def _bleu(lowercase: bool, tokenize: Tokenize) -> BLEU:
     return BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
 
 
-def _ter(hypotheses: Sequence[str], references: Sequence[str], processes: int) -> tuple[float, str]:
+def _ter(
+    hypotheses: Sequence[str], references: Sequence[str], processes: int, progress: str | None
+) -> tuple[float, str]:
     """TER, which is the edits of all sentences per word of all references, counted in parts."""
     processes = max(min(processes, len(hypotheses) // _SENTENCES_WORTH_A_PROCESS), 1)
-    if processes == 1:
-        return _corpus_score(TER(), hypotheses, references)
-    # Every n-th, since neighbours tend to be of like length, and the time grows with its square.
-    parts = [(hypotheses[i::processes], references[i::processes]) for i in range(processes)]
-    # A process forked from one that has run JAX may hang.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        counts = list(pool.map(_edits_and_words, *zip(*parts, strict=True)))
-    edits, words = (sum(column) for column in zip(*counts, strict=True))
+    starts = range(0, len(hypotheses), _SENTENCES_AT_A_TIME)
+    parts = [
+        [texts[start : start + _SENTENCES_AT_A_TIME] for start in starts]
+        for texts in (hypotheses, references)
+    ]
+    edits = words = 0.0
+    bar = tqdm(
+        total=len(hypotheses), desc=f"{progress}: TER", unit=" lines", leave=False,
+        disable=None if progress else True, delay=_SECONDS_BEFORE_A_BAR,
+    )  # fmt: skip
+    with _mapping(processes) as map_parts, bar:
+        for part, counts in zip(parts[0], map_parts(_edits_and_words, *parts), strict=True):
+            edits, words = edits + counts[0], words + counts[1]
+            bar.update(len(part))
     ter = TER()
     ter.corpus_score([""], [[""]])  # a signature can only be had after use
     rate = edits / words if words else float(edits > 0)
     return 100 * rate, str(ter.get_signature())
+
+
+@contextmanager
+def _mapping(processes: int) -> Iterator[Any]:
+    """`map`, by so many processes."""
+    if processes == 1:
+        yield map
+        return
+    # A process forked from one that has run JAX may hang.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield pool.map
 
 
 def _edits_and_words(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, float]:

@@ -55,7 +55,7 @@ class Console:
         self._since = time.perf_counter()
 
     def restart(self) -> None:
-        """Forgets the time so far, such as that of the first step's compilation."""
+        """Forgets the time so far, such as that of compiling the step."""
         self._seconds = 0.0
         self.go_on()
 

@@ -206,15 +206,16 @@ class Trainer:
         Raises `ConfigError` where the step before has left numbers that are not finite.
         """
         self._train_step.compile(self.interruption, self.state, batch, self.key)
+        if self._step == self.first_step:
+            # From here on all time is that of steps whose tokens count.
+            jax.block_until_ready((self.state, batch))
+            self.console.restart()
         with jax.transfer_guard("disallow"):
             self.state, sums = self._train_step(self.state, batch, self.key)
         self._collect()
         self._step += 1
         self._pending = self._step, sums
         self.console.step()
-        if self._step == self.first_step + 1:
-            jax.block_until_ready(self.state)
-            self.console.restart()
 
     def _collect(self) -> None:
         """Waits for the newest metrics; afterwards the state is known to be finite."""
@@ -316,7 +317,8 @@ class Trainer:
         if self.first_step == self._step:
             test_sets = [one for one in test_sets if not report_path(self.workdir, one).exists()]
         if test_sets:
-            report_on(self.workdir, self.config, test_sets, samples=10)
+            # TER is left to evaluate.py: it takes longer than all the rest.
+            report_on(self.workdir, self.config, test_sets, samples=10, metrics=("bleu", "chrf"))
         Console.say(
             f"Next: translate something of your own,\n"
             f'  echo "..." | python translate.py --workdir {self.workdir}\n'
