@@ -1,6 +1,7 @@
 """The TPU kernels, interpreted on the CPU, against the formulas that they replace."""
 
 import functools
+import importlib.util
 
 import chex
 import jax
@@ -11,13 +12,14 @@ from jax.experimental import pallas as pl
 
 from flax_transformer import collectives
 from flax_transformer.config import MeshConfig
+from flax_transformer.dry_run import topology
 from flax_transformer.models.attention import (
     MultiHeadAttention,
     packed_attention,
     scaled_dot_product_attention,
     visible,
 )
-from flax_transformer.models.tpu_attention import fits
+from flax_transformer.models.tpu_attention import fits, tpu_attention
 from flax_transformer.sharding import AXES, build_mesh, on_mesh
 from flax_transformer.training import tpu_cross_entropy
 from flax_transformer.training.loss import smoothed_cross_entropy
@@ -122,10 +124,95 @@ def test_parts_that_devices_have_already_are_not_divided_again(as_on_tpu):
     assert "pallas_call" in str(jax.make_jaxpr(on_each)(x, segments))
 
 
+needs_tpu_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[tpu]'"
+)
+
+
+@pytest.fixture
+def v5e(monkeypatch):
+    """Where an array lies on a TPU v5e that is not there."""
+    for name, value in topology.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return jax.sharding.SingleDeviceSharding(topology.topology_devices("v5e:2x2")[0])
+
+
+def longest(h, k):
+    """Queries and keys, as many as `fits` accepts."""
+
+    def describe(t):
+        return jax.ShapeDtypeStruct((2, t, h, k), jnp.bfloat16)
+
+    lengths = [t for t in range(128, 8192, 128) if fits(describe(t), describe(t))]
+    return max(lengths)
+
+
+@needs_tpu_compiler
+@pytest.mark.parametrize(("h", "k"), [(4, 64), (2, 128), (8, 32)])
+def test_the_longest_rows_that_fit_compile(v5e, h, k):
+    t = longest(h, k)
+    x = jax.ShapeDtypeStruct((2, t, h, k), jnp.bfloat16, sharding=v5e)
+    segments = jax.ShapeDtypeStruct((2, t), jnp.int32, sharding=v5e)
+
+    def attend(x, segments):
+        return tpu_attention(x, x, x, segments, segments, True)
+
+    def gradient(x, segments):
+        return jax.grad(lambda x: attend(x, segments).astype(jnp.float32).sum())(x)
+
+    for function in (attend, gradient):
+        jax.jit(function).trace(x, segments).lower().compile()
+
+
+def test_rows_that_would_not_fit_take_the_formula(as_on_tpu):
+    def program(t, h, k):
+        x = jax.ShapeDtypeStruct((2, t, h, k), jnp.bfloat16)
+        segments = jax.ShapeDtypeStruct((2, t), jnp.int32)
+        return str(
+            jax.make_jaxpr(lambda x, segments: packed_attention(x, x, x, *[segments] * 2, True))(
+                x, segments
+            )
+        )
+
+    assert "pallas_call" not in program(2048, 16, 64)
+    t = longest(16, 64)
+    assert t >= 512, "rows of the paper's big model"
+    assert "pallas_call" in program(t, 16, 64)
+    assert "pallas_call" not in program(t + 128, 16, 64)
+
+
 def test_shapes_that_the_attention_kernel_leaves_to_the_formula():
     assert not fits(draw(1, 100, 2, 64), draw(1, 128, 2, 64))  # lanes not full
     assert not fits(draw(1, 128, 2, 48), draw(1, 128, 2, 48))  # heads across lanes
     assert not fits(draw(1, 128, 2, 64).astype(jnp.float32), draw(1, 128, 2, 64))
+
+
+@needs_tpu_compiler
+@pytest.mark.parametrize("d", [512, 1024, 1536])
+def test_loss_kernels_that_fit_compile(v5e, d):
+    """Of 36,864 words, which no padding completes: with it, the compiler finds room for more."""
+    n, v = 2048, 36_864
+
+    def describe(*shape, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=v5e)
+
+    features, table = describe(n, d), describe(v, d)
+    assert tpu_cross_entropy.fits(features)
+    targets, row = describe(1, n, dtype=jnp.int32), describe(1, n, dtype=jnp.float32)
+    jax.jit(tpu_cross_entropy.statistics).trace(features, table, targets).lower().compile()
+    for function in (tpu_cross_entropy.features_gradient, tpu_cross_entropy.table_gradient):
+        gradient = functools.partial(function, shares=(0.9, 1e-5))
+        jax.jit(gradient).trace(features, table, targets, row, row).lower().compile()
+
+
+def test_features_that_the_loss_kernels_leave_to_chunks():
+    def describe(n, d):
+        return jax.ShapeDtypeStruct((n, d), jnp.bfloat16)
+
+    assert tpu_cross_entropy.fits(describe(2048, 1024))
+    assert not tpu_cross_entropy.fits(describe(2048, 4096))  # no block is small enough
+    assert not tpu_cross_entropy.fits(describe(2000, 1024))
+    assert not tpu_cross_entropy.fits(describe(2048, 1000))
 
 
 @pytest.mark.parametrize("v", [512, 700])  # one block of words; the second one not full

@@ -8,7 +8,7 @@ from flax_transformer.config_error import ConfigError
 
 EXAMPLES = "v5e:1x1, v5e:2x2, v5e:4x4, v5e:16x16, v5p:2x2x1, v5p:4x4x4, v6e:2x2, v6e:16x16"
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # what computes; whatever accelerator is there stays free
     # The library looks for the chips of this machine, which takes long where there are none.
     "TPU_SKIP_MDS_QUERY": "1",
@@ -22,11 +22,12 @@ _ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+"""What the TPU compiler reads when it is loaded."""
 
 
 def prepare_environment() -> None:
     """Sets what the TPU compiler reads when it is loaded; call it before jax is imported."""
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(ENVIRONMENT)
 
 
 def require_compiler() -> None:

@@ -18,9 +18,11 @@ from jax.experimental.pallas import tpu as pltpu
 
 from flax_transformer.models.rounding import times
 
+KERNEL_BYTES = 16 * 2**20
+"""Of a chip's fast memory, what the compiler gives a kernel that does not ask for more."""
+
 _LANES = 128
-_QUERY_BLOCK = 256
-_LONGEST = 2048  # keys; beyond, a block's scores would not fit
+_QUERY_BLOCKS = (256, 128)  # the largest that divides t and fits
 _NEVER = -1e30  # finite, so that a query that may see nothing stays free of NaN
 
 
@@ -39,7 +41,30 @@ def fits(query: Described, key: Described) -> bool:
     (_, t, h, k), s = query.shape, key.shape[1]
     whole_lanes = t % _LANES == 0 and s % _LANES == 0 and (h * k) % _LANES == 0
     heads_in_lanes = k % _LANES == 0 or _LANES % k == 0
-    return whole_lanes and heads_in_lanes and s <= _LONGEST and query.dtype == jnp.bfloat16
+    if not (whole_lanes and heads_in_lanes and query.dtype == jnp.bfloat16):
+        return False
+    # What the gradient has room for, the forward pass has as well.
+    return _query_block(t, s, h, k, gradient=True) is not None
+
+
+def _query_block(t: int, s: int, h: int, k: int, gradient: bool) -> int | None:
+    """How many queries a program of the grid takes; None where not even the fewest fit."""
+    for block in _QUERY_BLOCKS:
+        if t % block == 0 and _bytes(block, s, h, k, gradient) <= KERNEL_BYTES:
+            return block
+    return None
+
+
+def _bytes(block: int, s: int, h: int, k: int, gradient: bool) -> int:
+    """What a program needs for a block of queries: an upper bound of what the compiler says."""
+    width, lanes = h * k, max(k, _LANES)
+    of_queries, of_keys = (3, 4) if gradient else (2, 2)
+    # Arrays in bfloat16 and segments in int32, each twice, since the next is fetched meanwhile.
+    arrays = 2 * 2 * width * (of_queries * block + of_keys * s) + 2 * 4 * (block + s)
+    sums = 2 * 4 * width * s if gradient else 0
+    # Weights and their gradient, up to three at a time; a product for the sums; and each head's
+    # queries and gradient.
+    return arrays + sums + 4 * (3 * block * s + s * lanes + block * h * lanes)
 
 
 def tpu_attention(
@@ -79,7 +104,7 @@ _attention.defvjp(_keep, _differentiate)
 
 
 def _run_forward(query, key, value, query_segments, key_segments, shape: Shape):
-    grid, specs = _grid_and_specs(query, key)
+    grid, specs = _grid_and_specs(query, key, shape, gradient=False)
     return pl.pallas_call(
         functools.partial(_forward_kernel, shape),
         grid=grid,
@@ -93,7 +118,7 @@ def _run_forward(query, key, value, query_segments, key_segments, shape: Shape):
 
 def _run_backward(arrays, gradient, shape: Shape):
     query, key, value, _, _ = arrays
-    grid, specs = _grid_and_specs(query, key)
+    grid, specs = _grid_and_specs(query, key, shape, gradient=True)
     accumulator = pltpu.VMEM(key.shape[1:], jnp.float32)
     return pl.pallas_call(
         functools.partial(_backward_kernel, shape),
@@ -117,9 +142,12 @@ class _Specs(NamedTuple):
     key_segments: pl.BlockSpec
 
 
-def _grid_and_specs(query: jax.Array, key: jax.Array) -> tuple[tuple[int, int], _Specs]:
+def _grid_and_specs(
+    query: jax.Array, key: jax.Array, shape: Shape, gradient: bool
+) -> tuple[tuple[int, int], _Specs]:
     (b, t, width), s = query.shape, key.shape[1]
-    block = _QUERY_BLOCK if t % _QUERY_BLOCK == 0 else _LANES
+    block = _query_block(t, s, shape.num_heads, width // shape.num_heads, gradient)
+    assert block is not None, "arrays that `fits` refuses"
     specs = _Specs(
         query=pl.BlockSpec((1, block, width), lambda row, part: (row, part, 0)),
         key=pl.BlockSpec((1, s, width), lambda row, part: (row, 0, 0)),

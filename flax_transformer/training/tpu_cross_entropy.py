@@ -12,17 +12,36 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-_TOKENS = (1024, 512, 256, 128)  # in a block, the largest that divides n
+from flax_transformer.models.tpu_attention import KERNEL_BYTES, Described
+
+_TOKENS = (1024, 512, 256, 128)  # in a block, the largest that divides n and fits
 _WORDS = 512
 _NEVER = -1e30
 _MAXIMUM, _EXP_SUM, _TRUE = range(3)  # rows of the statistics
 _ROWS = 8  # of statistics, of which three are used: what a tile of memory has
 
 
-def fits(features: jax.Array) -> bool:
+def fits(features: Described) -> bool:
     """Whether the kernels take `features` (n,d)."""
     n, d = features.shape
-    return n % _TOKENS[-1] == 0 and d % 128 == 0
+    blocks = [_tokens(n, d, result) for result in ("statistics", "features", "table")]
+    return d % 128 == 0 and None not in blocks
+
+
+def _tokens(n: int, d: int, result: str) -> int | None:
+    """How many tokens make a block; None where not even the fewest divide `n` and fit."""
+    for tokens in _TOKENS:
+        if n % tokens == 0 and _bytes(tokens, d, result) <= KERNEL_BYTES:
+            return tokens
+    return None
+
+
+def _bytes(tokens: int, d: int, result: str) -> int:
+    """What a kernel needs for a block of tokens: each array twice, since the next is fetched
+    meanwhile, a part of the result, and the logits; measured, this is an upper bound."""
+    rows = {"statistics": 0, "features": tokens, "table": _WORDS}[result]
+    arrays = 2 * (2 * d * (tokens + _WORDS) + 4 * d * rows + 4 * (_ROWS + 3) * tokens)
+    return arrays + 4 * d * rows + 5 * _WORDS * tokens
 
 
 def statistics(features, table, targets) -> list[jax.Array]:
@@ -65,7 +84,8 @@ def _call(kernel, arrays, words_last: bool, result: str) -> jax.Array:
     """Runs `kernel` over blocks of tokens and of words; the last axis of the grid adds up."""
     features, table, *rows = arrays
     n, d = features.shape
-    tokens = next(size for size in _TOKENS if n % size == 0)
+    tokens = _tokens(n, d, result)
+    assert tokens is not None, "features that `fits` refuses"
     table = jnp.pad(table, ((0, -table.shape[0] % _WORDS), (0, 0)))
     v = table.shape[0]
     grid = (n // tokens, v // _WORDS) if words_last else (v // _WORDS, n // tokens)
