@@ -39,7 +39,9 @@ def zlib_entry(size=1000, seed=0) -> bytes:
 def cache(tmp_path, monkeypatch) -> Path:
     """The folder as an earlier command left it, with two listed entries."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.setenv(name, "")  # so that what is set below is gone after the test
+        monkeypatch.delenv(name)
     monkeypatch.setattr(compiled_programs.atexit, "register", lambda *arguments: None)
     cache_directory.say_once.cache_clear()
     keep_compiled_programs()

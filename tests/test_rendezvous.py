@@ -198,12 +198,16 @@ def jax_waits(monkeypatch, left):
     end = threading.Event()
     monkeypatch.setattr(hosts, "meet", lambda settings: None)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **options: end.wait(100))
-    yield
+    yield end
     end.set()
 
 
-def test_ctrl_c_ends_jaxs_own_waiting(jax_waits, left):
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+def test_ctrl_c_ends_jaxs_own_waiting(jax_waits, left, monkeypatch):
+    def initialize(*_, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        jax_waits.wait(100)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
     started = time.monotonic()
     with pytest.raises(SystemExit):
         hosts.join_hosts(settings("a:1", 1, 2))
