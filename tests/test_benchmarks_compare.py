@@ -117,8 +117,8 @@ def test_from_text_to_tables_with_a_stop_on_the_way(
         assert curve_of(workdir / system) == [(step, pytest.approx(s)) for step, s in curve]
     output = capsys.readouterr().out
     assert "| lstm_dot | " in output and "BLEU on further_test by words" in output
-    # After 5 steps and 4 seconds, of 12.5.
-    assert "step 10 of 16:" in output
+    # After 5 steps and 5 seconds, of 12.5.
+    assert "step 10 of 12:" in output
     (entry,) = json.loads(record.read_text())
     check_figures(entry, expected)
     pictures = {path.name for path in record.parent.glob("*.png")}
