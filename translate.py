@@ -59,7 +59,6 @@ def main(words: Sequence[str]) -> None:
     if n_best is not None and not 1 <= n_best <= beam_size:
         raise ConfigError(f"--n-best is {n_best}, but must be from 1 to --beam-size {beam_size}")
 
-    from flax_transformer.decoding.lengths import longest_source
     from flax_transformer.evaluation.line_reader import LineReader
     from flax_transformer.trained_model import TrainedModel
 
@@ -71,11 +70,23 @@ def main(words: Sequence[str]) -> None:
             print(note, file=sys.stderr)
         translate(model, lines, write, n_best)
     if cut := model.translator.counts.cut_lines:
-        print(
-            f"{cut:,} line(s) of more than {longest_source(config)} tokens were translated in "
-            "pieces",
-            file=sys.stderr,
+        print(describe_cut(cut, model), file=sys.stderr)
+
+
+def describe_cut(count: int, model: TrainedModel) -> str:
+    """Why `count` lines were translated in pieces, and how to have it otherwise."""
+    from flax_transformer.decoding.lengths import longest_source
+
+    reason = f"of more than {longest_source(model.config)} tokens"
+    advice = ""
+    trained = model.progress.trained_lengths
+    if trained and model.config.decoding.split_sentences:
+        reason += (
+            f", or of several sentences beyond what training saw (mostly {trained.sentences} "
+            f"sentence(s) and {trained.tokens} tokens in a line at most),"
         )
+        advice = "; --no-split-sentences keeps sentences together"
+    return f"{count:,} line(s) {reason} were translated in pieces{advice}"
 
 
 def open_input(path: Path | None) -> tuple[int, str]:

@@ -26,8 +26,13 @@ class TokenizerConfig:
     """Pieces, with the 256 bytes and the 4 special symbols."""
     training_sentences: int = 10_000_000
     """Most sentences that the vocabulary is learnt from; a larger corpus is sampled."""
-    normalization: Literal["identity", "nfkc", "nmt_nfkc"] = "identity"
-    """Unicode normalisation before splitting; identity keeps every character as it is."""
+    normalization: Literal["nfc", "identity", "nfkc", "nmt_nfkc"] = "nfc"
+    """What is made uniform before splitting. nfc: white space of every kind and length is one
+    space, what has no width is dropped, letters with accents are one character; nfkc and nmt_nfkc:
+    SentencePiece's own, which unite more characters; identity: nothing."""
+    character_coverage: float = 1.0
+    """Share of the text whose characters get pieces, the most frequent first. A word with another
+    character is carried over as it is, as is one with characters that the training text lacks."""
     dropout: float = 0.0
     """BPE-dropout: probability of skipping a merge, so that training sees a sentence split in
     different ways (Provilkov et al. 2020). It helps small corpora; the paper has none."""
@@ -42,6 +47,10 @@ class TokenizerConfig:
             f"bytes and special symbols: use at least {SMALLEST_VOCABULARY}",
         )
         require_positive(self, "tokenizer", "training_sentences", "samples")
+        require(
+            0.98 <= self.character_coverage <= 1,
+            f"tokenizer.character_coverage is {self.character_coverage}, but must be in [0.98, 1]",
+        )
         require(
             0 <= self.dropout < 1, f"tokenizer.dropout is {self.dropout}, but must be in [0, 1)"
         )
@@ -204,6 +213,9 @@ class DecodingConfig:
     max_source_length: int = 256
     """Source tokens in one piece, end symbol included; longer lines are translated in pieces. With
     learned positions no more than batch.source_length."""
+    split_sentences: bool = True
+    """Whether lines of several sentences that are longer than almost all that training saw are
+    translated sentence by sentence."""
 
     def __post_init__(self):
         require_types(self, "decoding")

@@ -13,6 +13,8 @@ from flax_transformer.setting_types import alternatives, field_types, shown
 from flax_transformer.whole_file import write_whole
 
 _MOST_BYTES = 1 << 24
+_BEFORE = {"data.placeholders": 0.0}
+"""Where a file of an earlier version has no such setting: what it was like, not the default."""
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -100,6 +102,9 @@ def _from_json(cls: type, values: Any, place: str) -> Any:
             value = _from_json(chosen, value, setting)
         texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
         arguments[name] = tuple(value) if texts and hints[name] == tuple[str, ...] else value
+    for name in hints.keys() - values.keys():
+        if (setting := f"{place}.{name}") in _BEFORE:
+            arguments[name] = _BEFORE[setting]
     for field in dataclasses.fields(cls):
         optional = {field.default, field.default_factory} != {dataclasses.MISSING}
         if field.name not in values and not optional:

@@ -33,14 +33,32 @@ def _require_language(setting: str, language: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Builtin:
+class _Augmented:
+    """What every kind of corpus can be told of the pairs that training sees beside the text's."""
+
+    placeholders: float = 0.03
+    """Share of training pairs that get placeholders on both sides, so that the model learns to
+    carry them over: they stand for words in characters that the text lacks. 0 changes no pair."""
+    concatenate: float = 0.0
+    """Share of training pairs that are followed by the next pair's text, so that the model sees
+    several sentences in one line."""
+
+    def __post_init__(self):
+        require_types(self, "data")
+        for name in ("placeholders", "concatenate"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"data.{name} is {value}, but is a share: use 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builtin(_Augmented):
     """English to French sentences made by a small grammar inside this package; no network."""
 
     num_pairs: int = 40_000
     """Training pairs to generate."""
 
     def __post_init__(self):
-        require_types(self, "data")
+        super().__post_init__()
         require_positive(self, "data", "num_pairs")
 
 
@@ -95,7 +113,7 @@ class TrainingFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextFiles:
+class TextFiles(_Augmented):
     """Aligned text files `<split>.<language>`, or one TSV file a split.
 
     `<split>.<language>-<language>.tsv` names the languages of its columns, so that either can be
@@ -121,7 +139,7 @@ class TextFiles:
     FOLDER/NAME go to evaluation/FOLDER/NAME.json."""
 
     def __post_init__(self):
-        require_types(self, "data")
+        super().__post_init__()
         _require_language("data.source_language", self.source_language)
         _require_language("data.target_language", self.target_language)
         require(
@@ -140,7 +158,7 @@ class TextFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tfds:
+class Tfds(_Augmented):
     """A translation dataset of TensorFlow Datasets, read without TensorFlow."""
 
     name: str = "wmt14_translate/de-en"
@@ -153,4 +171,4 @@ class Tfds:
     """Folder of prepared datasets; by default the library's own, ~/tensorflow_datasets."""
 
     def __post_init__(self):
-        require_types(self, "data")
+        super().__post_init__()

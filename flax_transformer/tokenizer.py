@@ -1,9 +1,9 @@
-"""One SentencePiece vocabulary for source and target: text to ids and back, with nothing lost.
+"""One SentencePiece vocabulary for source and target: text to ids and back.
 
-Characters without a piece are spelt in bytes, so no text is unknown, and
-`decode(encode(text)) == text` for every text, spaces and control characters included. The one
-exception is U+2581, by which SentencePiece writes a space: it comes back as a space. (This holds
-under the `identity` normalisation; the others change the text by intention.)
+Text is normalised first, by rules that the vocabulary keeps (normalization.py). Characters without
+a piece are spelt in bytes, so that no text is unknown and nothing else is lost: under the
+`identity` normalisation `decode(encode(text)) == text` for every text, spaces and control
+characters included, but for U+2581, by which SentencePiece writes a space and which becomes one.
 """
 
 import hashlib
@@ -12,26 +12,33 @@ import itertools
 import os
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
 from flax_transformer.byte_pairs import merge
 from flax_transformer.config import SMALLEST_VOCABULARY, TokenizerConfig
 from flax_transformer.config_error import ConfigError
+from flax_transformer.normalization import as_rules, nfc_rules
 from flax_transformer.ordinary_file import read_ordinary
+from flax_transformer.placeholders import PLACEHOLDERS
 from flax_transformer.whole_file import write_whole
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
 """Special symbols, which text is never encoded to: not even a text that spells their names. The
 tags of a corpus are such symbols too."""
 
+_NOT_TEXT = UNK_ID + 1 + 256  # special symbols and bytes
 _QUIET = 2  # SentencePiece's log level for errors, which it raises as well.
 _SPACE = "\u2581"  # as SentencePiece writes it
 _MOST_BYTES = 1 << 28
 _OR_DELETE = "; or, where nothing has been trained yet, delete it, so that one is learnt"
 _PROBE = "a 1 \U0001f600"  # which every normalisation keeps
+_TOO_MANY_CHARACTERS = "smaller than required_chars"
 _LONGEST_SENTENCE = 1 << 30  # bytes, the most SentencePiece takes; it skips longer ones silently.
 
 
@@ -58,6 +65,11 @@ class Tokenizer:
         """The bytes, by which characters without a piece are spelt."""
         self._ids = self._check_pieces()
         """The id of every piece of text; the earlier it was merged in training, the smaller."""
+        known = {" ", *(piece for piece in self._ids if len(piece) == 1)}
+        self.characters = frozenset(known.difference(PLACEHOLDERS))
+        """Those of text that are not spelt in bytes."""
+        self.has_placeholders: bool = known.issuperset(PLACEHOLDERS)
+        """Which an earlier version did not give a vocabulary."""
         self._check_round_trip()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
 
@@ -154,14 +166,15 @@ class Tokenizer:
         """What follows each space, after normalisation, which puts a space before the text."""
         return [text.split(_SPACE)[1:] for text in self._normalize(list(texts))]
 
+    def normalize(self, texts: Sequence[str]) -> list[str]:
+        """Each text as it is before it is split into pieces."""
+        return [" ".join(words) for words in self._words(texts)]
+
     def _normalize(self, texts: list[str]) -> list[str]:
         try:
             return self._processor.normalize(texts)
-        except UnicodeDecodeError:  # of the 200 kB of its rules, a text needs few
-            raise ConfigError(
-                "tokenizer.model is damaged: its normalisation makes text that is not UTF-8. Put a "
-                "whole copy into the work directory"
-            ) from None
+        except UnicodeDecodeError:
+            raise _damaged_rules() from None
 
     def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
         """Ids of each text with every merge of two pieces skipped with probability `dropout`
@@ -183,16 +196,27 @@ class Tokenizer:
         return [self.byte_ids[byte] for byte in symbol.encode()]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Text of each sequence; special symbols are left out, bytes that are not UTF-8 become
-        U+FFFD."""
+        """Text of each sequence, with the spaces that the target's text has at punctuation; special
+        symbols are left out, bytes that are not UTF-8 become U+FFFD."""
         plain = [[int(i) for i in sequence if i > UNK_ID] for sequence in ids]
-        # SentencePiece takes an empty list for one sequence, not for none.
-        return self._processor.decode(plain, num_threads=1) if plain else []
+        if not plain:  # SentencePiece takes an empty list for one sequence, not for none.
+            return []
+        try:
+            return self._processor.decode(plain, num_threads=1)
+        except UnicodeDecodeError:
+            raise _damaged_rules() from None
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """What each id stands for, as SentencePiece writes it: U+2581 for the space before a word,
         </s> for the end."""
         return [self._processor.id_to_piece(i) for i in ids]
+
+
+def _damaged_rules() -> ConfigError:
+    return ConfigError(  # of the 200 kB of its rules, a text needs few
+        "tokenizer.model is damaged: its normalisation makes text that is not UTF-8. Put a whole "
+        "copy into the work directory"
+    )
 
 
 def train_tokenizer(
@@ -201,30 +225,63 @@ def train_tokenizer(
     path: Path,
     seed: int,
     tags: Sequence[str] = (),
+    spaces: Mapping[str, str] | None = None,
 ) -> Tokenizer:
     """Learns a vocabulary by byte-pair encoding and writes it to `path`, whole or not at all.
 
-    Each of `tags` gets a symbol, which counts in the size; sentences do not hold them. The same
-    sentences, settings, `tags` and `seed` (which matters if there are more sentences than
+    Each of `tags` gets a symbol, which counts in the size; sentences do not hold them. `spaces`:
+    what is written for what in decoded text (`normalization.typographic_spaces`). The same
+    sentences, settings, `tags`, `spaces` and `seed` (which matters if there are more sentences than
     `config.training_sentences`) give the same file.
 
-    Raises `ConfigError` where the text does not fit the size of the vocabulary.
+    Where the text has more characters than the vocabulary has room for, half of the room goes to
+    the most frequent of them. Raises `ConfigError` where the text does not fit the size of the
+    vocabulary.
     """
+    chosen = _sample(sentences, config.training_sentences, seed)
+    room = config.vocabulary_size - _NOT_TEXT - len(tags)
+    while True:
+        try:
+            model = _train(chosen, config, tags, spaces or {})
+            break
+        except RuntimeError as error:
+            if _TOO_MANY_CHARACTERS not in str(error) or not (room := room // 2):
+                raise _explain(str(error), config) from None
+            chosen = _without_rare_characters(chosen, room)
+    write_whole(path, model)
+    return Tokenizer(model)
+
+
+def _train(
+    sentences: Sequence[str],
+    config: TokenizerConfig,
+    tags: Sequence[str],
+    spaces: Mapping[str, str],
+) -> bytes:
+    """The vocabulary as a file; raises `RuntimeError` with SentencePiece's complaint."""
     model = io.BytesIO()
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {}
+        if config.normalization == "nfc":
+            options["normalization_rule_tsv"] = _write_rules(nfc_rules(), Path(folder) / "before")
+        else:
+            options["normalization_rule_name"] = config.normalization
+        if spaces:
+            options["denormalization_rule_tsv"] = _write_rules(spaces, Path(folder) / "behind")
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(_sample(sentences, config.training_sentences, seed)),
+            sentence_iterator=iter(sentences),
             model_writer=model,
             model_type="bpe",
             vocab_size=config.vocabulary_size,
             byte_fallback=True,
             control_symbols=list(tags),
-            character_coverage=1.0,
+            character_coverage=config.character_coverage,
+            required_chars=PLACEHOLDERS,
             pad_id=PAD_ID,
             eos_id=EOS_ID,
             bos_id=BOS_ID,
             unk_id=UNK_ID,
-            normalization_rule_name=config.normalization,
+            **options,
             remove_extra_whitespaces=config.normalization != "identity",
             # A word is the same piece at the start of a sentence as after a space.
             add_dummy_prefix=True,
@@ -232,10 +289,33 @@ def train_tokenizer(
             num_threads=os.cpu_count() or 1,
             minloglevel=_QUIET,
         )
-    except RuntimeError as error:
-        raise _explain(str(error), config) from None
-    write_whole(path, model.getvalue())
-    return Tokenizer(model.getvalue())
+    return _without_paths(model.getvalue())
+
+
+def _without_paths(model: bytes) -> bytes:
+    """The vocabulary without the names of the files that its rules came from."""
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
+
+    proto = ModelProto.FromString(model)
+    for spec in (proto.normalizer_spec, proto.denormalizer_spec):
+        spec.ClearField("normalization_rule_tsv")
+    return proto.SerializeToString(deterministic=True)
+
+
+def _write_rules(rules: Mapping[str, str], path: Path) -> str:
+    path.write_text(as_rules(rules))
+    return str(path)
+
+
+def _without_rare_characters(sentences: Sequence[str], most: int) -> list[str]:
+    """`sentences` with spaces for all but the `most` most frequent characters; SentencePiece itself
+    leaves out no more than 2% of a text."""
+    counts: Counter[str] = Counter()
+    for sentence in sentences:
+        counts.update(sentence)
+    kept = {character for character, _ in counts.most_common(most)}
+    rare = {ord(character): " " for character in counts.keys() - kept}
+    return [sentence.translate(rare) for sentence in sentences]
 
 
 def _sample(sentences: Iterable[str], most: int, seed: int) -> list[str]:
@@ -262,12 +342,6 @@ def _explain(message: str, config: TokenizerConfig) -> Exception:
             remedy = f"more text, as the smallest vocabulary has {SMALLEST_VOCABULARY}"
         return ConfigError(
             f"{size}, but the training text has only enough for {largest[1]}: use {remedy}"
-        )
-    if smallest := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
-        return ConfigError(
-            f"{size}, but the training text has so many different characters that they alone take "
-            f"{smallest[1]}: use more than that, so that words have pieces too, or leave rare "
-            "characters out of the text"
         )
     if "!sentences_.empty()" in message:
         return ConfigError("there is no text to learn the vocabulary from")

@@ -40,7 +40,7 @@ class TrainedModel:
                 f"{workdir / TOKENIZER_FILE} is not the vocabulary that the checkpoints were "
                 "trained with: put that one back"
             )
-        self.translator = Translator(config, tokenizer, mesh)
+        self.translator = Translator(config, tokenizer, mesh, self.progress.trained_lengths)
 
     def translate(
         self, lines: Sequence[str], *, progress: str | None = None

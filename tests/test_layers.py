@@ -13,7 +13,14 @@ SCRIPTS = sorted(ROOT.glob("*.py"))
 
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
-    {"config_error", "ordinary_file", "outlived_streams", "standard_streams"},
+    {
+        "config_error",
+        "normalization",
+        "ordinary_file",
+        "outlived_streams",
+        "sentences",
+        "standard_streams",
+    },
     {"byte_pairs", "setting_types", "stop_signals", "whole_file"},
     {"exit_codes"},
     {"data_config", "model_config"},

@@ -21,14 +21,16 @@ from flax_transformer.config import (
 from flax_transformer.config_error import ConfigError
 from flax_transformer.decoding.beam_search import Hypotheses
 from flax_transformer.evaluation import translator as translator_module
-from flax_transformer.evaluation.long_lines import cut_lines
+from flax_transformer.evaluation.long_lines import cut_lines, join_texts
 from flax_transformer.evaluation.translator import Hypothesis, Translator
 from flax_transformer.models import build_model
+from flax_transformer.placeholders import put_back
+from flax_transformer.sentences import TrainedLengths
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, train_tokenizer
 
 CONFIG = Config(
-    tokenizer=TokenizerConfig(vocabulary_size=300),
+    tokenizer=TokenizerConfig(vocabulary_size=300, normalization="identity"),
     model=TransformerConfig(
         num_encoder_layers=1, num_decoder_layers=2, d_model=16, num_heads=2, d_ff=32,
         compute_dtype="float32",
@@ -61,6 +63,14 @@ def sentences(count: int, longest: int = 6) -> list[str]:
 def tokenizer(tmp_path_factory):
     path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
     return train_tokenizer(sentences(200), CONFIG.tokenizer, path, seed=0)
+
+
+@pytest.fixture(scope="module")
+def readable(tmp_path_factory):
+    """A vocabulary with pieces for more characters."""
+    path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
+    text = [*sentences(200), "The We Why Hi . , ! ? x 界 。 😀"]
+    return train_tokenizer(text, TokenizerConfig(vocabulary_size=340), path, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +107,11 @@ def echo(monkeypatch):
 
 def best_texts(translated: list[list[Hypothesis]]) -> list[str]:
     return [hypotheses[0].text for hypotheses in translated]
+
+
+def texts_of(pieces, tokenizer) -> list[str]:
+    texts = tokenizer.decode([piece.ids for piece in pieces])
+    return [put_back(text, piece.words) for text, piece in zip(texts, pieces, strict=True)]
 
 
 def replicate(params, translator):
@@ -191,19 +206,75 @@ def test_parts_of_a_long_line_are_joined_and_counted(echo, tokenizer):
     ["word " * 5000, "x" * 20_000, "😀" * 300, "a. " * 400, "Hi. " * 9 + "w " * 900, "界。" * 200],
     ids=["words", "one word", "emoji", "sentences", "uneven", "no spaces"],
 )
-def test_pieces_fit_and_nothing_is_lost(tokenizer, line):
-    (pieces,) = cut_lines([line], tokenizer, 20)
+def test_pieces_fit_and_nothing_is_lost(readable, line):
+    (pieces,) = cut_lines([line], readable, 20)
     assert len(pieces) > 1
-    assert all(0 < len(piece) <= 20 for piece in pieces)
-    assert "".join(tokenizer.decode(pieces)).replace(" ", "") == line.replace(" ", "")
+    assert all(0 < len(piece.ids) <= 20 for piece in pieces)
+    assert "".join(texts_of(pieces, readable)).replace(" ", "") == line.replace(" ", "")
 
 
-def test_lines_are_cut_where_sentences_end(tokenizer):
+def test_lines_are_cut_where_sentences_end(readable):
     first, second = "We eat bread. ", "The big cat sees the red house?"
-    (pieces,) = cut_lines([first + second], tokenizer, 25)
-    assert tokenizer.decode(pieces) == [first.strip(), second]
-    most = max(len(piece) for piece in pieces)
-    assert all(len(cut) == 1 for cut in cut_lines([first, second], tokenizer, most))
+    (whole,) = readable.encode([first + second])
+    (pieces,) = cut_lines([first + second], readable, len(whole) - 1)
+    assert texts_of(pieces, readable) == [first.strip(), second]
+    most = max(len(piece.ids) for piece in pieces)
+    assert all(len(cut) == 1 for cut in cut_lines([first, second], readable, most))
+
+
+def test_several_sentences_are_cut_to_what_training_saw(readable):
+    sentences = ["We eat.", "The cat sees a house.", "The big house!", "Why?", "The end."]
+    line = " ".join(sentences)
+    lengths = [len(ids) for ids in readable.encode(sentences)]
+
+    def cut(text: str, tokens: int, count: int) -> list[str]:
+        (pieces,) = cut_lines([text], readable, 500, TrainedLengths(tokens, count))
+        return texts_of(pieces, readable)
+
+    assert cut(line, 500, 1) == sentences
+    assert cut(line, 500, 2) == ["We eat. The cat sees a house.", "The big house! Why?", "The end."]
+    assert cut(line, 500, 5) == [line]
+    assert cut(line, max(lengths), 5)[1] == sentences[1]
+    assert cut(sentences[1], 2, 1) == [sentences[1]], "a sentence is not torn"
+    assert cut("red and big", 2, 1) == ["red and big"]
+
+
+def test_joined_texts_have_a_space_where_the_writing_has():
+    assert join_texts(["One.", "Two."]) == "One. Two."
+    assert join_texts(["你好。", "再见。"]) == "你好。再见。"
+    assert join_texts(["안녕.", "네", "네"]) == "안녕. 네 네"
+    assert join_texts(["", "a", "", "b"]) == "a b"
+
+
+def test_sentences_stay_together_where_one_wants_it(echo, readable):
+    line = "We eat. The cat sees."
+    trained = TrainedLengths(100, 1)
+    for split, pieces in ((True, 1), (False, 0)):
+        decoding = dataclasses.replace(CONFIG.decoding, split_sentences=split)
+        config = dataclasses.replace(CONFIG, decoding=decoding)
+        translator = Translator(config, readable, trained=trained)
+        assert translator.translate({}, [line])[0][0].text == line
+        assert translator.counts.cut_lines == pieces
+
+
+@pytest.mark.parametrize("line", ["\u2581", "\u200b", "\ufeff", " \u00a0\t", "\x00\x07", "\u200d"])
+def test_what_has_nothing_to_see_has_nothing_to_translate(echo, tokenizer, line):
+    assert Translator(CONFIG, tokenizer).translate({}, [line]) == [[Hypothesis("", 0.0, 0)]]
+    assert not echo, "nothing was searched for"
+
+
+def test_unreadable_words_are_carried_over(monkeypatch, tokenizer):
+    """Under a model that repeats the placeholders, in another order."""
+
+    def search(model, config, params, ids):
+        reverse = jnp.where((ids != PAD_ID) & (ids != EOS_ID), ids, PAD_ID)[:, None, ::-1]
+        return Hypotheses(reverse, jnp.zeros((len(ids), 1)))
+
+    monkeypatch.setattr(translator_module, "search", search)
+    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга 😀"])
+    assert text.split() == ["Ольга", "😀"], "one word, not taken apart"
+    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга a 😀"])
+    assert text.replace(" ", "") == "😀aОльга"
 
 
 def test_the_score_is_that_of_the_model(translator, tokenizer, params):

@@ -19,12 +19,13 @@ from flax_transformer.cache_directory import (
     name_another_folder,
     say_once,
 )
+from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.pairs import Pairs, Part
 from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
 from flax_transformer.tokenizer import Tokenizer
 from flax_transformer.whole_file import remove_left_over, whole_file
 
-_FORMAT = 2
+_FORMAT = 3
 _HEADER = struct.Struct("<8sQQQ28x")  # mark, pairs, source ids, target ids
 _CHECKSUM = struct.Struct("<I")  # of the file's name and of all else in it; then 64 bytes are full
 _MARK = b"FTTOKENS"
@@ -72,17 +73,20 @@ def tokenize_pairs(
     cache_directory: Path | None,
     description: str,
     dropout: BpeDropout | None = None,
+    augmentation: Augmentation | None = None,
 ) -> TokenizedPairs:
     """Ids of every pair, from the cache where this text met this vocabulary before.
 
     `fingerprint` stands for the text of `pairs`; `description` labels the progress bar. With
-    `dropout` the pairs follow one another `dropout.samples` times, split differently each time.
+    `dropout` the pairs follow one another `dropout.samples` times, split differently each time;
+    with `augmentation` some of them are changed.
     Where nothing can be written the ids are held in memory, by every process of a run for itself,
     and the user is told. Raises `ConfigError` if the vocabulary lacks a tag.
     """
     samples = dropout.samples if dropout else 1
     tagged = _tagged(pairs.parts, tokenizer)
-    key = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint} {dropout or ''} {tagged or ''}".rstrip()
+    drawn = " ".join(str(each) for each in (dropout, tagged, augmentation) if each)
+    key = f"{_FORMAT} {fingerprint} {tokenizer.fingerprint} {drawn}"
     name = f"{hashlib.sha256(key.encode()).hexdigest()}.tokens"
     vocabulary_size = tokenizer.vocabulary_size
 
@@ -93,7 +97,7 @@ def tokenize_pairs(
 
     if (tokens := cached()) is not None:
         return tokens
-    encoder = Encoder(tokenizer, _id_type(vocabulary_size), dropout, tagged)
+    encoder = Encoder(tokenizer, _id_type(vocabulary_size), dropout, tagged, augmentation)
     sides = encode_pairs(pairs, encoder, description)
     if _kept(cache_directory, name, sides) and (tokens := cached()) is not None:
         return tokens

@@ -22,10 +22,13 @@ import numpy as np
 from tqdm import tqdm
 
 from flax_transformer.config_error import ConfigError
+from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.pairs import Pair
+from flax_transformer.normalization import is_blank
+from flax_transformer.placeholders import put_in_both
 from flax_transformer.tokenizer import EOS_ID, Tokenizer
 
-# BPE-dropout draws anew at each of these stretches, so another number gives other ids.
+# BPE-dropout and augmentation draw anew at each of these stretches: another number, other ids.
 _PAIRS_AT_A_TIME = 20_000
 # Below this, starting processes takes about as long as the work.
 _PAIRS_WORTH_PROCESSES = 50_000
@@ -67,9 +70,13 @@ class Encoder:
     dropout: BpeDropout | None
     tagged: tuple[tuple[range, int], ...] = ()
     """Numbers of pairs, and the id that is put before each of their sources."""
+    augmentation: Augmentation | None = None
 
     def __call__(self, sample: int, start: int, pairs: Sequence[Pair]) -> list[Encoded]:
         """Source and target of the `pairs` from number `start` on, in splitting `sample`."""
+        pairs = [self._readable(pair) for pair in pairs]
+        if self.augmentation:
+            pairs = self.augmentation(pairs, (sample, start))
         source, target = (
             self._split([pair[side] for pair in pairs], (sample, start, side)) for side in (0, 1)
         )
@@ -80,10 +87,20 @@ class Encoder:
                     row.insert(0, tag)
         return [self._close(source), self._close(target)]
 
+    def _readable(self, pair: Pair) -> Pair:
+        tokenizer = self.tokenizer
+        if not tokenizer.has_placeholders or all(map(tokenizer.characters.issuperset, pair)):
+            return pair
+        source, target = tokenizer.normalize(pair)
+        return put_in_both(source, target, tokenizer.characters)
+
     def _split(self, texts: list[str], place: tuple[int, ...]) -> list[list[int]]:
         if self.dropout:
-            return self.dropout.encode(self.tokenizer, texts, place)
-        return self.tokenizer.encode(texts)
+            rows = self.dropout.encode(self.tokenizer, texts, place)
+        else:
+            rows = self.tokenizer.encode(texts)
+        # As translation does, which has nothing to translate there.
+        return [[] if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]
 
     def _close(self, rows: list[list[int]]) -> Encoded:
         for row in rows:

@@ -10,14 +10,25 @@ import numpy as np
 
 from flax_transformer.cache_directory import default_cache_directory
 from flax_transformer.config import Config
+from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.packing import PackedRows, Selection, select_pairs
-from flax_transformer.data.pairs import Part
+from flax_transformer.data.pairs import Pair, Part
 from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout
+from flax_transformer.normalization import typographic_spaces
+from flax_transformer.sentences import TrainedLengths, split_sentences
 from flax_transformer.tokenizer import Tokenizer, train_tokenizer
 
 TOKENIZER_FILE = "tokenizer.model"
+
+_LOOKED_AT = 100_000
+"""Most training pairs from which it is learnt how the text writes spaces."""
+
+_COUNTED = 10_000
+"""Most training pairs of which the sentences are counted."""
+
+_ALMOST_ALL = 0.95
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class TrainingData:
     tokenizer: Tokenizer
     train: PackedRows
     validation: PackedRows
+    trained_lengths: TrainedLengths
+    """What almost every source sentence of the training text keeps to."""
     notes: tuple[str, ...]
     """For a person: what was kept, what was dropped and how full the rows are."""
 
@@ -53,6 +66,7 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
             default_cache_directory(),
             f"Tokenising {split}",
             dropout if split == corpus.train else None,
+            _augmentation(config) if split == corpus.train else None,
         )
         selection = select_pairs(pairs, config.batch, split)
         kept = np.repeat(selection.kept, _weights(text.parts, len(pairs))[selection.kept])
@@ -63,7 +77,9 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
         packed[split] = rows
     if hint := _hint(packed[corpus.train]):
         notes.append(hint)
-    return TrainingData(tokenizer, packed[corpus.train], packed[corpus.validation], tuple(notes))
+    train, validation = packed[corpus.train], packed[corpus.validation]
+    lengths = _trained_lengths(corpus, config, train)
+    return TrainingData(tokenizer, train, validation, lengths, tuple(notes))
 
 
 def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
@@ -75,8 +91,12 @@ def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
     if path.exists():
         return Tokenizer.load(path, config.tokenizer.vocabulary_size)
     tags = {part.tag for part in corpus.split(corpus.train).parts if part.tag is not None}
+    # What is normalised on both sides is written again as the target's text writes it.
+    spaces = {}
+    if config.tokenizer.normalization != "identity":
+        spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))
     return train_tokenizer(
-        _sentences(corpus), config.tokenizer, path, config.training.seed, sorted(tags)
+        _sentences(corpus), config.tokenizer, path, config.training.seed, sorted(tags), spaces
     )
 
 
@@ -84,6 +104,29 @@ def _dropout(config: Config) -> BpeDropout | None:
     if not config.tokenizer.dropout:
         return None
     return BpeDropout(config.tokenizer.dropout, config.tokenizer.samples, config.training.seed)
+
+
+def _trained_lengths(corpus: Corpus, config: Config, rows: PackedRows) -> TrainedLengths:
+    counts = [len(split_sentences(source)) for source, _ in _some_pairs(corpus, _COUNTED)]
+    sentences = int(np.quantile(counts, _ALMOST_ALL, method="higher"))
+    if config.data.concatenate > 1 - _ALMOST_ALL:
+        sentences *= 2
+    tokens = int(np.quantile(rows.lengths[:, 0], _ALMOST_ALL, method="higher")) - 1
+    return TrainedLengths(max(tokens, 1), max(sentences, 1))
+
+
+def _augmentation(config: Config) -> Augmentation | None:
+    data = config.data
+    if not data.placeholders and not data.concatenate:
+        return None
+    return Augmentation(data.placeholders, data.concatenate, config.training.seed)
+
+
+def _some_pairs(corpus: Corpus, most: int) -> Iterator[Pair]:
+    """Up to `most` training pairs from the whole of the text, at equal distances."""
+    pairs = corpus.split(corpus.train)
+    for index in range(0, len(pairs), -(-len(pairs) // most)):
+        yield pairs[index]
 
 
 def _sentences(corpus: Corpus) -> Iterator[str]:

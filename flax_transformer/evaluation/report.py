@@ -85,7 +85,7 @@ def summary(
     names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "compound_split_bleu": "split BLEU"}
     lines = [f"{test_set.name}: {record['sentences']:,} sentences"]
     if record["sentences_cut"]:
-        lines.append(f"  {record['sentences_cut']:,} too long, translated in pieces")
+        lines.append(f"  {record['sentences_cut']:,} longer than in training, translated in pieces")
     for key in (key for key in names if key in record):
         lines.append(f"  {names[key]:<12}{record[key]:6.2f}  {record[f'{key}_signature']}")
     lines.append(

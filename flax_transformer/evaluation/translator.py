@@ -4,7 +4,7 @@ Letters: b batch, w beam width, s source length, t target length.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,9 +19,11 @@ from tqdm import tqdm
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.decoding.lengths import longest_source, longest_target
-from flax_transformer.evaluation.long_lines import cut_lines
+from flax_transformer.evaluation.long_lines import cut_lines, join_texts
 from flax_transformer.interruption import Interruption
 from flax_transformer.models import build_model
+from flax_transformer.placeholders import put_back
+from flax_transformer.sentences import TrainedLengths
 from flax_transformer.sharding import AXES, build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
@@ -49,8 +51,8 @@ class Hypothesis(NamedTuple):
 class Counts(NamedTuple):
     """What a translator has done since it was made.
 
-    target_tokens: of the best hypotheses, end symbols included. cut_lines: lines that were too
-    long and were translated in pieces. compile_seconds: spent on compiling.
+    target_tokens: of the best hypotheses, end symbols included. cut_lines: lines that were
+    translated in pieces. compile_seconds: spent on compiling.
     """
 
     target_tokens: int = 0
@@ -73,9 +75,17 @@ class Translator:
     the life of the translator.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, mesh: Mesh | None = None):
-        """Without a `mesh`, rows are split over all devices."""
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer,
+        mesh: Mesh | None = None,
+        trained: TrainedLengths | None = None,
+    ):
+        """Without a `mesh`, rows are split over all devices. Lines of several sentences that go
+        beyond what was `trained` are translated in pieces, if `decoding.split_sentences`."""
         self._decoding = config.decoding
+        self._trained = trained if config.decoding.split_sentences else None
         self._longest_source = longest_source(config)
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
@@ -120,10 +130,12 @@ class Translator:
         `InterruptedRunError` when the `interruption` asks to stop meanwhile.
         """
         # The end symbol takes the last place of a piece.
-        cut = cut_lines(lines, self._tokenizer, self._longest_source - 1)
-        pieces = [[*piece, EOS_ID] for pieces in cut for piece in pieces]
-        translated = iter(self._translate_pieces(params, pieces, progress, interruption))
-        result = [_join([next(translated) for _ in pieces]) for pieces in cut]
+        cut = cut_lines(lines, self._tokenizer, self._longest_source - 1, self._trained)
+        ids = [[*piece.ids, EOS_ID] for pieces in cut for piece in pieces]
+        translated = iter(self._translate_pieces(params, ids, progress, interruption))
+        result = [
+            _join([_put_back(next(translated), piece.words) for piece in pieces]) for pieces in cut
+        ]
         self._count(
             target_tokens=sum(hypotheses[0].tokens for hypotheses in result),
             cut_lines=sum(len(pieces) > 1 for pieces in cut),
@@ -273,6 +285,11 @@ def _one_ahead(iterator: Iterable) -> Iterator:
     yield from waiting
 
 
+def _put_back(hypotheses: list[Hypothesis], words: Mapping[str, str]) -> list[Hypothesis]:
+    """With the words that placeholders stand for."""
+    return [each._replace(text=put_back(each.text, words)) for each in hypotheses]
+
+
 def _join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
     """The best hypotheses of the pieces one behind the other, then the second best, and so on."""
     if not pieces:
@@ -280,7 +297,7 @@ def _join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
     joined = []
     for rank in range(max(map(len, pieces))):
         parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
-        text = " ".join(part.text for part in parts)
+        text = join_texts([part.text for part in parts])
         score = sum(part.score for part in parts)
         joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
     return _distinct(joined)

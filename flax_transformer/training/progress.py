@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.config_error import ConfigError, require
+from flax_transformer.sentences import TrainedLengths
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,20 @@ class Progress:
     """Step of the last validation, 0 before the first; None where an earlier version wrote."""
     corpus: dict[str, str] | None = None
     """Fingerprint of the text of each split that training reads."""
+    trained_tokens: int | None = None
+    """Tokens that almost no source sentence exceeds that was trained on; None where an earlier
+    version wrote."""
+    trained_sentences: int | None = None
+    """The same of sentences in a line."""
     data_changes: tuple[dict[str, Any], ...] = ()
     """Where the text became another one, as the user allowed: "step", and the "splits"."""
+
+    @property
+    def trained_lengths(self) -> TrainedLengths | None:
+        """What the source sentences kept to."""
+        if self.trained_tokens is None or self.trained_sentences is None:
+            return None
+        return TrainedLengths(self.trained_tokens, self.trained_sentences)
 
 
 def check_text(

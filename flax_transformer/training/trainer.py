@@ -106,14 +106,19 @@ class Trainer:
                 f"{count_parameters(state.params):,} parameters on {self.mesh.size} device(s), "
                 f"{self.data.train.steps_per_epoch:,.1f} steps an epoch"
             )
-            return state, Progress(tokenizer=fingerprint, corpus=corpus, validated_step=0)
+            progress = Progress(tokenizer=fingerprint, corpus=corpus, validated_step=0)
+            return state, self._with_lengths(progress)
         state, progress = restored
         step = int(jax.device_get(state.step))
         checked = check_text(progress, step, fingerprint, corpus, accept_changed_data)
         if checked.data_changes != progress.data_changes:
             splits = " and ".join(checked.data_changes[-1]["splits"])
             Console.warn(f"going on after step {step:,} with another text of {splits}")
-        return state, checked
+        return state, self._with_lengths(checked)
+
+    def _with_lengths(self, progress: Progress) -> Progress:
+        tokens, sentences = self.data.trained_lengths
+        return dataclasses.replace(progress, trained_tokens=tokens, trained_sentences=sentences)
 
     def __enter__(self) -> "Trainer":
         self.interruption.__enter__()

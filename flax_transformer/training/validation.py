@@ -41,7 +41,7 @@ class Validation:
         # Validation looks at progress, for which greedy search is enough.
         greedy = dataclasses.replace(config.decoding, beam_size=1)
         self.translator = Translator(
-            dataclasses.replace(config, decoding=greedy), data.tokenizer, mesh
+            dataclasses.replace(config, decoding=greedy), data.tokenizer, mesh, data.trained_lengths
         )
 
     def measure(self, params: Any) -> dict[str, float]:

@@ -25,10 +25,10 @@ kept, and when, and on which devices. Whether another data.directory holds the s
 question than this one."""
 
 _OF_THE_VOCABULARY = (
-    "data", "tokenizer.normalization", "tokenizer.training_sentences", "tokenizer.vocabulary_size",
-    "training.seed",
+    "data", "tokenizer.character_coverage", "tokenizer.normalization",
+    "tokenizer.training_sentences", "tokenizer.vocabulary_size", "training.seed",
 )  # fmt: skip
-_NOT_OF_THE_VOCABULARY = ("data.test", "data.validation")
+_NOT_OF_THE_VOCABULARY = ("data.concatenate", "data.placeholders", "data.test", "data.validation")
 
 
 def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> None:
