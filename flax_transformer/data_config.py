@@ -36,7 +36,7 @@ def _require_language(setting: str, language: str) -> None:
 class _Augmented:
     """What every kind of corpus can be told of the pairs that training sees beside the text's."""
 
-    placeholders: float = 0.03
+    placeholders: float = 0.06
     """Share of training pairs that get placeholders on both sides, so that the model learns to
     carry them over: they stand for words in characters that the text lacks. 0 changes no pair."""
     concatenate: float = 0.0

@@ -16,6 +16,8 @@ PLACEHOLDERS = "\ue000\ue001\ue002\ue003"
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
 _SPACES = re.compile(r"\s*")
+_ANY = re.compile(f"[{PLACEHOLDERS}]")
+_ENDED = re.compile(r"[.!?…。！？][\"'”’»)\]]*\s*$")
 
 
 def unreadable_words(text: str, readable: Set[str]) -> list[str]:
@@ -74,6 +76,35 @@ def put_in_both(source: str, target: str, readable: Set[str]) -> tuple[str, str]
     return source, target
 
 
+def peel(text: str, words: Mapping[str, str]) -> tuple[str, str, str]:
+    """What stands before a sentence with placeholders, the sentence, and what stands behind it:
+    symbols at either end and whatever follows the last mark of punctuation. A model has nothing to
+    say to these."""
+    before = behind = ""
+    while text[:1] in words and _is_symbol(words[text[0]]):
+        rest = text[1:].lstrip()
+        before += words[text[0]] + text[1 : len(text) - len(rest)]
+        text = rest
+    while text[-1:] in words and (
+        _is_symbol(words[text[-1]]) or _ENDED.search(text, 0, len(text) - 1) or len(text) == 1
+    ):
+        rest = text[:-1].rstrip()
+        behind = text[len(rest) : -1] + words[text[-1]] + behind
+        text = rest
+    return before, text, behind
+
+
+def _is_symbol(word: str) -> bool:
+    return not any(map(str.isalnum, word))
+
+
 def put_back(text: str, words: Mapping[str, str]) -> str:
-    """`text` with what placeholders stand for; nothing for those that stand for nothing."""
-    return text.translate({ord(each): words.get(each, "") for each in PLACEHOLDERS})
+    """`text` with what placeholders stand for, each once; nothing for those that stand for nothing
+    or have been there before."""
+    left = dict(words)
+    return _ANY.sub(lambda match: left.pop(match[0], ""), text)
+
+
+def are_all_there(text: str, words: Mapping[str, str]) -> bool:
+    """Whether each placeholder of a source is in `text`."""
+    return all(placeholder in text for placeholder in words)

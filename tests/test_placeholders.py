@@ -4,6 +4,8 @@ import pytest
 
 from flax_transformer.placeholders import (
     PLACEHOLDERS,
+    are_all_there,
+    peel,
     put_back,
     put_in_both,
     put_placeholders,
@@ -48,3 +50,28 @@ def test_the_order_may_change_and_what_stands_for_nothing_goes():
 def test_only_what_both_sides_share():
     assert put_in_both("a Ω 😀", "b 😀.", KNOWN) == ("a Ω 😀", "b 😀.")
     assert put_in_both("a Ω, 😀", "b 😀.", KNOWN) == (f"a Ω, {A}", f"b {A}.")
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("😀 a b.", ("😀 ", "a b.", "")),
+        ("a b. 😀 😁", ("", "a b.", " 😀 😁")),
+        ("a b 😀😁", ("", "a b", " 😀😁")),
+        ("a b?Ω", ("", "a b?", "Ω")),
+        ("Ω a b.", ("", f"{A} a b.", "")),
+        ("a b Ω", ("", f"a b {A}", "")),
+        ("a 😀 b Ω.", ("", f"a {A} b {B}.", "")),
+        ("😀", ("😀", "", "")),
+        ("Ω", ("", "", "Ω")),
+        ("a b.", ("", "a b.", "")),
+    ],
+)
+def test_a_model_has_nothing_to_say_to_symbols_around_a_sentence(text, ends):
+    assert peel(*put_placeholders(text, KNOWN)) == ends
+
+
+def test_a_word_is_put_back_once_and_missed_where_it_is_not():
+    _, words = put_placeholders("😀 a 😁", KNOWN)
+    assert put_back(f"{A} b {A}{B}", words) == "😀 b 😁"
+    assert are_all_there(f"{B}{A}", words) and not are_all_there(f"{A}{A}", words)

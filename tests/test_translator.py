@@ -24,7 +24,7 @@ from flax_transformer.evaluation import translator as translator_module
 from flax_transformer.evaluation.long_lines import cut_lines, join_texts
 from flax_transformer.evaluation.translator import Hypothesis, Translator
 from flax_transformer.models import build_model
-from flax_transformer.placeholders import put_back
+from flax_transformer.placeholders import PLACEHOLDERS, put_back
 from flax_transformer.sentences import TrainedLengths
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, train_tokenizer
@@ -274,7 +274,21 @@ def test_unreadable_words_are_carried_over(monkeypatch, tokenizer):
     (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга 😀"])
     assert text.split() == ["Ольга", "😀"], "one word, not taken apart"
     (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга a 😀"])
-    assert text.replace(" ", "") == "😀aОльга"
+    assert text.replace(" ", "") == "aОльга😀", "a symbol at the end never moves"
+    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга a Łódź"])
+    assert text.replace(" ", "") == "ŁódźaОльга"
+    assert Translator(CONFIG, tokenizer).translate({}, ["😀"]) == [[Hypothesis("😀", 0.0, 0)]]
+
+
+def test_a_translation_without_a_lost_word_goes_before_a_likelier_one(monkeypatch, tokenizer):
+    a, placeholder = (ids[-1] for ids in tokenizer.encode(["a", PLACEHOLDERS[0]]))
+    found = np.array([[[a, EOS_ID], [placeholder, EOS_ID]]] * 8)
+    monkeypatch.setattr(
+        translator_module, "search",
+        lambda model, config, params, ids: Hypotheses(jnp.asarray(found), jnp.zeros((8, 2)) - 1),
+    )  # fmt: skip
+    (hypotheses,) = Translator(CONFIG, tokenizer).translate({}, ["the Ольга a"])
+    assert [each.text.strip() for each in hypotheses] == ["Ольга", tokenizer.decode([[a]])[0]]
 
 
 def test_the_score_is_that_of_the_model(translator, tokenizer, params):

@@ -54,7 +54,7 @@ def _with_placeholder(pair: Pair, placeholder: str, draw: random.Random) -> Pair
     if shared and draw.random() < 0.5:
         word = re.compile(rf"\b{re.escape(draw.choice(shared))}\b")
         return word.sub(placeholder, pair[0], count=1), word.sub(placeholder, pair[1], count=1)
-    where = draw.choice((0.0, 1.0, draw.random()))
+    where = draw.random()
     return _insert(pair[0], placeholder, where), _insert(pair[1], placeholder, where)
 
 

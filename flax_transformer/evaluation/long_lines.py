@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from flax_transformer.normalization import is_blank
-from flax_transformer.placeholders import put_placeholders
+from flax_transformer.placeholders import peel, put_placeholders
 from flax_transformer.sentences import TrainedLengths, sentence_starts, split_sentences
 from flax_transformer.tokenizer import Tokenizer
 
@@ -15,10 +15,13 @@ _WHITE_SPACE = re.compile(r"\s+")
 
 
 class Piece(NamedTuple):
-    """ids: without an end symbol. words: what the placeholders among them stand for."""
+    """ids: without an end symbol; none where there is nothing to translate. words: what the
+    placeholders among them stand for. before, behind: what stays as it is."""
 
     ids: list[int]
     words: Mapping[str, str]
+    before: str = ""
+    behind: str = ""
 
 
 def cut_lines(
@@ -37,9 +40,9 @@ def cut_lines(
         []
         if is_blank(line)
         else [
-            Piece(piece, words)
+            piece
             for part, part_ids in _parts(marked_line, ids, tokenizer, trained)
-            for piece in _fit(part, part_ids, tokenizer, most)
+            for piece in _pieces(part, part_ids, words, tokenizer, most)
         ]
         for line, (marked_line, words), ids in zip(lines, marked, encoded, strict=True)
     ]
@@ -97,8 +100,22 @@ def _is_wide(character: str) -> bool:
     )
 
 
-def _fit(text: str, ids: list[int], tokenizer: Tokenizer, most: int) -> list[list[int]]:
-    return [ids] if len(ids) <= most else _cut(text.strip(), tokenizer, most)
+def _pieces(
+    text: str, ids: list[int], words: Mapping[str, str], tokenizer: Tokenizer, most: int
+) -> list[Piece]:
+    """What of `text` can be translated, in pieces, and the ends that stay as they are."""
+    before, sentence, behind = peel(text, words)
+    if before or behind:
+        (ids,) = tokenizer.encode([sentence])
+    fitting = [ids] if len(ids) <= most else _cut(sentence.strip(), tokenizer, most)
+    texts = tokenizer.decode(fitting) if words else [""] * len(fitting)
+    pieces = [
+        Piece(part, {each: word for each, word in words.items() if each in part_text})
+        for part, part_text in zip(fitting, texts, strict=True)
+    ]
+    pieces[0] = pieces[0]._replace(before=before)
+    pieces[-1] = pieces[-1]._replace(behind=behind)
+    return pieces
 
 
 def _cut(text: str, tokenizer: Tokenizer, most: int) -> list[list[int]]:

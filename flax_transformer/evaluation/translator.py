@@ -19,10 +19,10 @@ from tqdm import tqdm
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.decoding.lengths import longest_source, longest_target
-from flax_transformer.evaluation.long_lines import cut_lines, join_texts
+from flax_transformer.evaluation.long_lines import Piece, cut_lines, join_texts
 from flax_transformer.interruption import Interruption
 from flax_transformer.models import build_model
-from flax_transformer.placeholders import put_back
+from flax_transformer.placeholders import are_all_there, put_back
 from flax_transformer.sentences import TrainedLengths
 from flax_transformer.sharding import AXES, build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
@@ -131,10 +131,13 @@ class Translator:
         """
         # The end symbol takes the last place of a piece.
         cut = cut_lines(lines, self._tokenizer, self._longest_source - 1, self._trained)
-        ids = [[*piece.ids, EOS_ID] for pieces in cut for piece in pieces]
+        ids = [[*piece.ids, EOS_ID] for pieces in cut for piece in pieces if piece.ids]
         translated = iter(self._translate_pieces(params, ids, progress, interruption))
         result = [
-            _join([_put_back(next(translated), piece.words) for piece in pieces]) for pieces in cut
+            _join(
+                [_complete(next(translated) if piece.ids else _NOTHING, piece) for piece in pieces]
+            )
+            for pieces in cut
         ]
         self._count(
             target_tokens=sum(hypotheses[0].tokens for hypotheses in result),
@@ -285,15 +288,23 @@ def _one_ahead(iterator: Iterable) -> Iterator:
     yield from waiting
 
 
-def _put_back(hypotheses: list[Hypothesis], words: Mapping[str, str]) -> list[Hypothesis]:
-    """With the words that placeholders stand for."""
-    return [each._replace(text=put_back(each.text, words)) for each in hypotheses]
+_NOTHING = [Hypothesis("", 0.0, 0)]
+
+
+def _complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
+    """With the words that placeholders stand for, and what stands around the piece; those in which
+    no word is lost come first."""
+    ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
+    return [
+        each._replace(text=f"{piece.before}{put_back(each.text, piece.words)}{piece.behind}")
+        for each in ordered
+    ]
 
 
 def _join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
     """The best hypotheses of the pieces one behind the other, then the second best, and so on."""
     if not pieces:
-        return [Hypothesis("", 0.0, 0)]
+        return _NOTHING
     joined = []
     for rank in range(max(map(len, pieces))):
         parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
