@@ -100,7 +100,8 @@ class TextFiles:
 
     `<split>.<language>-<language>.tsv` names the languages of its columns, so that either can be
     the source; in `<split>.tsv` the source comes first. Each may carry .gz or .xz behind its name.
-    One sentence a line, UTF-8.
+    One sentence a line, UTF-8, or UTF-16 with a byte order mark. What the bytes are counts, not
+    the name: a file may be compressed by gzip or xz under any.
     """
 
     directory: str

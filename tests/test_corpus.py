@@ -6,7 +6,6 @@ import pytest
 
 from flax_transformer.config import Builtin, TextFiles
 from flax_transformer.config_error import ConfigError
-from flax_transformer.data import text_files
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.pairs import Part
 
@@ -51,6 +50,15 @@ def test_tab_separated(folder, compression):
     write(folder, "train.tsv", text, compression)
     expected = [("Go.", "Geh."), ("Hi.", "Hallo."), ("", "leer"), ("last", "")]
     assert list(corpus(folder).split("train")) == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_tab_separated_with_a_byte_order_mark(folder, encoding):
+    (folder / "train.en").unlink()
+    write(folder, "train.tsv", "Go.\tGeh.\r\nZoé\tBär".encode(encoding))
+    write(folder, "more.tsv", "Hi.\tHallo.\n".encode(encoding), ".gz")
+    pairs = [("Go.", "Geh."), ("Zoé", "Bär"), ("Hi.", "Hallo.")]
+    assert list(corpus(folder, train=("train", "more")).split("train")) == pairs
 
 
 def test_tab_separated_line_without_a_tab(folder):
@@ -212,12 +220,13 @@ def test_files_out_of_step(folder):
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-@pytest.mark.parametrize("checked_bytes", [1, 10, 1 << 24])
-def test_not_utf8(folder, monkeypatch, compression, checked_bytes):
-    monkeypatch.setattr(text_files, "_CHECKED_BYTES", checked_bytes)
+@pytest.mark.parametrize("lines", [4, 100_000])
+def test_not_utf8(folder, compression, lines):
     (folder / "train.de").unlink()
-    write(folder, "train.de", "ä\n\n\n\n".encode() + "grün\nx\n".encode("latin-1"), compression)
-    with pytest.raises(ConfigError, match=rf"train\.de{compression} line 5 is not UTF-8 .*0xfc"):
+    content = "ä\n".encode() * lines + "grün\nx\n".encode("latin-1")
+    write(folder, "train.de", content, compression)
+    message = rf"train\.de{compression} line {lines + 1} is not UTF-8 .*0xfc"
+    with pytest.raises(ConfigError, match=message):
         corpus(folder).split("train")
 
 
@@ -228,7 +237,7 @@ def test_damaged_archives(folder, compression):
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
     garbage = whole[:12] + b"\xff" * 50
-    for broken in (whole[:-20], whole[:-6], whole[:4], b"not an archive", flipped, garbage):
+    for broken in (whole[:-20], whole[:-6], whole[:4], flipped, garbage):
         (folder / f"train.de{compression}").write_bytes(broken)
         with pytest.raises(ConfigError, match=rf"train\.de{compression} is cut short or damaged"):
             corpus(folder).split("train")
