@@ -142,7 +142,11 @@ class TextFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Tfds:
-    """A translation dataset of TensorFlow Datasets, read without TensorFlow."""
+    """A translation dataset of TensorFlow Datasets, read without TensorFlow.
+
+    Entities that its sources left in the text, such as &amp; and &#39;, are read as the
+    characters that they stand for.
+    """
 
     name: str = "wmt14_translate/de-en"
     """Dataset and configuration, as in the TensorFlow Datasets catalogue."""
