@@ -6,6 +6,7 @@ import pytest
 
 from flax_transformer.config import Builtin, TextFiles
 from flax_transformer.config_error import ConfigError
+from flax_transformer.data import text_files
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.pairs import Part
 
@@ -225,7 +226,7 @@ def test_not_utf8(folder, compression, lines):
     (folder / "train.de").unlink()
     content = "ä\n".encode() * lines + "grün\nx\n".encode("latin-1")
     write(folder, "train.de", content, compression)
-    message = rf"train\.de{compression} line {lines + 1} is not UTF-8 .*0xfc"
+    message = rf"train\.de{compression}.* line {lines + 1} is not UTF-8 .*0xfc"
     with pytest.raises(ConfigError, match=message):
         corpus(folder).split("train")
 
@@ -241,6 +242,16 @@ def test_damaged_archives(folder, compression):
         (folder / f"train.de{compression}").write_bytes(broken)
         with pytest.raises(ConfigError, match=rf"train\.de{compression} is cut short or damaged"):
             corpus(folder).split("train")
+
+
+def test_text_that_does_not_fit_into_memory(folder, monkeypatch):
+    def read_text(blocks, name):
+        yield "one"
+        raise MemoryError
+
+    monkeypatch.setattr(text_files, "read_text", read_text)
+    with pytest.raises(ConfigError, match=r"train\.en does not fit into memory: .* smaller files"):
+        corpus(folder).split("train")
 
 
 def test_builtin():

@@ -7,12 +7,13 @@ import gzip
 import io
 import lzma
 import os
-import resource
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,15 @@ def streamed(path: Path) -> list[str]:
 
 
 def piped(path: Path) -> list[str]:
-    """In small pieces, as from a slow program."""
+    """In small pieces at first, as from a slow program."""
     source, sink = os.pipe()
 
     def write():
         content = path.read_bytes()
         with open(sink, "wb", buffering=0) as file, suppress(BrokenPipeError):
-            for start in range(0, len(content), 3):
+            for start in range(0, 300, 3):
                 file.write(content[start : start + 3])
+            file.write(content[300:])
 
     threading.Thread(target=write, daemon=True).start()
     try:
@@ -162,7 +164,7 @@ OTHERS = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_no_text_is_named(read, kind):
     content, message = OTHERS[kind]
-    with pytest.raises(ConfigError, match=rf"text\.en {message}") as error:
+    with pytest.raises(ConfigError, match=rf"text\.en( \(decompressed\))? {message}") as error:
         read(content)
     assert "LATIN1" not in str(error.value)
 
@@ -202,7 +204,7 @@ def test_utf16_without_a_mark_is_named(tmp_path, text, encoding):
 def test_nuls_are_no_text(tmp_path, content, line):
     path = tmp_path / "text.en"
     path.write_bytes(content)
-    message = rf"text\.en line {line} holds a NUL \(byte 0x00\), .* again, .* tr -d '\\0'$"
+    message = rf" line {line} holds a NUL \(byte 0x00\), .* again, .* tr -d '\\0'$"
     for door in (whole, streamed):
         with pytest.raises(ConfigError, match=message):
             door(path)
@@ -222,11 +224,12 @@ def test_what_never_ends_is_left_at_once(tmp_path):
         ("it’s\n".encode("cp1252"), r"line 1 .*0x92.* iconv -f WINDOWS-1252 -t UTF-8$"),
         ("ü\n".encode() * 40_000 + b"gr\xfcn\n", r"line 40001 .*0xfc.* iconv -c -f UTF-8 "),
         ("ü\nü".encode()[:-1], r"line 2 .*0xc3.* iconv -c -f UTF-8 -t UTF-8$"),
+        (gzip.compress("grün".encode("latin-1"), mtime=0), r"\(decompressed\) line 1 .* LATIN1 "),
         (marked("UTF-16LE", "a\nb\n") + b"\x00\xdc\n\0", r"line 3 is not UTF-16LE"),
         (marked("UTF-16LE", "a\nb\n") + b"c", r"line 3 is not UTF-16LE.* cut short or damaged"),
         (marked("UTF-32BE", "a\nb\n") + b"\xff" * 4, r"line 3 is not UTF-32BE"),
     ],
-    ids=["latin", "end", "windows", "one byte", "cut", "surrogate", "odd", "utf-32"],
+    ids=["latin", "end", "windows", "one byte", "cut", "compressed", "surrogate", "odd", "utf-32"],
 )
 def test_advice_is_for_what_the_bytes_are(read, content, message):
     with pytest.raises(ConfigError, match=rf"text\.en {message}"):
@@ -236,7 +239,7 @@ def test_advice_is_for_what_the_bytes_are(read, content, message):
 @pytest.mark.parametrize("compression", COMPRESSIONS.values())
 def test_lines_before_the_damage_come_out(tmp_path, compression):
     # Of random text, so that the archive has some length.
-    lines = [os.urandom(40).hex() for _ in range(20_000)]
+    lines = [os.urandom(40).hex() for _ in range(5000)]
     archive = compression("".join(line + "\n" for line in lines).encode())
     (tmp_path / "text").write_bytes(archive[: len(archive) // 2])
     seen = []
@@ -247,7 +250,7 @@ def test_lines_before_the_damage_come_out(tmp_path, compression):
         for chunk in reader.chunks():
             seen += chunk
     os.close(descriptor)
-    assert len(seen) > 5000 and seen == lines[: len(seen)]
+    assert len(seen) > 1000 and seen == lines[: len(seen)]
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
@@ -265,20 +268,23 @@ def test_what_follows_an_archive(read, compression):
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_bomb_takes_no_memory(tmp_path, compression, line_end):
     path = tmp_path / "bomb"
-    opener = {"gzip": gzip.open, "xz": lzma.open}[compression]
-    with opener(path, "wb") as file:
+    opener = {"gzip": gzip.open, "xz": partial(lzma.open, preset=0)}
+    with opener[compression](path, "wb") as file:
         for _ in range(100):
             file.write(b"a" * (1 << 20) + line_end)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     descriptor = os.open(path, os.O_RDONLY)
-    chunks = LineReader(descriptor, "here").chunks()
-    if line_end:
-        assert sum(len(chunk) for chunk in chunks) == 100
-    else:
-        with pytest.raises(ConfigError, match="here line 1 has more than 1,048,576 bytes"):
-            next(chunks)
-    os.close(descriptor)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+    tracemalloc.start()
+    try:
+        chunks = LineReader(descriptor, "here").chunks()
+        if line_end:
+            assert sum(len(chunk) for chunk in chunks) == 100
+        else:
+            with pytest.raises(ConfigError, match="here line 1 has more than 1,048,576 bytes"):
+                next(chunks)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+        os.close(descriptor)
 
 
 def test_an_xz_file_may_not_ask_for_all_memory(read):

@@ -56,6 +56,7 @@ def read_text(blocks: Iterable[bytes], name: str) -> Iterator[str]:
         head, blocks = _look_ahead(_decompress(blocks, start, name))
         if _decompressor(head):
             raise ConfigError(f"{name} is compressed twice: decompress it once, and name that file")
+        name += " (decompressed)"  # whose conversion would not be that of the file
     for pattern, what in _OTHERS:
         if re.match(pattern, head):
             raise ConfigError(f"{name} is {what}")

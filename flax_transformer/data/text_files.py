@@ -170,6 +170,10 @@ def _read(path: Path) -> bytearray:
                 content += text.encode()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise ConfigError(
+            f"{path} does not fit into memory: make room, or name smaller files"
+        ) from None
     if _MARKED_LINE in content:  # files that were joined, each with a mark
         content = content.replace(_MARKED_LINE, b"\n")
     return content
