@@ -213,22 +213,28 @@ def _decode(blocks: Iterator[bytes], encoding: str, name: str) -> Iterator[str]:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as found:
             error, text = found, found.object[: found.start].decode(encoding)
-        text, nul, _ = text.partition("\0")
+        text, nul, rest = text.partition("\0")
         if text:
             yield text
             if line == 1:
                 returns, after_return = returns + text.count("\r"), text.endswith("\r")
             line += text.count("\n")
             only_ascii = only_ascii and text.isascii()
-        if nul:
+        if nul and not (error and _is_binary(error.object)):
             raise ConfigError(
                 f"{name} line {line} holds a NUL (byte 0x00), as files do that were not written to "
                 r"the end: fetch or write it again, or remove NULs with tr -d '\0'"
             )
         if error:
+            line += rest.count("\n")
             raise _not_decoded(f"{name} line {line}", encoding, error, only_ascii)
     if line == 1 and returns > after_return:
         raise no_line_feeds(name)
+
+
+def _is_binary(block: bytes) -> bool:
+    """Whether what is not UTF-8 cannot be text in an encoding of single bytes either."""
+    return len(block.translate(None, _CONTROLS)) < 0.99 * len(block)
 
 
 def _not_decoded(
@@ -242,7 +248,7 @@ def _not_decoded(
             "fetch or convert it again"
         )
     what = f"{place} is not UTF-8 (byte 0x{error.object[error.start]:02x})"
-    if len(error.object.translate(None, _CONTROLS)) < 0.99 * len(error.object):
+    if _is_binary(error.object):
         return ConfigError(f"{what}, nor other text: name a file of plain text")
     if not only_ascii:
         return ConfigError(
