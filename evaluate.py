@@ -44,7 +44,8 @@ class EvaluateArguments(DecodingArguments):
     split: str | None = None
     """The only split to score, such as validation."""
     source: Path | None = None
-    """File to translate instead of a split, a sentence a line (.gz and .xz too)."""
+    """File to translate instead of a split, a sentence a line (compressed by gzip or xz,
+    too)."""
     reference: Path | None = None
     """File of the right translations of --source, line by line."""
     name: str | None = None

@@ -36,14 +36,15 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateArguments(DecodingArguments):
-    """Translates standard input, UTF-8 with a sentence a line, to standard output.
+    """Translates standard input, text with a sentence a line, to standard output.
 
-    Every line in gives one line out, in the same order; an empty one gives an empty one. Lines
-    have at most 1 MiB.
+    Text is UTF-8, or UTF-16 with a byte order mark, and may be compressed by gzip or xz. Every
+    line in gives one line out, in the same order; an empty one gives an empty one. Lines have at
+    most 1 MiB.
     """
 
     input: Path | None = None
-    """File to translate instead of standard input."""
+    """File to translate instead of standard input (compressed by gzip or xz, too)."""
     output: Path | None = None
     """File for the translations instead of standard output; it appears once all are done."""
     n_best: int | None = None

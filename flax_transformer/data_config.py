@@ -118,7 +118,8 @@ class TextFiles(_Augmented):
 
     `<split>.<language>-<language>.tsv` names the languages of its columns, so that either can be
     the source; in `<split>.tsv` the source comes first. Each may carry .gz or .xz behind its name.
-    One sentence a line, UTF-8.
+    One sentence a line, UTF-8, or UTF-16 with a byte order mark. What the bytes are counts, not
+    the name: a file may be compressed by gzip or xz under any.
     """
 
     directory: str
@@ -159,7 +160,11 @@ class TextFiles(_Augmented):
 
 @dataclass(frozen=True, kw_only=True)
 class Tfds(_Augmented):
-    """A translation dataset of TensorFlow Datasets, read without TensorFlow."""
+    """A translation dataset of TensorFlow Datasets, read without TensorFlow.
+
+    Entities that its sources left in the text, such as &amp; and &#39;, are read as the
+    characters that they stand for.
+    """
 
     name: str = "wmt14_translate/de-en"
     """Dataset and configuration, as in the TensorFlow Datasets catalogue."""

@@ -53,6 +53,15 @@ def test_tab_separated(folder, compression):
     assert list(corpus(folder).split("train")) == expected
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_tab_separated_with_a_byte_order_mark(folder, encoding):
+    (folder / "train.en").unlink()
+    write(folder, "train.tsv", "Go.\tGeh.\r\nZoé\tBär".encode(encoding))
+    write(folder, "more.tsv", "Hi.\tHallo.\n".encode(encoding), ".gz")
+    pairs = [("Go.", "Geh."), ("Zoé", "Bär"), ("Hi.", "Hallo.")]
+    assert list(corpus(folder, train=("train", "more")).split("train")) == pairs
+
+
 def test_tab_separated_line_without_a_tab(folder):
     (folder / "train.en").unlink()
     for text, line in (("a\tb\nc d\ne\tf\n", 2), ("a\tb\nc", 2), ("a\n", 1), ("a\tb\n\nc\td", 2)):
@@ -212,12 +221,13 @@ def test_files_out_of_step(folder):
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-@pytest.mark.parametrize("checked_bytes", [1, 10, 1 << 24])
-def test_not_utf8(folder, monkeypatch, compression, checked_bytes):
-    monkeypatch.setattr(text_files, "_CHECKED_BYTES", checked_bytes)
+@pytest.mark.parametrize("lines", [4, 100_000])
+def test_not_utf8(folder, compression, lines):
     (folder / "train.de").unlink()
-    write(folder, "train.de", "ä\n\n\n\n".encode() + "grün\nx\n".encode("latin-1"), compression)
-    with pytest.raises(ConfigError, match=rf"train\.de{compression} line 5 is not UTF-8 .*0xfc"):
+    content = "ä\n".encode() * lines + "grün\nx\n".encode("latin-1")
+    write(folder, "train.de", content, compression)
+    message = rf"train\.de{compression}.* line {lines + 1} is not UTF-8 .*0xfc"
+    with pytest.raises(ConfigError, match=message):
         corpus(folder).split("train")
 
 
@@ -228,10 +238,20 @@ def test_damaged_archives(folder, compression):
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
     garbage = whole[:12] + b"\xff" * 50
-    for broken in (whole[:-20], whole[:-6], whole[:4], b"not an archive", flipped, garbage):
+    for broken in (whole[:-20], whole[:-6], whole[:4], flipped, garbage):
         (folder / f"train.de{compression}").write_bytes(broken)
         with pytest.raises(ConfigError, match=rf"train\.de{compression} is cut short or damaged"):
             corpus(folder).split("train")
+
+
+def test_text_that_does_not_fit_into_memory(folder, monkeypatch):
+    def read_text(blocks, name):
+        yield "one"
+        raise MemoryError
+
+    monkeypatch.setattr(text_files, "read_text", read_text)
+    with pytest.raises(ConfigError, match=r"train\.en does not fit into memory: .* smaller files"):
+        corpus(folder).split("train")
 
 
 def test_builtin():

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,19 @@ import tensorflow_datasets as tfds
 from flax_transformer.config import Tfds
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
+from flax_transformer.data.pairs import hash_contents
+
+ESCAPED = {
+    "AT&amp;T, &quot;A&apos; &lt;b&gt;": "AT&T, \"A' <b>",
+    "Größe &#252;ber &#xFC;&#x1F642;&#8217;": "Größe über ü🙂’",
+    "&amp;amp; once": "&amp; once",
+    "&amp;lt;": "&lt;",
+    "AT&T R&D; &amp &AMP; &nbsp; &copy &; &#; &#x; &#12345678901;": (
+        "AT&T R&D; &amp &AMP; &nbsp; &copy &; &#; &#x; &#12345678901;"
+    ),
+    "a line&#10;and&#13;&#x9;one&#1;more&#133;": "a line and  one more…",
+    "no such&#0;&#xD800;": "no such\ufffd\ufffd",
+}
 
 
 class TinyPairs(tfds.core.GeneratorBasedBuilder):
@@ -15,7 +29,8 @@ class TinyPairs(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [  # noqa: RUF012  the library expects a list
-        tfds.core.BuilderConfig(name=name) for name in ("de-en", "broken", "no_test", "only_train")
+        tfds.core.BuilderConfig(name=name)
+        for name in ("de-en", "broken", "no_test", "only_train", "sgml")
     ]
     SIZES = {"train": 1500, "validation": 3, "test": 2}  # noqa: RUF012
 
@@ -30,6 +45,10 @@ class TinyPairs(tfds.core.GeneratorBasedBuilder):
         return {name: self._generate_examples(name) for name in list(self.SIZES)[:kept]}
 
     def _generate_examples(self, split):
+        if self.builder_config.name == "sgml":
+            for i, text in enumerate(ESCAPED):
+                yield i, {"de": text, "en": f"{split}: {text}"}
+            return
         for i in range(self.SIZES[split]):
             yield i, {"de": f"Größe {split} {i}", "en": f"size\u2028{split} {i}"}
 
@@ -63,6 +82,23 @@ def test_pairs(folder):
     assert corpus.describe() == (
         "TFDS tiny_pairs/de-en/1.0.0, en -> de: 1,500 training pairs, 3 validation, 2 test"
     )
+
+
+def test_entities_of_sgml_are_characters_in_every_split(tmp_path):
+    corpus = open_tiny(tmp_path, "tiny_pairs/sgml")
+    for name in ("train", "validation", "test"):
+        expected = {(f"{name}: {text}", text) for text in ESCAPED.values()}
+        assert set(corpus.split(name)) == expected
+
+
+def test_ids_of_text_with_entities_are_not_used_for_the_text_without(folder):
+    """The fingerprint is not that of the files and the languages alone, as it was."""
+    corpus = open_tiny(folder)
+    for name in ("train", "validation", "test"):
+        files = sorted(folder.glob(f"**/*{name}.array_record*"))
+        digests = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+        assert digests
+        assert corpus.fingerprint(name) != hash_contents([b"en", b"de", *digests])
 
 
 def test_prepared_once(folder, capfd):

@@ -1,5 +1,7 @@
 """translate.py from and to every kind of stream and file, with a model that needs no training."""
 
+import gzip
+import lzma
 import os
 import signal
 import stat
@@ -113,7 +115,7 @@ def test_streams_that_do_not_wait(start):
         (">/dev/full", "standard output cannot be written: No space left on device: make room"),
         ("0>file", "standard input cannot be read: Bad file descriptor"),
         ("--input .", "--input . is a folder: name a file"),
-        ("--input /dev/zero", "/dev/zero line 1 has more than 1,048,576 bytes: put each sentence"),
+        ("--input /dev/zero", "/dev/zero line 1 holds a NUL (byte 0x00), as files do that were"),
         ("--input absent", "--input absent cannot be read: No such file"),
         ("--output /dev/full", "--output /dev/full cannot be written: No space left on device"),
         ("< <(yes | tr -d '\\n')", "standard input line 1 has more than 1,048,576 bytes"),
@@ -123,6 +125,20 @@ def test_a_stream_that_cannot_be_used_is_told_in_one_line(run, words, message):
     code, output, errors = run(f"exec $TRANSLATE {words}")
     assert (code, output, errors.count("\n")) == (2, b"", 1)
     assert errors.startswith(f"error: {message}")
+
+
+def test_compressed_input_is_translated(run, tmp_path):
+    (tmp_path / "in").write_bytes(gzip.compress(b"one\ntwo\n") + gzip.compress(b"three"))
+    assert run("exec $TRANSLATE --input in") == (0, b"ONE\nTWO\nTHREE\n", "")
+    assert run("exec $TRANSLATE", lzma.compress("größe\n".encode("utf-16"))) == (
+        0, "GRÖSSE\n".encode(), "",
+    )  # fmt: skip
+    code, output, errors = run("exec $TRANSLATE", gzip.compress(b"one\ntwo\n")[:-4])
+    assert (code, output) == (2, b"ONE\nTWO\n")
+    assert errors == (
+        "error: standard input is cut short or damaged (it ends too early): fetch or compress it "
+        "again\n"
+    )
 
 
 def test_closed_streams_are_no_matter_where_files_are_named(run, tmp_path):

@@ -77,7 +77,7 @@ class PairList(Pairs):
         return hash_contents(side.encode() for pair in self._list for side in pair)
 
 
-def hash_contents(contents: Iterable[bytes]) -> str:
+def hash_contents(contents: Iterable[bytes | bytearray]) -> str:
     """SHA-256 over several byte strings, of which each one's length counts too: moving a boundary
     changes the hash."""
     digest = hashlib.sha256()

@@ -1,13 +1,10 @@
-"""Aligned text files as a corpus: `<name>.<language>` twice or one TSV file, plain, .gz or .xz.
+"""Aligned text files as a corpus: `<name>.<language>` twice or one TSV file; plain, .gz or .xz.
 
 Lines end at "\\n" alone (a "\\r" before it is dropped): Unicode's other line separators occur
 inside sentences, and splitting there would put the two languages out of step.
 """
 
-import gzip
-import lzma
 import os
-import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +18,11 @@ import numpy as np
 from flax_transformer.config import TextFiles
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pair, Pairs, Part, hash_contents
+from flax_transformer.data.plain_text import BLOCK, read_text
 from flax_transformer.data_config import TrainingFiles
 
 _COMPRESSIONS = ("", ".gz", ".xz")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_CHECKED_BYTES = 1 << 24
+_MARKED_LINE = b"\n\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class _Column:
     A sentence takes 16 bytes besides its text, where a list of str takes 60 and more.
     """
 
-    content: bytes
+    content: bytearray
     starts: np.ndarray
     ends: np.ndarray
 
@@ -86,7 +83,7 @@ class _Column:
 class TextPairs(Pairs):
     """The pairs of one split, whose files follow one another; `training` says what they are.
 
-    Raises `ConfigError` for files that cannot be decompressed, are not UTF-8 or are not aligned,
+    Raises `ConfigError` for files that cannot be decompressed, are not text or are not aligned,
     with the file and the line.
     """
 
@@ -161,42 +158,30 @@ def _first_existing(directory: Path, name: str) -> Path | None:
     return next((path for path in candidates if os.path.isfile(path)), None)
 
 
-def _read(path: Path) -> bytes:
-    """The text of a file as checked UTF-8, without a byte order mark."""
+def _read(path: Path) -> bytearray:
+    """The text of a file as UTF-8, without byte order marks.
+
+    A `bytearray` grows in place, where joining pieces would take twice the room.
+    """
+    content = bytearray()
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        elif path.suffix == ".xz":
-            content = lzma.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise ConfigError(
-            f"{path} is cut short or damaged ({error}): fetch or compress it again"
-        ) from None
+        with path.open("rb", buffering=0) as file:
+            for text in read_text(iter(partial(file.read, BLOCK), b""), str(path)):
+                content += text.encode()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
-    content = content.removeprefix(_BYTE_ORDER_MARK)
-    _check_utf8(path, content)
+    except MemoryError:
+        raise ConfigError(
+            f"{path} does not fit into memory: make room, or name smaller files"
+        ) from None
+    if _MARKED_LINE in content:  # files that were joined, each with a mark
+        content = content.replace(_MARKED_LINE, b"\n")
     return content
 
 
-def _check_utf8(path: Path, content: bytes) -> None:
-    # In pieces that end at a line's end, since a str takes up to four times the room of its bytes.
-    start = 0
-    while start < len(content):
-        end = content.find(b"\n", start + _CHECKED_BYTES) + 1 or len(content)
-        try:
-            content[start:end].decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, start + error.start) + 1
-            raise ConfigError(
-                f"{path} line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x}): "
-                "convert the file, for instance with iconv -f LATIN1 -t UTF-8"
-            ) from None
-        start = end
-
-
-def _aligned_columns(paths: Iterable[Path], contents: Iterable[bytes]) -> tuple[_Column, _Column]:
+def _aligned_columns(
+    paths: Iterable[Path], contents: Iterable[bytearray]
+) -> tuple[_Column, _Column]:
     source, target = (_Column(content, *_lines(content)) for content in contents)
     if len(source) != len(target):
         counts = zip(paths, (source, target), strict=True)
@@ -207,7 +192,7 @@ def _aligned_columns(paths: Iterable[Path], contents: Iterable[bytes]) -> tuple[
     return source, target
 
 
-def _tab_separated_columns(file: TabSeparated, content: bytes) -> tuple[_Column, _Column]:
+def _tab_separated_columns(file: TabSeparated, content: bytearray) -> tuple[_Column, _Column]:
     """Source and target from the first two columns; ManyThings, for one, has a third that names the
     authors."""
     starts, ends = _lines(content)
@@ -226,7 +211,7 @@ def _tab_separated_columns(file: TabSeparated, content: bytes) -> tuple[_Column,
     return (second, first) if file.swapped else (first, second)
 
 
-def _lines(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _lines(content: bytearray) -> tuple[np.ndarray, np.ndarray]:
     """Where each line starts and ends, line ends left out."""
     ends = _positions(content, "\n")
     starts = np.concatenate([[0], ends + 1])
@@ -240,5 +225,5 @@ def _lines(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     return starts, ends
 
 
-def _positions(content: bytes, character: str) -> np.ndarray:
+def _positions(content: bytearray, character: str) -> np.ndarray:
     return np.flatnonzero(np.frombuffer(content, np.uint8) == ord(character))

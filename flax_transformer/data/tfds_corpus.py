@@ -5,7 +5,10 @@ library is imported when used, since that takes a while and text files do withou
 """
 
 import hashlib
+import html
+import re
 import textwrap
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,11 @@ from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pair, Pairs, hash_contents
 
 _FORMAT = "array_record"
+
+# WMT's test sets come from SGML files, whose text TFDS takes as it is; crawled text has them, too.
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d{1,7}|#[xX][\da-fA-F]{1,6});")
+_ENTITIES_ARE_CHARACTERS = b"entities are characters"
+"""Part of the fingerprint, since the files do not tell what is made of them."""
 
 
 def title_and_loaders(config: Tfds) -> tuple[str, dict[str, Callable[[], Pairs]]]:
@@ -56,7 +64,7 @@ class TfdsPairs(Pairs):
     def _pairs(self, indices: range) -> list[Pair]:
         source, target = self._languages
         return [
-            (record[source].decode("utf-8"), record[target].decode("utf-8"))
+            (_sentence(record[source]), _sentence(record[target]))
             for record in self._records.__getitems__(indices)
         ]
 
@@ -66,7 +74,20 @@ class TfdsPairs(Pairs):
         for path in self._files:
             with path.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").digest())
-        return hash_contents([language.encode() for language in self._languages] + digests)
+        languages = [language.encode() for language in self._languages]
+        return hash_contents([*languages, *digests, _ENTITIES_ARE_CHARACTERS])
+
+
+def _sentence(record: bytes) -> str:
+    """The text of one side, in which an entity is what it stands for."""
+    text = record.decode("utf-8")
+    return _ENTITY.sub(_character, text) if "&" in text else text
+
+
+def _character(entity: re.Match[str]) -> str:
+    """What a whole entity stands for; a space for control characters, line ends among them."""
+    character = html.unescape(entity[0])  # "" for some control characters
+    return character if character and unicodedata.category(character) != "Cc" else " "
 
 
 def _builder(config: Tfds) -> Any:

@@ -5,9 +5,10 @@ import queue
 import select
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flax_transformer.config_error import ConfigError
+from flax_transformer.data.plain_text import BLOCK, TELLING, is_plain, no_line_feeds, read_text
 from flax_transformer.standard_streams import wait_for
 
 LINES_AT_ONCE = 1024
@@ -17,10 +18,10 @@ memory that translating needs."""
 
 _CHARACTERS_AT_ONCE = 8 * LONGEST_LINE
 _PAUSE = 0.02  # seconds without a new line after which those that came are given out
-_BLOCK = 1 << 16
 _BLOCKS_AHEAD = 16
 _COUNTED_BYTES = 1 << 20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BYTE_ORDER_MARK = "\ufeff"
+"""At the start of a line it comes from files that were joined."""
 
 
 class LineReader:
@@ -48,14 +49,12 @@ class LineReader:
         number = 0
         end: BaseException | None = None
         try:
-            for lines in _blocks(descriptor):
-                block: list[str] = []
-                try:
-                    for line in lines:
-                        block.append(self._decode(line, number + 1))
-                        number += 1
-                finally:
-                    self._queue.put(block)
+            for lines in _split(read_text(_blocks(descriptor), self._name)):
+                long = lines.pop() if lines and _is_too_long(lines[-1]) else None
+                self._queue.put(lines)
+                number += len(lines)
+                if long is not None:
+                    raise self._too_long(long, number + 1)
         except OSError as error:
             end = self._cannot_read(error)
         except MemoryError:
@@ -64,21 +63,13 @@ class LineReader:
             end = error
         self._queue.put(end)
 
-    def _decode(self, line: bytes | bytearray, number: int) -> str:
-        if len(line) > LONGEST_LINE:
-            raise ConfigError(
-                f"{self._name} line {number} has more than {LONGEST_LINE:,} bytes: put each "
-                "sentence on a line of its own, or divide the text, for instance with fold -s"
-            )
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        try:
-            return line.removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{self._name} line {number} is not UTF-8 (byte 0x{line[error.start]:02x}): "
-                "convert the text, for instance with iconv -f LATIN1 -t UTF-8"
-            ) from None
+    def _too_long(self, line: str, number: int) -> ConfigError:
+        if number == 1 and "\r" in line:
+            return no_line_feeds(self._name)
+        return ConfigError(
+            f"{self._name} line {number} has more than {LONGEST_LINE:,} bytes: put each "
+            "sentence on a line of its own, or divide the text, for instance with fold -s"
+        )
 
     def _cannot_read(self, error: OSError) -> ConfigError:
         return ConfigError(f"{self._name} cannot be read: {error.strerror}")
@@ -112,36 +103,53 @@ class LineReader:
             raise block
 
 
-def _blocks(descriptor: int) -> Iterator[list[bytes | bytearray]]:
-    """The lines that each block of bytes ends, without "\\n"; a longer one than `LONGEST_LINE` as
-    soon as it is."""
-    begun = bytearray()
-    while block := _read_block(descriptor):
-        # Binary text ends lines at "\n" alone; Unicode's others occur inside sentences.
-        *ended, rest = block.split(b"\n")
-        lines: list[bytes | bytearray] = [*ended]
+def _split(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The lines that each piece of text ends, without their ends; one longer than `LONGEST_LINE`
+    as soon as it is, as the last of a list. The pieces are shorter."""
+    begun = ""
+    for text in texts:
+        # Not splitlines: Unicode's other line ends occur inside sentences.
+        *lines, rest = text.split("\n")
         if lines:
             lines[0] = begun + lines[0]
-            begun = bytearray()
+            begun = ""
+            if "\r" in text or lines[0].endswith("\r"):
+                lines = [line.removesuffix("\r") for line in lines]
+            if _BYTE_ORDER_MARK in text or lines[0].startswith(_BYTE_ORDER_MARK):
+                lines = [line.removeprefix(_BYTE_ORDER_MARK) for line in lines]
         begun += rest
-        if len(begun) > LONGEST_LINE:
+        if lines and _is_too_long(lines[0]):
+            del lines[1:]
+        elif _is_too_long(begun):
             lines.append(begun)
-            begun = bytearray()
+            begun = ""
         yield lines
     if begun:
-        yield [begun]
+        yield [begun.removesuffix("\r").removeprefix(_BYTE_ORDER_MARK)]
+
+
+def _is_too_long(line: str) -> bool:
+    # A character takes one to four bytes.
+    return 4 * len(line) > LONGEST_LINE and len(line.encode()) > LONGEST_LINE
+
+
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    while block := _read_block(descriptor):
+        yield block
 
 
 def _read_block(descriptor: int) -> bytes:
     while True:
         try:
-            return os.read(descriptor, _BLOCK)
+            return os.read(descriptor, BLOCK)
         except BlockingIOError:  # somebody who shares the descriptor does not want to wait
             wait_for(descriptor, select.POLLIN)
 
 
 def _count_lines(descriptor: int) -> int | None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None
+    if not is_plain(os.pread(descriptor, TELLING, os.lseek(descriptor, 0, os.SEEK_CUR))):
         return None
     count, last, place = 0, b"\n", os.lseek(descriptor, 0, os.SEEK_CUR)
     while block := os.pread(descriptor, _COUNTED_BYTES, place):
