@@ -25,7 +25,7 @@ from flax_transformer.command_line import (
     parse_decoding_arguments,
     run_command,
 )
-from flax_transformer.config import Builtin, Config
+from flax_transformer.config import BleuTokenizer, Builtin, Config
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data_config import require_name
 
@@ -58,10 +58,12 @@ class EvaluateArguments(DecodingArguments):
     lowercase: bool = False
     """BLEU takes capitals for small letters, as by the same flag of sacrebleu, whose chrF tells
     them apart."""
-    tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a"
-    """How BLEU splits words: none for text that is tokenised already, char or zh for Chinese."""
+    tokenize: BleuTokenizer = "auto"
+    """How BLEU splits words: auto as in the run's validations, none for text that is tokenised
+    already, flores200 to compare languages (sacreBLEU fetches it)."""
     compound_split: bool = False
-    """Also compute the measure of the paper's tables, which is not comparable with BLEU."""
+    """Also compute the measure of the paper's tables for German, which is not comparable with BLEU;
+    needs sacremoses."""
 
 
 def main(words: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """WMT14 English to German, the paper's base model (Table 3, row "base") to the letter.
 
 Command:  python train.py --config configs/wmt_base.py
+          pip install sacremoses
           python evaluate.py --workdir runs/wmt_base --compound-split
 Hardware: TPU or GPU; the paper took 12 hours on 8 P100. On one device with too little memory add
           --training.accumulation-steps 4.

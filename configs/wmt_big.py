@@ -1,6 +1,7 @@
 """WMT14 English to German, the paper's big model (Table 3, row "big") to the letter.
 
 Command:  python train.py --config configs/wmt_big.py
+          pip install sacremoses
           python evaluate.py --workdir runs/wmt_big --compound-split
 Hardware: TPU or GPU; the paper took 3.5 days on 8 P100. On one device with too little memory add
           --training.accumulation-steps 4.

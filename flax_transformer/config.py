@@ -17,6 +17,12 @@ from flax_transformer.setting_types import require_types
 SMALLEST_VOCABULARY = 300
 """Pieces: 260 of them are bytes and special symbols."""
 
+BleuTokenizer = Literal[
+    "auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200",
+    "spBLEU-1K", "none",
+]  # fmt: skip
+"""sacreBLEU's, and what chooses among them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
@@ -137,15 +143,21 @@ class TrainingConfig:
     """Steps between two validations (loss, perplexity and BLEU)."""
     validation_sentences: int = 1000
     """Most validation sentences that are translated for BLEU at each validation."""
+    bleu_tokenizer: BleuTokenizer = "auto"
+    """How BLEU splits text into words, here and in evaluate.py: a tokenizer of sacreBLEU's, or
+    auto, by the target language (zh for Chinese, ja-mecab, ko-mecab, char for Thai and others
+    without spaces, else 13a). A run that has checkpoints keeps what auto was taken for."""
     patience: int = 0
-    """Validations without a better BLEU before the run stops early; 0 never stops early."""
+    """Validations with a BLEU below the best, since the best and after the warm-up, before the run
+    stops early; 0 never stops early."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
     checkpoint_minutes: float = 0.0
     """Minutes after which a checkpoint is written between those of checkpoint_every; 0 writes none
     by time."""
     keep_checkpoints: int = 5
-    """Latest checkpoints kept, besides the best by BLEU; evaluation averages over them."""
+    """Latest checkpoints kept, besides the best by BLEU, of equal ones that of the lower validation
+    loss; evaluation averages over them."""
 
     def __post_init__(self):
         require_types(self, "training")

@@ -235,6 +235,17 @@ def test_what_an_earlier_version_wrote_has_no_checksums(write, restore, load):
     assert restore() == (10, []) and load().steps == [10]
 
 
+def test_what_an_earlier_version_did_not_remember_is_unknown(write, load, monkeypatch):
+    def without_new_fields(progress):
+        new = {"best_loss", "bleu_measure", "validated_step", "corpus", "data_changes"}
+        return {k: v for k, v in dataclasses.asdict(progress).items() if k not in new}
+
+    monkeypatch.setattr(checkpoints_module, "asdict", without_new_fields)
+    best = {"best_bleu": 20.0, "validations_since_best": 1}
+    write(10, progress=Progress(tokenizer="none", best_loss=2.0, bleu_measure="zh", **best))
+    assert load().progress == Progress(tokenizer="none", **best)
+
+
 def test_numbers_that_are_not_finite_are_damage(write, restore, load):
     write(10)
     write(20, value=np.nan)

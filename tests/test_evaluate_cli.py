@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
+from sacrebleu.tokenizers import tokenizer_ja_mecab
 
 from flax_transformer.config import (
     Config,
@@ -235,6 +236,61 @@ def test_an_untrained_run_is_a_mistake(evaluate, workdir, tmp_path):
         evaluate("--workdir", tmp_path)
 
 
+def with_bleu_tokenizer(workdir, name: str | None, language: str):
+    """The run's settings, with `name` as its tokenizer; None as an earlier version left them."""
+    values = json.loads((workdir / "config.json").read_text())
+    values["data"]["target_language"] = language
+    if name is None:
+        del values["training"]["bleu_tokenizer"]
+    else:
+        values["training"]["bleu_tokenizer"] = name
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("stored", "language", "words", "tokenizer"),
+    [
+        (None, "zh", (), "zh"),
+        (None, "fr", (), "13a"),
+        ("auto", "tha_Thai", (), "char"),
+        ("char", "zh", (), "char"),
+        ("intl", "zh", ("--tokenize", "auto"), "intl"),
+        ("char", "zh", ("--tokenize", "none"), "none"),
+        ("13a", "fr", ("--tokenize", "intl"), "intl"),
+    ],
+)
+def test_bleu_is_taken_as_in_training_or_as_is_asked_for(
+    evaluate, workdir, tmp_path, monkeypatch, stored, language, words, tokenizer
+):
+    from flax_transformer.evaluation import evaluation
+
+    (tmp_path / "config.json").write_text(with_bleu_tokenizer(workdir, stored, language))
+    monkeypatch.setattr(evaluation, "TrainedModel", Shouting)
+    files = ("--source", workdir / "test.en", "--reference", workdir / "test.fr", "--name", "x")
+    evaluate("--workdir", tmp_path, *files, "--metrics", "bleu", *words)
+    signature = json.loads((tmp_path / "evaluation" / "x.json").read_text())["bleu_signature"]
+    assert f"|tok:{tokenizer}|" in signature
+
+
+def test_what_is_not_installed_is_named_before_the_model_is_loaded(
+    evaluate, workdir, tmp_path, monkeypatch
+):
+    """Where no score needs it, nothing is asked for."""
+    from flax_transformer.evaluation import evaluation
+
+    monkeypatch.setattr(tokenizer_ja_mecab, "MeCab", None)
+    (tmp_path / "config.json").write_text(with_bleu_tokenizer(workdir, "ja-mecab", "ja"))
+    files = ("--source", workdir / "test.en", "--reference", workdir / "test.fr", "--name", "x")
+    words = ("--workdir", tmp_path, *files)
+    with monkeypatch.context() as patch:
+        patch.delattr(evaluation, "TrainedModel")
+        with pytest.raises(ConfigError, match=r"(?s)ja-mecab .*'sacrebleu\[ja\]'.*--tokenize"):
+            evaluate(*words)
+    monkeypatch.setattr(evaluation, "TrainedModel", Shouting)
+    evaluate(*words, "--metrics", "chrf")
+    evaluate(*words, "--tokenize", "char", "--metrics", "bleu")
+
+
 @pytest.mark.parametrize("words", [("--tokenize", "14a"), ("--beam-sise", "2")])
 def test_wrong_values_and_names_exit_with_code_2(evaluate, workdir, words, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -275,6 +331,8 @@ class Shouting:
     def __init__(self, workdir, config):
         self.translator = SimpleNamespace(counts=Counts())
         self.notes = []
+        self.steps, self.choice, self.config = [1], "latest", config
+        self.progress = Progress(tokenizer="")
 
     def translate(self, lines, progress=None):
         return [[Hypothesis(line.upper(), 0.0, 1)] for line in lines]

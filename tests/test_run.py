@@ -168,15 +168,6 @@ def test_complete_run_says_so_and_scores_only_what_is_missing(place, uninterrupt
     assert report.exists()
 
 
-def test_run_without_progress_stops_early_and_stays_stopped(place):
-    flags = ("--training.patience", "1", "--training.evaluate-every", "4")
-    assert "no better BLEU in 1 validations" in finish(start(place, "patient", *flags))
-    steps = [x["step"] for x in read_metrics(place / "patient") if x["kind"] == "validation"]
-    # BLEU stays at 0 so early: the first validation is the best, the second exhausts patience.
-    assert steps == [4, 8]
-    assert "This run is complete: 8 steps are done." in finish(start(place, "patient", *flags))
-
-
 def test_a_step_that_is_not_finite_ends_the_run_and_is_not_kept(place):
     """Saved and validated at every step, so that whatever is not finite would be."""
     every = ("log-every", "evaluate-every", "checkpoint-every")

@@ -10,7 +10,7 @@ import pytest
 import sacrebleu
 
 from flax_transformer.evaluation import scores as scores_module
-from flax_transformer.evaluation.scores import bleu_only, compound_split_bleu, score
+from flax_transformer.evaluation.scores import bleu_only, score
 
 WORDS = ["The", "cat", "sees", "a", "well-known", "house", ",", "and", "we", "eat", "bread", "12-3"]
 
@@ -96,26 +96,3 @@ def test_what_takes_long_shows_how_far_it_is(monkeypatch):
     shown = len(terminal.getvalue())
     score(hypotheses, references)
     assert len(terminal.getvalue()) == shown
-
-
-def test_compounds_are_split_and_words_are_tokenised():
-    hypotheses = ["A well-known “fact”, he said.", "state-of-the-art"]
-    references = ["A well - known fact (he said).", "state-of-the-work"]
-    # As the script's regular expression, which cannot start inside of what it has just matched.
-    split = (
-        [
-            "A well ##AT##-##AT## known “ fact ” , he said .",
-            "state ##AT##-##AT## of ##AT##-##AT## the ##AT##-##AT## art",
-        ],
-        [
-            "A well - known fact ( he said ) .",
-            "state ##AT##-##AT## of ##AT##-##AT## the ##AT##-##AT## work",
-        ],
-    )
-    value, signature = compound_split_bleu(hypotheses, references)
-    expected = sacrebleu.corpus_bleu(split[0], [split[1]], tokenize="none", force=True).score
-    assert value == pytest.approx(expected)
-    assert "compound_split" in signature
-    scores = score(hypotheses, references)
-    assert "compound_split" not in scores["bleu_signature"]
-    assert value > scores["bleu"]

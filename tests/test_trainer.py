@@ -26,14 +26,17 @@ from flax_transformer.config import (
     TrainingConfig,
 )
 from flax_transformer.config_error import ConfigError
+from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
+from flax_transformer.evaluation.translator import Hypothesis
 from flax_transformer.sharding import build_mesh
 from flax_transformer.trained_model import TrainedModel
 from flax_transformer.training import trainer as trainer_module
 from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.validation import Validation
 from train import train
 
 
@@ -197,6 +200,62 @@ def test_checkpoints_are_written_by_time_too(config, tmp_path, monkeypatch):
                 trainer.save()
     assert due == [3, 6, 8]
     assert list_steps(tmp_path / "run" / "checkpoints") == [8]
+
+
+def test_falling_bleu_ends_a_run_early_and_equal_or_early_bleu_does_not(
+    config, tmp_path, monkeypatch, capsys
+):
+    """0.00 at first, which is no step back; before step 6, when the warm-up ends, nothing is."""
+    found = [(0.0, 9.0), (0.0, 8.0), (0.0, 7.0), (5.0, 6.0), (4.0, 6.0), (5.0, 5.0), (4.0, 5.0)]
+    found += [(4.9, 4.0), (9.0, 3.0)]
+    config = dataclasses.replace(
+        vary(config, patience=2, evaluate_every=1, steps=9, checkpoint_every=20),
+        optimizer=OptimizerConfig(warmup_steps=6),
+    )
+
+    def measure(self, params):
+        bleu, loss = next(measured)
+        return {"loss": loss, "perplexity": math.exp(loss), "bleu": bleu}
+
+    measured = iter(found)
+    monkeypatch.setattr(Validation, "measure", measure)
+    with Trainer(config, tmp_path / "run") as trainer:
+        train(trainer)
+    assert trainer.step == 8 and trainer.finished
+    assert "no better BLEU in 2 validations" in capsys.readouterr().out
+    assert list_steps(tmp_path / "run" / "best") == [6], "the lower loss of two with 5.00"
+    with Trainer(config, tmp_path / "run") as trainer:
+        train(trainer)
+    assert trainer.step == 8
+    assert "This run is complete: 8 steps are done." in capsys.readouterr().out
+
+
+def test_a_run_into_chinese_is_validated_and_scored_by_characters(
+    config, tmp_path, monkeypatch, capsys
+):
+    pairs = [(f"word {i}", f"我今天买苹果，你看见{chr(0x4E00 + i)}房子。") for i in range(40)]
+    for name in ("train", "valid", "test"):
+        for language, side in (("en", 0), ("zh", 1), ("tgt", 1)):
+            text = "".join(f"{pair[side]}\n" for pair in pairs)
+            (tmp_path / f"{name}.{language}").write_text(text, encoding="utf-8")
+    data = dataclasses.replace(config.data, directory=str(tmp_path), target_language="zh")
+    tokenizer = dataclasses.replace(config.tokenizer, vocabulary_size=340)
+    config = dataclasses.replace(config, data=data, tokenizer=tokenizer)
+    trainer = Trainer(config, tmp_path / "run")
+
+    def translate_perfectly(params, most):
+        return pairs, [Hypothesis(target, 0.0, 1) for _, target in pairs]
+
+    monkeypatch.setattr(trainer.validation, "translate", translate_perfectly)
+    assert trainer.validation.measure(trainer.state.params)["bleu"] == pytest.approx(100)
+    assert load_config(tmp_path / "run" / "config.json") == trainer.config
+    assert trainer.config.training.bleu_tokenizer == "zh"
+    trainer.checkpoints.close()
+    assert "warning" not in capsys.readouterr().err
+    unnamed = dataclasses.replace(data, target_language="tgt")
+    config = dataclasses.replace(config, data=unnamed)
+    Trainer(config, tmp_path / "unnamed").checkpoints.close()
+    assert "--training.bleu-tokenizer" in capsys.readouterr().err
 
 
 def test_another_text_is_refused_or_recorded(config, copy, tmp_path):

@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 
-from flax_transformer.config import Config
+from flax_transformer.config import BleuTokenizer, Config
 from flax_transformer.config_json import config_to_dict
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.pairs import Pairs
-from flax_transformer.evaluation import scores
+from flax_transformer.evaluation import compounds, scores
+from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer, require_tokenizer
 from flax_transformer.evaluation.report import TestSet, make_room, summary, write_report
 from flax_transformer.hosts import is_first_process
 from flax_transformer.trained_model import TrainedModel
@@ -47,15 +48,19 @@ def report_on(
     samples: int = 3,
     metrics: Sequence[scores.Metric] = scores.METRICS,
     lowercase: bool = False,
-    tokenize: scores.Tokenize = "13a",
+    tokenize: BleuTokenizer = "auto",
     compound_split: bool = False,
 ) -> None:
     """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
 
-    Raises `ConfigError` before the model is loaded if there is nowhere to write.
+    tokenize: for BLEU; "auto" as in the run's validations. Raises `ConfigError` before the model is
+    loaded if there is nowhere to write, or if something that scores is not installed.
     """
     test_sets = list(test_sets)
     make_room(workdir, test_sets)
+    bleu_tokenizer = _bleu_tokenizer(config, tokenize) if "bleu" in metrics else "none"
+    if compound_split:
+        compounds.require_moses()
     model = TrainedModel(workdir, config)
     if is_first_process():
         print("".join(f"{note}\n" for note in model.notes), end="", flush=True)
@@ -65,7 +70,7 @@ def report_on(
             test_set,
             metrics=metrics,
             lowercase=lowercase,
-            tokenize=tokenize,
+            tokenize=bleu_tokenizer,
             compound_split=compound_split,
         )
         if is_first_process():
@@ -74,13 +79,25 @@ def report_on(
             print(f"  written     {', '.join(map(str, paths))}\n", flush=True)
 
 
+def _bleu_tokenizer(config: Config, tokenize: BleuTokenizer) -> str:
+    def note(line: str) -> None:
+        if is_first_process():
+            print(line, flush=True)
+
+    if tokenize == "auto":
+        tokenize = config.training.bleu_tokenizer  # "auto" again where an earlier version wrote
+    chosen = choose_tokenizer(tokenize, config.data, note)
+    require_tokenizer(chosen, "--tokenize")
+    return chosen
+
+
 def evaluate(
     model: TrainedModel,
     test_set: TestSet,
     *,
     metrics: Sequence[scores.Metric] = scores.METRICS,
     lowercase: bool = False,
-    tokenize: scores.Tokenize = "13a",
+    tokenize: str = "13a",
     compound_split: bool = False,
 ) -> tuple[Sequence[str], dict[str, Any]]:
     """The best translation of each line, and the record of how good it is and what it took.
@@ -99,7 +116,7 @@ def evaluate(
         progress=test_set.name,
     )
     if compound_split:
-        value, signature = scores.compound_split_bleu(hypotheses, test_set.references)
+        value, signature = compounds.compound_split_bleu(hypotheses, test_set.references)
         record |= {"compound_split_bleu": value, "compound_split_bleu_signature": signature}
     return hypotheses, record | taken
 

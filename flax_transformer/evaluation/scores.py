@@ -1,6 +1,5 @@
 """Scores of translations as the field computes them: sacreBLEU, with its signatures."""
 
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -8,7 +7,6 @@ from multiprocessing import get_context
 from typing import Any, Literal
 
 from sacrebleu.metrics import BLEU, CHRF, TER
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from tqdm import tqdm
 
 _SENTENCES_WORTH_A_PROCESS = 100
@@ -21,9 +19,6 @@ METRICS: tuple[Metric, ...] = ("bleu", "chrf", "ter")
 """All of them; TER takes about ten seconds per thousand sentences, and as long for a single one of
 two hundred words."""
 
-Tokenize = Literal["13a", "intl", "char", "zh", "none"]
-"""How sacreBLEU splits text into words; those of its ways that need no further download."""
-
 
 def score(
     hypotheses: Sequence[str],
@@ -31,7 +26,7 @@ def score(
     *,
     metrics: Sequence[Metric] = METRICS,
     lowercase: bool = False,
-    tokenize: Tokenize = "13a",
+    tokenize: str = "13a",
     processes: int = 1,
     progress: str | None = None,
 ) -> dict[str, Any]:
@@ -40,9 +35,10 @@ def score(
 
     Each is given under its name in points of 100, and under `<name>_signature` how exactly it was
     taken. lowercase: for BLEU alone, as sacreBLEU's flag; its chrF tells capitals apart by default,
-    and its TER never does. tokenize: for BLEU; "none" takes text as it is, which suits text that is
-    tokenised already. processes: started for TER; where they are more than 1, the main module must
-    be importable (`if __name__ == "__main__":`). progress: of what, on a bar for what takes long.
+    and its TER never does. tokenize: one of sacreBLEU's, for BLEU; "none" takes text as it is,
+    which suits text that is tokenised already. processes: started for TER; where they are more than
+    1, the main module must be importable (`if __name__ == "__main__":`). progress: of what, on a
+    bar for what takes long.
     """
     found: dict[str, Any] = {}
     for name in (name for name in METRICS if name in metrics):
@@ -57,42 +53,13 @@ def score(
     return found
 
 
-def bleu_only(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+def bleu_only(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> float:
     """The BLEU of `score`, in a fraction of the time."""
     # force: on text that is tokenised already this would warn at every validation.
-    return _corpus_score(BLEU(force=True), hypotheses, references)[0]
+    return _corpus_score(BLEU(tokenize=tokenize, force=True), hypotheses, references)[0]
 
 
-def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """The measure of the paper's tables (tensor2tensor's get_ende_bleu.sh), with its signature.
-
-    Not to be compared with BLEU: text is tokenised, a hyphen between two characters becomes a word
-    of its own, and BLEU counts the words that result, capitals told apart. It tends to be higher,
-    since more words match.
-
-    The script tokenises with Moses' tokenizer.perl -l de. Here sacreBLEU's 13a does, after
-    punctuation and symbols outside of ASCII have been set apart as Moses does. What differs still:
-    13a leaves apostrophes inside words, splits the point off abbreviations, and a hyphen off a
-    digit before it. Expect a difference of some tenths.
-    """
-    bleu = _bleu(False, "none")
-    value, signature = _corpus_score(
-        bleu,
-        [_split_compounds(text) for text in hypotheses],
-        [_split_compounds(text) for text in references],
-    )
-    return value, signature.replace("tok:none", "tok:13a+compound_split")
-
-
-_tokenize_13a = Tokenizer13a()
-
-
-def _split_compounds(text: str) -> str:
-    words = _tokenize_13a(re.sub(r"([^\w\s\x00-\x7f])", r" \1 ", text))
-    return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", words)
-
-
-def _bleu(lowercase: bool, tokenize: Tokenize) -> BLEU:
+def _bleu(lowercase: bool, tokenize: str) -> BLEU:
     # force: it was the user's choice not to tokenise, so no warning that the text looks tokenised.
     return BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
 

@@ -52,6 +52,7 @@ def bleu_by_source_length(
             for length, pair in zip(lengths, pairs, strict=True)
             if shortest <= length and (following is None or length < following)
         ]
-        bleu = bleu_only(*zip(*chosen, strict=True)) if chosen else None
+        texts, right = ([pair[side] for pair in chosen] for side in (0, 1))
+        bleu = bleu_only(texts, right) if chosen else None
         bins.append(LengthBin(shortest, following and following - 1, len(chosen), bleu))
     return bins

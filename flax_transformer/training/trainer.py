@@ -1,6 +1,5 @@
 """A run: what train.py's loop acts on."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.training_data import prepare_training_data
+from flax_transformer.evaluation.bleu_tokenizer import require_tokenizer, runs_words_together
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
 from flax_transformer.hosts import first_process_first, from_first_process, is_first_process
@@ -32,13 +32,13 @@ from flax_transformer.training.checkpoints import Checkpoints
 from flax_transformer.training.console import Console
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans
 from flax_transformer.training.optimizer import learning_rate_schedule
-from flax_transformer.training.progress import Progress, check_text
+from flax_transformer.training.progress import Progress, check_text, measure_of
 from flax_transformer.training.restoring import restore_newest
 from flax_transformer.training.run_lock import RunLock
 from flax_transformer.training.state import TrainState, count_parameters, create_state
 from flax_transformer.training.step import jit_train_step
 from flax_transformer.training.validation import Validation
-from flax_transformer.training.workdir import open_workdir
+from flax_transformer.training.workdir import open_workdir, settle_bleu_tokenizer
 
 
 class Trainer:
@@ -68,19 +68,23 @@ class Trainer:
             self._resources = resources.pop_all()
 
     def _open(self, accept_changed_data: bool, resources: ExitStack) -> None:
-        config, workdir = self.config, self.workdir
-        self.mesh = build_mesh(config.mesh)
-        check_rows(config, self.mesh)
-        self.own_rows = own_rows(self.mesh, config.batch.rows)
+        workdir = self.workdir
+        self.mesh = build_mesh(self.config.mesh)
+        check_rows(self.config, self.mesh)
+        self.own_rows = own_rows(self.mesh, self.config.batch.rows)
         with first_process_first():
             if is_first_process() and not self._only_look:
                 self._lock = resources.enter_context(RunLock(workdir))
+            self.config = config = settle_bleu_tokenizer(workdir, self.config, Console.warn)
+            if not self._only_look:
+                require_tokenizer(config.training.bleu_tokenizer, "--training.bleu-tokenizer")
             open_workdir(workdir, config, only_look=self._only_look)
             self.corpus = open_corpus(config.data)
             Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)
+        self._check_bleu_tokenizer()
         self.checkpoints = Checkpoints(workdir, config, Console.warn)
         self.state, self.progress = self._open_state(accept_changed_data)
         self.first_step = int(jax.device_get(self.state.step))
@@ -92,6 +96,15 @@ class Trainer:
         self.key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
         self._train_step = Program(jit_train_step(config, self.mesh, self.state))
         self.validation = Validation(config, self.mesh, self.corpus, self.data, self.interruption)
+
+    def _check_bleu_tokenizer(self) -> None:
+        """Warns where each sentence would be a single word to BLEU, which then is 0."""
+        references = [target for _, target in self.corpus.split(self.corpus.validation)[:100]]
+        if self.config.training.bleu_tokenizer == "13a" and runs_words_together(references):
+            Console.warn(
+                "the validation text has no spaces between its words, so BLEU would take sentences "
+                "for words: stop, and choose --training.bleu-tokenizer zh, ja-mecab or char"
+            )
 
     def _open_state(self, accept_changed_data: bool) -> tuple[TrainState, Progress]:
         restored = restore_newest(
@@ -107,18 +120,18 @@ class Trainer:
                 f"{self.data.train.steps_per_epoch:,.1f} steps an epoch"
             )
             progress = Progress(tokenizer=fingerprint, corpus=corpus, validated_step=0)
-            return state, self._with_lengths(progress)
+            progress = progress.with_lengths(self.data.trained_lengths)
+            return state, progress.for_measure(measure_of(self.config))
         state, progress = restored
         step = int(jax.device_get(state.step))
         checked = check_text(progress, step, fingerprint, corpus, accept_changed_data)
         if checked.data_changes != progress.data_changes:
             splits = " and ".join(checked.data_changes[-1]["splits"])
             Console.warn(f"going on after step {step:,} with another text of {splits}")
-        return state, self._with_lengths(checked)
-
-    def _with_lengths(self, progress: Progress) -> Progress:
-        tokens, sentences = self.data.trained_lengths
-        return dataclasses.replace(progress, trained_tokens=tokens, trained_sentences=sentences)
+        measured = checked.for_measure(measure_of(self.config))
+        if progress.best_bleu is not None and measured.best_bleu is None:
+            Console.warn("BLEU is taken otherwise than before: the next validation is the best")
+        return state, measured.with_lengths(self.data.trained_lengths)
 
     def __enter__(self) -> "Trainer":
         self.interruption.__enter__()
@@ -273,17 +286,13 @@ class Trainer:
         values = self.validation.measure(self.state.params)
         values["seconds"] = time.perf_counter() - started
         self._write("validation", values)
-        best = self.progress.best_bleu is None or values["bleu"] > self.progress.best_bleu
+        self.progress, best = self.progress.after_validation(
+            self._step, values["bleu"], values["loss"], self.config
+        )
         self.console.say(
             f"step {self._step:,}: validation loss {values['loss']:.4f}, perplexity "
             f"{values['perplexity']:.2f}, greedy BLEU {values['bleu']:.2f}"
             + (" (best so far)" if best else "")
-        )
-        self.progress = dataclasses.replace(
-            self.progress,
-            validated_step=self._step,
-            best_bleu=values["bleu"] if best else self.progress.best_bleu,
-            validations_since_best=0 if best else self.progress.validations_since_best + 1,
         )
         if best:
             self.checkpoints.save_best(self.state, self.progress)

@@ -49,8 +49,10 @@ class Validation:
         rows = own_rows(self._mesh, self._config.batch.rows)
         values = self.mean_loss(params, self._data.validation.once(rows))
         pairs, hypotheses = self.translate(params, self._config.training.validation_sentences)
+        texts = [best.text for best in hypotheses]
         references = [target for _, target in pairs]
-        return values | {"bleu": bleu_only([best.text for best in hypotheses], references)}
+        tokenizer = self._config.training.bleu_tokenizer
+        return values | {"bleu": bleu_only(texts, references, tokenizer)}
 
     def mean_loss(self, params: Any, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss, perplexity and accuracy of `batches`, of each its `own_rows`, without dropout."""

@@ -1,13 +1,15 @@
 """The folder of a run: once something depends on a setting, the setting stays."""
 
+import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flax_transformer.config import Config, TextFiles
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
 from flax_transformer.data.training_data import TOKENIZER_FILE
+from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer
 from flax_transformer.hosts import is_first_process
 from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.checkpoints import BEST, CHECKPOINTS
@@ -16,9 +18,9 @@ CONFIG_FILE = "config.json"
 
 _NEVER_BIND = (
     "batch.read_ahead", "data.directory", "data.test", "decoding", "mesh",
-    "training.checkpoint_every", "training.checkpoint_minutes", "training.evaluate_every",
-    "training.keep_checkpoints", "training.log_every", "training.patience",
-    "training.validation_sentences",
+    "training.bleu_tokenizer", "training.checkpoint_every", "training.checkpoint_minutes",
+    "training.evaluate_every", "training.keep_checkpoints", "training.log_every",
+    "training.patience", "training.validation_sentences",
 )  # fmt: skip
 """Settings and sections that change no parameter: where the text lies, what is tested, shown and
 kept, and when, and on which devices. Whether another data.directory holds the same text is another
@@ -29,6 +31,22 @@ _OF_THE_VOCABULARY = (
     "tokenizer.training_sentences", "tokenizer.vocabulary_size", "training.seed",
 )  # fmt: skip
 _NOT_OF_THE_VOCABULARY = ("data.concatenate", "data.placeholders", "data.test", "data.validation")
+
+
+def settle_bleu_tokenizer(workdir: Path, config: Config, note: Callable[[str], None]) -> Config:
+    """`config` with what "auto" stands for in training.bleu_tokenizer, for `open_workdir` to keep.
+
+    That is what the run in `workdir` has been scored with, or the first process has chosen, since
+    BLEUs could not be compared otherwise; else what the target language asks for. `note` is told
+    what is amiss.
+    """
+    setting, path = config.training.bleu_tokenizer, workdir / CONFIG_FILE
+    chosen_before = _has_checkpoints(workdir) or not is_first_process()
+    if setting == "auto" and chosen_before and os.path.exists(path):
+        setting = load_config(path).training.bleu_tokenizer
+    chosen = choose_tokenizer(setting, config.data, note)
+    training = dataclasses.replace(config.training, bleu_tokenizer=chosen)
+    return dataclasses.replace(config, training=training)
 
 
 def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> None:
@@ -60,9 +78,9 @@ def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> N
 
 
 def _check_same_run(workdir: Path, before: Config, config: Config) -> None:
-    steps = list_steps(workdir / CHECKPOINTS)
-    if steps or list_steps(workdir / BEST):
-        if differences := _binding_on_parameters(before, config, max(steps, default=0)):
+    if _has_checkpoints(workdir):
+        newest = max(list_steps(workdir / CHECKPOINTS), default=0)
+        if differences := _binding_on_parameters(before, config, newest):
             raise ConfigError(
                 f"{workdir} holds a run with other settings:\n{_listed(differences)}\n"
                 "Take them back to go on with it, or name another folder with --workdir."
@@ -74,6 +92,10 @@ def _check_same_run(workdir: Path, before: Config, config: Config) -> None:
             f"{vocabulary} was learnt with other settings:\n{_listed(differences)}\n"
             "Take them back, or delete that file, so that a vocabulary is learnt anew."
         )
+
+
+def _has_checkpoints(workdir: Path) -> bool:
+    return any(list_steps(workdir / folder) for folder in (CHECKPOINTS, BEST))
 
 
 def _binding_on_parameters(before: Config, config: Config, newest: int) -> list[str]:
