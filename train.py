@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flax_transformer.command_line import TrainArguments, parse_train_arguments, run_command
+from flax_transformer.determinism import choose_deterministic_kernels
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.training.trainer import Trainer
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 
 def main(words: Sequence[str]) -> None:
     arguments = parse_train_arguments(words)
+    if arguments.settings.training.deterministic:
+        choose_deterministic_kernels()  # before jax is loaded, which reads them
     if arguments.dry_run:
         return dry_run(arguments)
 

@@ -158,6 +158,10 @@ class TrainingConfig:
     keep_checkpoints: int = 5
     """Latest checkpoints kept, besides the best by BLEU, of equal ones that of the lower validation
     loss; evaluation averages over them."""
+    deterministic: bool = False
+    """Whether a GPU gives the same numbers at every run, so that a resumed run equals one that was
+    not stopped bit for bit: slower kernels, none chosen by timing, the plain formula of attention.
+    On CPUs and TPUs, whose kernels are never chosen so, it changes nothing."""
 
     def __post_init__(self):
         require_types(self, "training")

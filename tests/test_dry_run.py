@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from samples import RECURRENT, recurrent
 
 from flax_transformer.command_line import parse_train_arguments
 from flax_transformer.config import Config, MeshConfig
@@ -104,6 +105,51 @@ def test_program_multiplies_what_the_formula_says(config):
         varied = vary(config, **settings)
         traced, params = trace(varied)
         assert traced_flops(traced.jaxpr) == sum(model_flops(varied, params)), settings
+
+
+@pytest.fixture(params=[*RECURRENT])
+def recurrent_config(request, small_config):
+    """A recurrent model, 8 rows of 16 source and 40 target slots, or the other way round."""
+    lengths = {"source_length": 16, "target_length": 40}
+    if request.param in ("general", "multi_head"):
+        lengths = {"source_length": 40, "target_length": 16}
+    return vary(recurrent(small_config, request.param), batch=lengths)
+
+
+def test_recurrent_model_flops_by_hand(recurrent_config):
+    """In multiples of d^2: what every source and every target position is multiplied by."""
+    model, batch = recurrent_config.model, recurrent_config.batch
+    d, v, gates = 16, 304, {"lstm": 4, "gru": 3}[model.cell]
+    # Input and state; with two directions, of d/2 units each, states meet half as many numbers.
+    of_source = model.num_encoder_layers * gates * (1.5 if model.bidirectional else 2)
+    of_target = model.num_decoder_layers * gates * 2 + gates * model.input_feeding
+    attention_of_source = {"none": 0, "dot": 0, "general": 1, "concat": 1, "multi_head": 2}
+    attention_of_target = {"none": 0, "dot": 0, "general": 0, "concat": 1, "multi_head": 2}
+    of_source += attention_of_source[model.attention]
+    of_target += attention_of_target[model.attention] + 2 * (model.attention != "none")
+    source, target = 8 * batch.source_length, 8 * batch.target_length
+
+    params = abstract_arguments(recurrent_config, build_mesh(MeshConfig()))[0].params
+    found = model_flops(recurrent_config, params)
+    assert found.matrices == 6 * (
+        d * d * (of_source * source + of_target * target) + v * d * target
+    )
+    pairs = 8 * batch.source_length * batch.target_length
+    assert found.scores == 12 * d * pairs * (model.attention != "none")
+
+
+def test_recurrent_program_multiplies_what_the_formula_says(recurrent_config):
+    """Besides it only finds the states in which packed pairs end and begin, by products."""
+    model, batch = recurrent_config.model, recurrent_config.batch
+    d, s, t = 16, batch.source_length, batch.target_length
+    layers, starting = model.num_encoder_layers, model.num_decoder_layers
+    forward = layers * s * s + starting * t * s
+    # Of layers from which no layer of the decoder starts there is no gradient.
+    backward = min(layers, starting) * s * s + starting * t * s
+    numbers = 8 * d * {"lstm": 2, "gru": 1}[model.cell]
+    traced, params = trace(recurrent_config)
+    more = traced_flops(traced.jaxpr) - sum(model_flops(recurrent_config, params))
+    assert more == numbers * (2 * forward + 4 * backward)
 
 
 def test_program_multiplies_more_with_remat(config):

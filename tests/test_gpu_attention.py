@@ -72,6 +72,22 @@ def test_what_cudnn_does_not_take_the_formula_computes(as_on_gpu, t, s, k, dtype
     assert ("dot_general" in found) != taken
 
 
+def test_where_kernels_must_be_deterministic_the_formula_runs(as_on_gpu, monkeypatch):
+    x, segments = describe(2, 256, 4, 64), describe(2, 256, dtype=jnp.int32)
+
+    def kernels(flags: str) -> int:
+        monkeypatch.setenv("XLA_FLAGS", flags)
+
+        def loss(x, segments):
+            return packed_attention(x, x, x, segments, segments, True).astype(jnp.float32).sum()
+
+        found = calls(jax.grad(loss), x, segments)
+        return found[gpu_attention.FORWARD_CALL] + found[BACKWARD_CALL]
+
+    assert kernels("") == 2
+    assert kernels("--xla_gpu_deterministic_ops=true") == 0
+
+
 def test_without_cudnn_the_formula_runs(as_on_gpu, monkeypatch):
     def missing():
         raise RuntimeError("cuDNN is not detected.")

@@ -25,7 +25,7 @@ LAYERS = [
     {"exit_codes"},
     {"data_config", "model_config"},
     {"config", "config_json"},
-    {"cache_directory", "compiled_programs", "memory"},
+    {"cache_directory", "compiled_programs", "determinism", "memory"},
     {
         "collectives",
         "command_line",

@@ -8,7 +8,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from flax_transformer.config import Config
 
-_VECTORS = ("bias", "scale", "b1", "b2")
+_VECTORS = ("bias", "scale", "b1", "b2", "vector", "coverage")
+_OF_SOURCE = ("key", "value", "matrix")
+"""What attention to the source multiplies the encoder's output by, once for all of the target."""
 
 
 class ModelFlops(NamedTuple):
@@ -22,12 +24,18 @@ class ModelFlops(NamedTuple):
 
 
 def model_flops(config: Config, params: Any) -> ModelFlops:
-    """What `config`'s model needs by definition, whatever is computed twice; the usual numerator
-    of a model FLOPs utilisation (Chowdhery et al. 2022, appendix B) is `matrices`.
+    """What `config`'s model needs by definition, whatever is computed twice.
 
-    Encoder matrices multiply every source position, decoder matrices every target position, but
-    for keys and values of attention to the source; the output matrix multiplies target positions.
-    Looking up an embedding, norms, biases and softmax are not counted.
+    Chowdhery et al. 2022, appendix B, count 6N + 12LHQT for a token of a decoder: N parameters, L
+    layers of H heads of width Q, T positions. `matrices` stands for 6N, `scores` for 12LHQT, each
+    over all tokens of a step; both add up to theirs, but our utilisation (roofline.py) leaves
+    `scores` out, so that it is the lower one. The terms differ, as source and target are two:
+
+    - Encoder matrices multiply every source position, decoder matrices every target position, but
+      for what attention makes of the source.
+    - N is matrices alone: the shared table once, as the output's, at target positions; neither
+      looking up an embedding nor norms and biases.
+    - LT is pairs of a query and a key, over encoder, decoder and attention between them; HQ is d.
     """
     batch = config.batch
     source, target = batch.rows * batch.source_length, batch.rows * batch.target_length
@@ -35,7 +43,9 @@ def model_flops(config: Config, params: Any) -> ModelFlops:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [entry.key for entry in path]
         if names[0] in ("encoder", "decoder") and names[-1] not in _VECTORS:
-            of_memory = "cross_attention" in names and names[-1] in ("key", "value")
+            # A recurrent decoder's only attention is the one to the source.
+            looks_at_source = {"cross_attention", "attention"} & {*names}
+            of_memory = looks_at_source and names[-1] in _OF_SOURCE
             products += leaf.size * (source if names[0] == "encoder" or of_memory else target)
         elif names[-1] == "table":
             products += leaf.size * target

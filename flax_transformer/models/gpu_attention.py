@@ -6,6 +6,8 @@ Letters: b batch, t query position, s key position, h heads, k width of a head.
 import jax
 import jax.numpy as jnp
 
+from flax_transformer.determinism import kernels_are_deterministic
+
 FORWARD_CALL = "dot_product_attention_fwd_wrapper"
 """The primitive that jax makes of cuDNN's forward pass. Its results are the heads and the softmax
 statistics, which the backward pass takes both: a remat policy must keep them together, since either
@@ -21,6 +23,10 @@ def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtyp
     version, with cuDNN's and with the GPU. What only the compiler would refuse is asked here.
     """
     if query.dtype != jnp.bfloat16 or not _gpus_are_able():
+        return False
+    if kernels_are_deterministic():
+        # The backward pass sums by atomic additions; which GPUs and versions of cuDNN have another
+        # one for what is asked, nobody can be asked.
         return False
     mask = jax.ShapeDtypeStruct((query.shape[0], query.shape[1], key.shape[1]), jnp.bool)
     query, key = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key))
