@@ -2,9 +2,11 @@
 
 import atexit
 import os
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 
 # Tests compile much and compute little, so XLA's slower optimisations are not worth their time.
@@ -54,6 +56,18 @@ class Popen(subprocess.Popen):
 subprocess.Popen = Popen
 
 
+LONGEST = (
+    "test_run", "test_hosts", "test_trainer", "test_diagnosis", "test_benchmarks_compare",
+    "test_remat", "test_benchmarks", "test_step", "test_benchmarks_decode", "test_sharding",
+)  # fmt: skip
+"""Files that take longest go first, so that no process has one left when the others are done."""
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def pytest_runtest_teardown():
     """A failed test's training would take the processor from the tests after it."""
     for process in started:
@@ -61,6 +75,32 @@ def pytest_runtest_teardown():
             process.kill()
             process.communicate()
     started.clear()
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was():
+    """What a test leaves behind in its process, such as a handler of signals that ends it, would
+    strike another one, hours later and elsewhere."""
+    before = process_state()
+    yield
+    after = process_state()
+    for number, handler in before["signals"].items():
+        signal.signal(number, handler)
+    sys.excepthook, sys.unraisablehook = before["hooks"]
+    assert after == before
+
+
+def process_state() -> dict:
+    numbers = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGPIPE")
+    return {
+        "signals": {
+            signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in numbers
+        },
+        "hooks": (sys.excepthook, sys.unraisablehook),
+        "folder": os.getcwd(),
+        "limits": resource.getrlimit(resource.RLIMIT_FSIZE),
+        "environment": {name for name in os.environ if name not in ("PYTEST_CURRENT_TEST",)},
+    }
 
 
 @pytest.fixture(scope="session")

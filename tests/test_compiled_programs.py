@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +312,8 @@ def test_help_reads_no_programs(monkeypatch, words, expected):
     looked: list[int] = []
     monkeypatch.setattr(command_line, "keep_compiled_programs", lambda: looked.append(1))
     monkeypatch.setattr(command_line, "keep_freed_memory", lambda: None)
+    # A command's handlers of signals stay, for it is about to end, as this process is not.
+    monkeypatch.setattr(command_line, "StopSignals", nullcontext)
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     command_line.run_command(lambda words: None)
     assert len(looked) == expected
