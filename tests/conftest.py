@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 # Tests compile much and compute little, so XLA's slower optimisations are not worth their time.
 os.environ["XLA_FLAGS"] = (
@@ -20,8 +21,10 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="flax_transformer_tests_"
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from samples import draw_pairs, recurrent
 
+from flax_transformer import trained_model as trained_model_module
 from flax_transformer.config import (
     BatchConfig,
     Config,
@@ -33,6 +36,7 @@ from flax_transformer.data.packing import Batch, lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
 from flax_transformer.models import build_model
 from flax_transformer.sharding import build_mesh
+from flax_transformer.training import trainer as trainer_module
 from flax_transformer.training.state import TrainState, create_state
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -101,6 +105,30 @@ def process_state() -> dict:
         "limits": resource.getrlimit(resource.RLIMIT_FSIZE),
         "environment": {name for name in os.environ if name not in ("PYTEST_CURRENT_TEST",)},
     }
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Runs of this process have one device, and what they tokenise and compile is kept."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    kept = {
+        "jax_compilation_cache_dir": cache,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    one_device = partial(build_mesh, devices=jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", cache)
+        for module in (trainer_module, trained_model_module):
+            patch.setattr(module, "build_mesh", one_device)
+        for name, value in kept.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

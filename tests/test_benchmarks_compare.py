@@ -16,6 +16,8 @@ from flax_transformer.training import console
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = (
     "--systems lstm_dot transformer --pairs 200 --minutes 0.20833 --validations 2 "

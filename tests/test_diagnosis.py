@@ -15,6 +15,8 @@ from flax_transformer.inspection import figures
 from flax_transformer.inspection.attention_statistics import CROSS
 from flax_transformer.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 TRAIN = runpy.run_path(str(Path(__file__).parents[1] / "train.py"))
 
 CONFIG = """

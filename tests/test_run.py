@@ -15,15 +15,13 @@ import jax
 import numpy as np
 import pytest
 
-from flax_transformer.command_line import load_config_file
-from flax_transformer.config import MeshConfig, OptimizerConfig, RecurrentConfig
+from flax_transformer.config import MeshConfig
 from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.restoring import load_parameters
-from flax_transformer.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -198,53 +196,3 @@ def test_changed_settings_are_refused_by_name(place, uninterrupted):
     assert process.returncode == 2
     assert "optimizer.warmup_steps: 10 -> 11" in errors and "model.d_ff: 32 -> 64" in errors
     assert "Traceback" not in errors
-
-
-def test_recurrent_run_goes_on_exactly_where_it_stopped(place, tmp_path, monkeypatch):
-    """In this process, since only starting costs much; to the scores of the test split."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    config = dataclasses.replace(
-        load_config_file(place / "tiny.py"),
-        model=RecurrentConfig(
-            d_model=16, num_encoder_layers=1, num_decoder_layers=1, attention="concat",
-            coverage=True, compute_dtype="float32",
-        ),
-    )  # fmt: skip
-    settings = dataclasses.replace(
-        config.training, steps=6, evaluate_every=6, checkpoint_every=2, teacher_forcing="linear"
-    )
-    config = dataclasses.replace(
-        config,
-        training=settings,
-        optimizer=OptimizerConfig(warmup_steps=2),
-        mesh=MeshConfig(),
-    )
-
-    # What changes no parameter may be other than when the run goes on.
-    first_settings = dataclasses.replace(
-        settings, steps=9, log_every=7, evaluate_every=5, checkpoint_every=3, keep_checkpoints=1,
-        validation_sentences=2, patience=3, checkpoint_minutes=60,
-    )  # fmt: skip
-    first = dataclasses.replace(
-        config, training=first_settings, batch=dataclasses.replace(config.batch, read_ahead=1)
-    )
-
-    def run(name, stop_after, config=config):
-        with Trainer(config, tmp_path / name) as trainer:
-            for batch in trainer.batches():
-                trainer.take_step(batch)
-                if trainer.step == stop_after:
-                    trainer.save()
-                    return trainer
-            trainer.validate()
-            trainer.save()
-        return trainer
-
-    run("stopped", 3, first)
-    run("stopped", 7)
-    run("whole", 7).report()
-    chex.assert_trees_all_equal(parameters(tmp_path / "stopped"), parameters(tmp_path / "whole"))
-    record = json.loads((tmp_path / "whole" / "evaluation" / "test.json").read_text())
-    assert record["sentences"] == 20 and record["checkpoints"] == [6]
-    # TER would take longer than all the rest.
-    assert {"bleu", "chrf"} <= record.keys() and "ter" not in record

@@ -5,22 +5,19 @@ import json
 import math
 import shutil
 import signal
-from functools import partial
 from pathlib import Path
 
 import chex
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
-from flax_transformer import trained_model as trained_model_module
 from flax_transformer.config import (
     BatchConfig,
     Builtin,
     Config,
     DecodingConfig,
     OptimizerConfig,
+    RecurrentConfig,
     TextFiles,
     TokenizerConfig,
     TrainingConfig,
@@ -30,14 +27,14 @@ from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.translator import Hypothesis
-from flax_transformer.sharding import build_mesh
 from flax_transformer.trained_model import TrainedModel
-from flax_transformer.training import trainer as trainer_module
 from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.trainer import Trainer
 from flax_transformer.training.validation import Validation
 from train import train
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
@@ -60,30 +57,6 @@ def config(small_config, tmp_path_factory) -> Config:
         ),
         decoding=DecodingConfig(extra_length=2, average_checkpoints=2, batch_tokens=128),
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    """One device, and tokens and programs that are kept between the runs."""
-    cache = str(tmp_path_factory.mktemp("cache"))
-    kept = {
-        "jax_compilation_cache_dir": cache,
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in kept}
-    one_device = partial(build_mesh, devices=jax.devices()[:1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", cache)
-        for module in (trainer_module, trained_model_module):
-            patch.setattr(module, "build_mesh", one_device)
-        for name, value in kept.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +259,41 @@ def test_another_vocabulary_is_refused(config, copy, tmp_path):
     for use in (TrainedModel, lambda workdir, config: Trainer(config, workdir)):
         with pytest.raises(ConfigError, match=r"tokenizer\.model is not the vocabulary that"):
             use(copy, config)
+
+
+def test_recurrent_run_goes_on_exactly_where_it_stopped(config, tmp_path):
+    """To the scores of the test split; what changes no parameter may be other than before."""
+    config = dataclasses.replace(
+        vary(config, steps=6, evaluate_every=6, checkpoint_every=2, teacher_forcing="linear"),
+        model=RecurrentConfig(
+            d_model=16, num_encoder_layers=1, num_decoder_layers=1, attention="concat",
+            coverage=True, compute_dtype="float32",
+        ),
+        optimizer=OptimizerConfig(warmup_steps=2),
+    )  # fmt: skip
+    first = vary(
+        config, steps=9, log_every=7, evaluate_every=5, checkpoint_every=3, keep_checkpoints=1,
+        validation_sentences=2, patience=3, checkpoint_minutes=60,
+    )  # fmt: skip
+    first = dataclasses.replace(first, batch=dataclasses.replace(config.batch, read_ahead=1))
+
+    def run(name, stop_after, config=config):
+        with Trainer(config, tmp_path / name) as trainer:
+            for batch in trainer.batches():
+                trainer.take_step(batch)
+                if trainer.step == stop_after:
+                    trainer.save()
+                    return trainer
+            trainer.validate()
+            trainer.save()
+        return trainer
+
+    run("stopped", 3, first)
+    run("stopped", 7)
+    run("whole", 7).report()
+    models = [TrainedModel(tmp_path / name, config) for name in ("stopped", "whole")]
+    chex.assert_trees_all_equal(models[0]._params, models[1]._params)
+    record = json.loads((tmp_path / "whole" / "evaluation" / "test.json").read_text())
+    assert record["sentences"] == 4 and record["checkpoints"] == [6]
+    # TER would take longer than all the rest.
+    assert {"bleu", "chrf"} <= record.keys() and "ter" not in record
