@@ -116,7 +116,7 @@ def load_with(path: Path, section: str, value: str) -> Config:
         ("tokenizr", "{}", "tokenizr is no setting; there is: data, tokenizer, batch"),
         ("\\ud800\\u0000", "{}", "is no setting"),
         ("data", '{"kind": "TextFiles"}', "data.directory is missing"),
-        ("data", '{"num_pairs": 7, "directory": "x"}', "data.directory is no setting; there is: n"),
+        ("data", '{"num_pairs": 7, "directory": "x"}', "data.directory is no setting; there is: placeholders, c"),
         ("data.directory", "null", "data.directory is None, but must be text"),
         ("data.directory", "7", "data.directory is 7, but must be text"),
         ("data.directory", '"a\\u0000b"', "data.directory is 'a.x00b', but must be text"),
@@ -220,6 +220,9 @@ def test_a_run_from_before_a_setting_existed_loads(path):
     values = json.loads(path.read_text())
     del values["decoding"]["checkpoint"], values["training"]["checkpoint_minutes"]
     assert load_text(path, json.dumps(values)) == Config()
+    # A setting that changes what is trained on: such a run had none of it, whatever the default.
+    del values["data"]["placeholders"]
+    assert load_text(path, json.dumps(values)) == Config(data=Builtin(placeholders=0.0))
 
 
 def wrong_values(hint: object) -> list[object]:

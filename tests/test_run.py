@@ -29,7 +29,9 @@ CONFIG = """
 from flax_transformer.config import *
 
 config = Config(
-    data=TextFiles(directory={directory!r}, source_language="en", target_language="fr"),
+    data=TextFiles(
+        directory={directory!r}, source_language="en", target_language="fr", test=("test", "other"),
+    ),
     tokenizer=TokenizerConfig(vocabulary_size=400),
     batch=BatchConfig(rows=8, source_length=48, target_length=48),
     model=TransformerConfig(
@@ -51,7 +53,8 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     (folder / "tiny.py").write_text(CONFIG.replace("{directory!r}", repr(str(folder))))
     pairs = generate(800)["train"]
-    for name, some in {"train": pairs, "valid": pairs[:20], "test": pairs[20:40]}.items():
+    parts = {"train": pairs, "valid": pairs[:20], "test": pairs[20:40], "other": pairs[40:42]}
+    for name, some in parts.items():
         for language, side in (("en", 0), ("fr", 1)):
             text = "".join(pair[side] + "\n" for pair in some)
             (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
@@ -112,16 +115,15 @@ def test_run_reports_and_keeps_what_it_should(place, uninterrupted):
     assert len(list((place / "whole" / "best").iterdir())) == 1
     record = json.loads((place / "whole" / "evaluation" / "test.json").read_text())
     assert record["sentences"] == 20 and record["checkpoints"] == [36, 40]
-    assert uninterrupted.count("  reference ") == 10
+    assert uninterrupted.count("  reference ") == 10 + 2
     assert "python translate.py --workdir" in uninterrupted
 
 
 def test_killed_run_ends_with_the_same_parameters(place, uninterrupted):
-    for step in (6, 22):  # between checkpoints, with the second just behind a validation
-        process = start(place, "killed")
-        wait_for_step(place, "killed", step)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    process = start(place, "killed")
+    wait_for_step(place, "killed", 22)  # between checkpoints, just behind a validation
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     compiled = place / "cache" / "flax_transformer" / "compiled"
     before = {path.name for path in compiled.iterdir()}
     finish(start(place, "killed"))
@@ -157,13 +159,11 @@ def test_sigterm_saves_and_exits_with_its_code(place, uninterrupted):
 
 
 def test_complete_run_says_so_and_scores_only_what_is_missing(place, uninterrupted):
-    report = place / "whole" / "evaluation" / "test.json"
-    before = report.stat().st_mtime_ns
+    there, missing = (place / "whole" / "evaluation" / f"{x}.json" for x in ("test", "other"))
+    before = there.stat().st_mtime_ns
+    missing.unlink()
     assert "This run is complete: 40 steps are done." in finish(start(place, "whole"))
-    assert report.stat().st_mtime_ns == before
-    report.unlink()
-    finish(start(place, "whole"))
-    assert report.exists()
+    assert there.stat().st_mtime_ns == before and missing.exists()
 
 
 def test_a_step_that_is_not_finite_ends_the_run_and_is_not_kept(place):

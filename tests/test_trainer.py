@@ -66,6 +66,9 @@ def whole(config, tmp_path_factory) -> Path:
     with Trainer(config, workdir) as trainer:
         train(trainer)
     assert trainer.finished and trainer.interruption.exit_code is None
+    model = TrainedModel(workdir, config)
+    assert model.progress.trained_lengths == trainer.data.trained_lengths
+    assert model.translator._trained == trainer.validation.translator._trained is not None
     return workdir
 
 

@@ -145,3 +145,30 @@ def test_a_split_without_a_usable_pair_is_named(folder, split, file):
     assert f"no pair of {split} is usable" in message
     assert "3 longer than 40 source or 40 target tokens" in message
     assert "batch.source_length" in message
+
+
+def prepare_with(folder, **settings) -> TrainingData:
+    files = TextFiles(
+        directory=str(folder), source_language="en", target_language="de", test=(), **settings
+    )
+    tokenizer = TokenizerConfig(vocabulary_size=305, normalization="identity")
+    config = Config(data=files, tokenizer=tokenizer, batch=ROWS)
+    (folder / "run").mkdir(exist_ok=True)
+    return prepare_training_data(open_corpus(files), config, folder / "run")
+
+
+def test_what_almost_all_of_the_text_keeps_to_is_known(folder):
+    """Of 30 lines, one is as long as three and one has two sentences."""
+    lines = (folder / "train.en").read_text().splitlines()
+    lines[3], lines[7] = " ".join([lines[3]] * 3), f"The cat. {lines[7]}"
+    (folder / "train.en").write_text("".join(f"{line}\n" for line in lines))
+    data = prepare_with(folder, placeholders=0.0)
+    tokens, sentences = data.trained_lengths
+    assert sentences == 1 and tokens == sorted(map(len, data.tokenizer.encode(lines)))[-2]
+
+
+def test_neighbours_in_one_line_count_as_sentences_of_it(folder):
+    apart = prepare_with(folder)
+    together = prepare_with(folder, concatenate=1.0)
+    assert together.trained_lengths.sentences == 2 * apart.trained_lengths.sentences
+    assert together.trained_lengths.tokens > 1.4 * apart.trained_lengths.tokens
