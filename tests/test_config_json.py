@@ -116,7 +116,7 @@ def load_with(path: Path, section: str, value: str) -> Config:
         ("tokenizr", "{}", "tokenizr is no setting; there is: data, tokenizer, batch"),
         ("\\ud800\\u0000", "{}", "is no setting"),
         ("data", '{"kind": "TextFiles"}', "data.directory is missing"),
-        ("data", '{"num_pairs": 7, "directory": "x"}', "directory is no setting; there is: placeholders, c"),
+        ("data", '{"num_pairs": 7, "directory": "x"}', "is no setting; there is: placeholders, c"),
         ("data.directory", "null", "data.directory is None, but must be text"),
         ("data.directory", "7", "data.directory is 7, but must be text"),
         ("data.directory", '"a\\u0000b"', "data.directory is 'a.x00b', but must be text"),
