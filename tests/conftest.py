@@ -94,6 +94,11 @@ def process_as_it_was():
     assert after == before
 
 
+def pytest_collection_finish():
+    """Modules may leave things behind too, when they are loaded."""
+    assert process_state()["signals"] == SIGNALS
+
+
 def process_state() -> dict:
     numbers = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGPIPE")
     return {
@@ -103,8 +108,13 @@ def process_state() -> dict:
         "hooks": (sys.excepthook, sys.unraisablehook),
         "folder": os.getcwd(),
         "limits": resource.getrlimit(resource.RLIMIT_FSIZE),
-        "environment": {name for name in os.environ if name not in ("PYTEST_CURRENT_TEST",)},
+        "environment": {
+            name: value for name, value in os.environ.items() if name.startswith(("JAX", "X"))
+        },
     }
+
+
+SIGNALS = process_state()["signals"]
 
 
 @pytest.fixture(scope="module")

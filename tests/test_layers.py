@@ -18,6 +18,7 @@ LAYERS = [
         "normalization",
         "ordinary_file",
         "outlived_streams",
+        "placeholders",
         "sentences",
         "standard_streams",
     },

@@ -5,13 +5,13 @@ import itertools
 import json
 import os
 import random
+import signal
 import sys
 import warnings
 from types import SimpleNamespace
 
 import pytest
 import sacrebleu
-from sacrebleu.sacrebleu import main as sacrebleu_command
 
 from flax_transformer.config import Config
 from flax_transformer.evaluation import report
@@ -70,12 +70,21 @@ def run_sacrebleu(folder, hypotheses, references, *options) -> dict[str, dict]:
         patch.setattr(sys, "argv", words)
         for name, descriptor in descriptors.items():
             patch.setattr(sys, name, SimpleNamespace(fileno=lambda number=descriptor: number))
-        sacrebleu_command()
+        _sacrebleu_command()()
         sys.stdin.close()
         sys.stdout.close()
     names = {"BLEU": "bleu", "chrF2": "chrf", "TER": "ter"}
     results = json.loads(printed.read_text(encoding="utf-8"))
     return {names[each["name"]]: each for each in results}
+
+
+def _sacrebleu_command():
+    """Its module, loaded, has whoever writes to a pipe without a reader end without a word."""
+    before = signal.getsignal(signal.SIGPIPE)
+    from sacrebleu.sacrebleu import main
+
+    signal.signal(signal.SIGPIPE, before)
+    return main
 
 
 def require_equal(scores: dict, expected: dict[str, dict]) -> None:

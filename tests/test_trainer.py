@@ -266,14 +266,12 @@ def test_another_vocabulary_is_refused(config, copy, tmp_path):
 
 def test_recurrent_run_goes_on_exactly_where_it_stopped(config, tmp_path):
     """To the scores of the test split; what changes no parameter may be other than before."""
-    config = dataclasses.replace(
-        vary(config, steps=6, evaluate_every=6, checkpoint_every=2, teacher_forcing="linear"),
-        model=RecurrentConfig(
-            d_model=16, num_encoder_layers=1, num_decoder_layers=1, attention="concat",
-            coverage=True, compute_dtype="float32",
-        ),
-        optimizer=OptimizerConfig(warmup_steps=2),
+    model = RecurrentConfig(
+        d_model=16, num_encoder_layers=1, num_decoder_layers=1, attention="concat", coverage=True,
+        compute_dtype="float32",
     )  # fmt: skip
+    config = dataclasses.replace(config, model=model, optimizer=OptimizerConfig(warmup_steps=2))
+    config = vary(config, steps=6, evaluate_every=6, checkpoint_every=2, teacher_forcing="linear")
     first = vary(
         config, steps=9, log_every=7, evaluate_every=5, checkpoint_every=3, keep_checkpoints=1,
         validation_sentences=2, patience=3, checkpoint_minutes=60,
