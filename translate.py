@@ -29,8 +29,8 @@ from flax_transformer.config_error import ConfigError
 from flax_transformer.whole_file import cannot_write, output_file
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
+    from flax_transformer.evaluation.hypotheses import Hypothesis
     from flax_transformer.evaluation.line_reader import LineReader
-    from flax_transformer.evaluation.translator import Hypothesis
     from flax_transformer.trained_model import TrainedModel
 
 

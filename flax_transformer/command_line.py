@@ -11,10 +11,11 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from flax_transformer.compiled_programs import keep_compiled_programs
-from flax_transformer.config import Config, DecodingConfig, HostsConfig
+from flax_transformer.config import Config, DecodingConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
 from flax_transformer.exit_codes import exit_code
+from flax_transformer.hosts_config import HostsConfig
 from flax_transformer.memory import keep_freed_memory
 from flax_transformer.standard_streams import end_output, prepare_streams
 from flax_transformer.stop_signals import StopSignals

@@ -20,9 +20,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from flax_transformer.config import HostsConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.exit_codes import exit_code
+from flax_transformer.hosts_config import HostsConfig
 from flax_transformer.rendezvous import meet
 
 _JOINING_SECONDS = 300

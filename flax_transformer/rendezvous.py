@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import IO, Any
 
-from flax_transformer.config import HostsConfig
 from flax_transformer.config_error import ConfigError
+from flax_transformer.hosts_config import HostsConfig
 
 _STRANGER_SECONDS = 5.0
 """Longest that process 0 waits for whoever has come to say who it is."""

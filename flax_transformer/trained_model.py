@@ -8,7 +8,8 @@ import jax
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.training_data import TOKENIZER_FILE
-from flax_transformer.evaluation.translator import Hypothesis, Translator
+from flax_transformer.evaluation.hypotheses import Hypothesis
+from flax_transformer.evaluation.translator import Translator
 from flax_transformer.sharding import build_mesh
 from flax_transformer.tokenizer import Tokenizer
 from flax_transformer.training.restoring import load_parameters

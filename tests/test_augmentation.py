@@ -12,7 +12,7 @@ from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.pairs import PairList
 from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.placeholders import PLACEHOLDERS
-from flax_transformer.tokenizer import train_tokenizer
+from flax_transformer.tokenizer_training import train_tokenizer
 
 PAIRS = [(f"the cat {i} sees Tom there", f"le chat {i} y voit Tom") for i in range(2000)]
 

@@ -20,7 +20,7 @@ from flax_transformer.evaluation.bleu_tokenizer import (
     runs_words_together,
 )
 from flax_transformer.evaluation.scores import bleu_only, score
-from flax_transformer.tokenizer import train_tokenizer
+from flax_transformer.tokenizer_training import train_tokenizer
 from flax_transformer.training.workdir import open_workdir, settle_bleu_tokenizer
 
 CHINESE = ["我今天买苹果。", "你今天看见一座房子。", "我在家需要咖啡。", "老师现在买一辆车。"]

@@ -24,9 +24,10 @@ from flax_transformer.config import (
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import save_config
 from flax_transformer.evaluation import report
-from flax_transformer.evaluation.translator import Counts, Hypothesis
+from flax_transformer.evaluation.hypotheses import Hypothesis
+from flax_transformer.evaluation.translator import Counts
 from flax_transformer.sharding import build_mesh
-from flax_transformer.tokenizer import train_tokenizer
+from flax_transformer.tokenizer_training import train_tokenizer
 from flax_transformer.training.checkpoints import Checkpoints
 from flax_transformer.training.progress import Progress
 from flax_transformer.training.state import create_state

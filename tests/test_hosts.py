@@ -17,10 +17,11 @@ import pytest
 
 from flax_transformer import hosts
 from flax_transformer.command_line import load_config_file
-from flax_transformer.config import Config, HostsConfig
+from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
+from flax_transformer.hosts_config import HostsConfig
 from flax_transformer.sharding import build_mesh
 from flax_transformer.training import workdir as workdir_module
 from flax_transformer.training.metrics import read_metrics
@@ -188,7 +189,7 @@ def test_processes_stop_together_and_go_on_exactly(place, two_processes):
 SLEEPER = """
 import sys, time
 from flax_transformer.command_line import run_command
-from flax_transformer.config import HostsConfig
+from flax_transformer.hosts_config import HostsConfig
 from flax_transformer.hosts import join_hosts, leaving_when_failing
 
 def main(words):

@@ -11,7 +11,7 @@ from samples import FIRST_WORD, ragged, recurrent
 from flax_transformer.config import MeshConfig
 from flax_transformer.data.packing import PackedRows, lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
-from flax_transformer.evaluation.translator import Hypothesis
+from flax_transformer.evaluation.hypotheses import Hypothesis
 from flax_transformer.inspection.attention_statistics import (
     CROSS,
     attention_statistics,

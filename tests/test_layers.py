@@ -24,7 +24,7 @@ LAYERS = [
     },
     {"byte_pairs", "setting_types", "stop_signals", "whole_file"},
     {"exit_codes"},
-    {"data_config", "model_config"},
+    {"data_config", "hosts_config", "model_config"},
     {"config", "config_json"},
     {"cache_directory", "compiled_programs", "determinism", "memory"},
     {
@@ -37,6 +37,7 @@ LAYERS = [
         "sharding",
         "tokenizer",
     },
+    {"tokenizer_training"},
     {"models", "data"},
     {"decoding"},
     {"trained_model", "training", "evaluation", "inspection"},

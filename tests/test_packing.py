@@ -16,7 +16,8 @@ from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch, PackedRows, lay_out, select_pairs
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
-from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, train_tokenizer
+from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from flax_transformer.tokenizer_training import train_tokenizer
 
 CONFIG = BatchConfig(rows=8, source_length=24, target_length=20)
 

@@ -15,8 +15,8 @@ import jax
 import pytest
 
 from flax_transformer import hosts, rendezvous
-from flax_transformer.config import HostsConfig
 from flax_transformer.config_error import ConfigError
+from flax_transformer.hosts_config import HostsConfig
 
 ROOT = Path(__file__).parent.parent
 

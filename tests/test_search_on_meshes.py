@@ -19,9 +19,11 @@ from samples import recurrent
 
 from flax_transformer.config import Config, DecodingConfig, MeshConfig
 from flax_transformer.decoding.beam_search import stages
-from flax_transformer.evaluation.translator import Hypothesis, Translator
+from flax_transformer.evaluation.hypotheses import Hypothesis
+from flax_transformer.evaluation.translator import Translator
 from flax_transformer.sharding import AXES, build_mesh
-from flax_transformer.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.tokenizer import Tokenizer
+from flax_transformer.tokenizer_training import train_tokenizer
 from flax_transformer.training.state import abstract_state
 
 Sizes = tuple[int, int, int]

@@ -9,7 +9,8 @@ import sentencepiece
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import generate
-from flax_transformer.tokenizer import EOS_ID, UNK_ID, Tokenizer, train_tokenizer
+from flax_transformer.tokenizer import EOS_ID, UNK_ID, Tokenizer
+from flax_transformer.tokenizer_training import train_tokenizer
 
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "dog's", "l'été", "near"]
 

@@ -14,7 +14,8 @@ from flax_transformer.config import TokenizerConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data import tokenizing
 from flax_transformer.data.tokenizing import BpeDropout, Encoder, encode_pairs
-from flax_transformer.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from flax_transformer.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.tokenizer_training import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "near"]

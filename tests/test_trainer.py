@@ -26,7 +26,7 @@ from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
-from flax_transformer.evaluation.translator import Hypothesis
+from flax_transformer.evaluation.hypotheses import Hypothesis
 from flax_transformer.trained_model import TrainedModel
 from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.metrics import read_metrics

@@ -18,7 +18,8 @@ from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout
 from flax_transformer.normalization import typographic_spaces
 from flax_transformer.sentences import TrainedLengths, split_sentences
-from flax_transformer.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.tokenizer import Tokenizer
+from flax_transformer.tokenizer_training import train_tokenizer
 
 TOKENIZER_FILE = "tokenizer.model"
 

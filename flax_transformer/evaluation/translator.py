@@ -19,10 +19,16 @@ from tqdm import tqdm
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.decoding.lengths import longest_source, longest_target
-from flax_transformer.evaluation.long_lines import Piece, cut_lines, join_texts
+from flax_transformer.evaluation.hypotheses import (
+    NOTHING,
+    Hypothesis,
+    complete,
+    distinct,
+    join,
+)
+from flax_transformer.evaluation.long_lines import cut_lines
 from flax_transformer.interruption import Interruption
 from flax_transformer.models import build_model
-from flax_transformer.placeholders import are_all_there, put_back
 from flax_transformer.sentences import TrainedLengths
 from flax_transformer.sharding import AXES, build_mesh
 from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
@@ -33,19 +39,6 @@ _FEW_ROWS = 8
 """Rows of a batch when so few lines wait, as when somebody types: a whole one would be waste."""
 
 _LINE_ENDS = str.maketrans("\n\r", "  ")
-
-
-class Hypothesis(NamedTuple):
-    """One translation.
-
-    text: without "\\n" and "\\r", so that it is one line of a file. score: natural-log probability
-    over the length penalty, plus the coverage penalty; of a line that was cut, the sum over its
-    pieces. tokens: number of target tokens, end symbols included.
-    """
-
-    text: str
-    score: float
-    tokens: int
 
 
 class Counts(NamedTuple):
@@ -134,9 +127,7 @@ class Translator:
         ids = [[*piece.ids, EOS_ID] for pieces in cut for piece in pieces if piece.ids]
         translated = iter(self._translate_pieces(params, ids, progress, interruption))
         result = [
-            _join(
-                [_complete(next(translated) if piece.ids else _NOTHING, piece) for piece in pieces]
-            )
+            join([complete(next(translated) if piece.ids else NOTHING, piece) for piece in pieces])
             for pieces in cut
         ]
         self._count(
@@ -232,7 +223,7 @@ class Translator:
         texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
         return [
-            _distinct(
+            distinct(
                 Hypothesis(texts[i * w + j].translate(_LINE_ENDS), scores[i, j].item(), count)
                 for j, count in enumerate(tokens[i].tolist())
                 # Where there are fewer than w, but never none: parameters that are not finite
@@ -286,37 +277,3 @@ def _one_ahead(iterator: Iterable) -> Iterator:
         if len(waiting) == 2:
             yield waiting.pop(0)
     yield from waiting
-
-
-_NOTHING = [Hypothesis("", 0.0, 0)]
-
-
-def _complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
-    """With the words that placeholders stand for, and what stands around the piece; those in which
-    no word is lost come first."""
-    ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
-    return [
-        each._replace(text=f"{piece.before}{put_back(each.text, piece.words)}{piece.behind}")
-        for each in ordered
-    ]
-
-
-def _join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
-    """The best hypotheses of the pieces one behind the other, then the second best, and so on."""
-    if not pieces:
-        return _NOTHING
-    joined = []
-    for rank in range(max(map(len, pieces))):
-        parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
-        text = join_texts([part.text for part in parts])
-        score = sum(part.score for part in parts)
-        joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
-    return _distinct(joined)
-
-
-def _distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
-    """The best of those with the same text: it may come in different pieces, with other ids."""
-    best: dict[str, Hypothesis] = {}
-    for hypothesis in hypotheses:
-        best.setdefault(hypothesis.text, hypothesis)
-    return list(best.values())

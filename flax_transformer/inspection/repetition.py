@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flax_transformer.evaluation.translator import Hypothesis
+from flax_transformer.evaluation.hypotheses import Hypothesis
 
 _LONGEST = 3  # tokens of a repeated n-gram
 

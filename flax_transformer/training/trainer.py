@@ -15,7 +15,7 @@ from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import Batch
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.training_data import prepare_training_data
-from flax_transformer.evaluation.bleu_tokenizer import require_tokenizer, runs_words_together
+from flax_transformer.evaluation.bleu_tokenizer import require_tokenizer
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
 from flax_transformer.hosts import first_process_first, from_first_process, is_first_process
@@ -31,11 +31,9 @@ from flax_transformer.sharding import (
 from flax_transformer.training.checkpoints import Checkpoints
 from flax_transformer.training.console import Console
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans
+from flax_transformer.training.opening import open_state, warn_of_words_run_together
 from flax_transformer.training.optimizer import learning_rate_schedule
-from flax_transformer.training.progress import Progress, check_text, measure_of
-from flax_transformer.training.restoring import restore_newest
 from flax_transformer.training.run_lock import RunLock
-from flax_transformer.training.state import TrainState, count_parameters, create_state
 from flax_transformer.training.step import jit_train_step
 from flax_transformer.training.validation import Validation
 from flax_transformer.training.workdir import open_workdir, settle_bleu_tokenizer
@@ -84,9 +82,12 @@ class Trainer:
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)
-        self._check_bleu_tokenizer()
+        warn_of_words_run_together(self.corpus, config)
         self.checkpoints = Checkpoints(workdir, config, Console.warn)
-        self.state, self.progress = self._open_state(accept_changed_data)
+        self.state, self.progress = open_state(
+            workdir, config, self.mesh, self.corpus, self.data,
+            accept_changed_data=accept_changed_data, leave_as_is=self._only_look,
+        )  # fmt: skip
         self.first_step = int(jax.device_get(self.state.step))
         self._step = self.first_step
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -96,42 +97,6 @@ class Trainer:
         self.key = jax.jit(jax.random.key, out_shardings=everywhere)(config.training.seed + 1)
         self._train_step = Program(jit_train_step(config, self.mesh, self.state))
         self.validation = Validation(config, self.mesh, self.corpus, self.data, self.interruption)
-
-    def _check_bleu_tokenizer(self) -> None:
-        """Warns where each sentence would be a single word to BLEU, which then is 0."""
-        references = [target for _, target in self.corpus.split(self.corpus.validation)[:100]]
-        if self.config.training.bleu_tokenizer == "13a" and runs_words_together(references):
-            Console.warn(
-                "the validation text has no spaces between its words, so BLEU would take sentences "
-                "for words: stop, and choose --training.bleu-tokenizer zh, ja-mecab or char"
-            )
-
-    def _open_state(self, accept_changed_data: bool) -> tuple[TrainState, Progress]:
-        restored = restore_newest(
-            self.workdir, self.config, self.mesh, Console.warn, leave_as_is=self._only_look
-        )
-        fingerprint = self.data.tokenizer.fingerprint
-        read = (self.corpus.train, self.corpus.validation)
-        corpus = {split: self.corpus.fingerprint(split) for split in read}
-        if restored is None:
-            state = create_state(self.config, self.mesh)
-            Console.say(
-                f"{count_parameters(state.params):,} parameters on {self.mesh.size} device(s), "
-                f"{self.data.train.steps_per_epoch:,.1f} steps an epoch"
-            )
-            progress = Progress(tokenizer=fingerprint, corpus=corpus, validated_step=0)
-            progress = progress.with_lengths(self.data.trained_lengths)
-            return state, progress.for_measure(measure_of(self.config))
-        state, progress = restored
-        step = int(jax.device_get(state.step))
-        checked = check_text(progress, step, fingerprint, corpus, accept_changed_data)
-        if checked.data_changes != progress.data_changes:
-            splits = " and ".join(checked.data_changes[-1]["splits"])
-            Console.warn(f"going on after step {step:,} with another text of {splits}")
-        measured = checked.for_measure(measure_of(self.config))
-        if progress.best_bleu is not None and measured.best_bleu is None:
-            Console.warn("BLEU is taken otherwise than before: the next validation is the best")
-        return state, measured.with_lengths(self.data.trained_lengths)
 
     def __enter__(self) -> "Trainer":
         self.interruption.__enter__()

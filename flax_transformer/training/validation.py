@@ -12,8 +12,9 @@ from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.packing import Batch
 from flax_transformer.data.pairs import Pair
 from flax_transformer.data.training_data import TrainingData
+from flax_transformer.evaluation.hypotheses import Hypothesis
 from flax_transformer.evaluation.scores import bleu_only
-from flax_transformer.evaluation.translator import Hypothesis, Translator
+from flax_transformer.evaluation.translator import Translator
 from flax_transformer.interruption import Interruption
 from flax_transformer.program import Program
 from flax_transformer.sharding import own_rows, place_rows
