@@ -1,4 +1,4 @@
-"""Where a run begins, or goes on: its state and what it remembers, held against what it now reads."""
+"""Where a run begins, or goes on: its state, and what it remembers beside what it now reads."""
 
 from pathlib import Path
 
