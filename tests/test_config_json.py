@@ -17,7 +17,6 @@ from flax_transformer.config import (
     Builtin,
     Config,
     DecodingConfig,
-    HostsConfig,
     MeshConfig,
     OptimizerConfig,
     RecurrentConfig,
@@ -30,6 +29,7 @@ from flax_transformer.config import (
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import config_to_dict, load_config, save_config
 from flax_transformer.data_config import TrainingFiles
+from flax_transformer.hosts_config import HostsConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = TextFiles(directory="corpus", source_language="en", target_language="de")

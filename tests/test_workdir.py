@@ -39,12 +39,13 @@ FREE = {
     **{f"decoding.{name}": value for name, value in {
         "beam_size": 2, "length_normalization": "power", "length_penalty": 1, "checkpoint": "best",
         "coverage_penalty": 0.2, "extra_length": 7, "average_checkpoints": 2, "batch_tokens": 99,
-        "max_source_length": 99,
+        "max_source_length": 99, "split_sentences": False,
     }.items()},
 }  # fmt: skip
 BINDING = {
     "data.train": ("train", "web"), "data.validation": "other", "data.source_language": "fr",
     "tokenizer.dropout": 0.1, "tokenizer.vocabulary_size": 500, "tokenizer.samples": 3,
+    "data.placeholders": 0.0, "data.concatenate": 0.1, "tokenizer.character_coverage": 0.999,
     "tokenizer.normalization": "nfkc", "batch.rows": 50, "batch.max_length_ratio": 3,
     "model.dropout": 0.2, "model.d_ff": 64, "model.compute_dtype": "float32",
     "optimizer.warmup_steps": 7, "optimizer.cooldown_steps": 7, "training.seed": 1,
