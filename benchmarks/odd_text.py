@@ -50,6 +50,8 @@ class Arguments:
     """Sentences for BLEU."""
     words: int = 50
     """Sentences that get an unreadable word, at each place."""
+    split_sentences: bool = True
+    """Whether lines of several sentences are translated sentence by sentence."""
     concatenated: int = 240
     """Sentences that are put into lines of two, three and four."""
 
@@ -117,7 +119,8 @@ def main() -> None:
     data = config.data
     if arguments.directory is not None:
         data = dataclasses.replace(data, directory=arguments.directory)
-    model = TrainedModel(arguments.workdir, config)
+    decoding = dataclasses.replace(config.decoding, split_sentences=arguments.split_sentences)
+    model = TrainedModel(arguments.workdir, dataclasses.replace(config, decoding=decoding))
 
     def translate(lines: Sequence[str]) -> list[str]:
         return [hypotheses[0].text for hypotheses in model.translate(lines, progress="lines")]

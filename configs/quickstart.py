@@ -2,8 +2,8 @@
 
 Command:  python train.py --config configs/quickstart.py
           python evaluate.py --workdir runs/quickstart
-Hardware: 2 CPU cores; 2.5 minutes with the installation.
-Score:    BLEU 96.0 on test, 95.6 on test_compositional (combinations never seen in training).
+Hardware: 2 CPU cores; 2.5 minutes with the installation, 7.7 where there is AVX2 alone.
+Score:    BLEU 96.0 on test, 95.5 on test_compositional (combinations never seen in training).
 """
 
 from flax_transformer.config import (
