@@ -131,6 +131,8 @@ def test_every_line_keeps_its_place_and_its_characters(echo, tokenizer):
 def test_a_hypothesis_is_one_line(echo, tokenizer):
     (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["one\ntwo\rthree"])
     assert text == "one two three"
+    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["😀\n\rone\r\n😀"])
+    assert text == "😀  one  😀", "what stays as it is also does"
 
 
 def test_a_text_that_is_found_twice_is_one_hypothesis(monkeypatch, tokenizer):

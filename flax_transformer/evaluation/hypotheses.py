@@ -6,6 +6,8 @@ from typing import NamedTuple
 from flax_transformer.evaluation.long_lines import Piece, join_texts
 from flax_transformer.placeholders import are_all_there, put_back
 
+_LINE_ENDS = str.maketrans("\n\r", "  ")
+
 
 class Hypothesis(NamedTuple):
     """One translation.
@@ -27,9 +29,10 @@ def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
     """With the words that placeholders stand for, and what stands around the piece; those in which
     no word is lost come first."""
     ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
+    texts = [f"{piece.before}{put_back(each.text, piece.words)}{piece.behind}" for each in ordered]
     return [
-        each._replace(text=f"{piece.before}{put_back(each.text, piece.words)}{piece.behind}")
-        for each in ordered
+        each._replace(text=text.translate(_LINE_ENDS))
+        for each, text in zip(ordered, texts, strict=True)
     ]
 
 

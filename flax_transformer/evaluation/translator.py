@@ -38,8 +38,6 @@ _SHORTEST_BUCKET = 16
 _FEW_ROWS = 8
 """Rows of a batch when so few lines wait, as when somebody types: a whole one would be waste."""
 
-_LINE_ENDS = str.maketrans("\n\r", "  ")
-
 
 class Counts(NamedTuple):
     """What a translator has done since it was made.
@@ -224,7 +222,7 @@ class Translator:
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
         return [
             distinct(
-                Hypothesis(texts[i * w + j].translate(_LINE_ENDS), scores[i, j].item(), count)
+                Hypothesis(texts[i * w + j], scores[i, j].item(), count)
                 for j, count in enumerate(tokens[i].tolist())
                 # Where there are fewer than w, but never none: parameters that are not finite
                 # have no translation.
