@@ -1,6 +1,7 @@
 """Matrix products: equal to einsum, in the right types in both directions."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -99,3 +100,21 @@ def test_only_products_without_a_batch_axis_are_named_for_remat():
         batched = subscripts in ("bthk,bshk->bhts", "bhts,bshk->bthk")
         assert products(jaxpr)
         assert named == (not batched)
+
+
+@pytest.mark.parametrize("subscripts", ["btd,df->btf", "btf,fd->btd"])
+def test_the_narrow_operand_is_turned_for_the_gradient_of_weights(subscripts):
+    """XLA's CPU backend turns the left one of a sum over positions; a wide one takes it longer than
+    the product."""
+    widths = {"b": 4, "t": 8, "d": 16, "f": 64}
+    letters, _ = subscripts.split("->")
+    shapes = [[widths[letter] for letter in each] for each in letters.split(",")]
+    x, y = (jnp.ones(shape, jnp.float32) for shape in shapes)
+
+    def loss(x, y):
+        return (contract(subscripts, jnp.sin(x), y, jnp.float32) ** 2).sum()
+
+    program = jax.jit(jax.grad(loss, argnums=1)).lower(x, y).compile().as_text()
+    turned = {tuple(map(int, size.split(","))) for size in re.findall(r"f32\[([\d,]+)\]", program)}
+    assert (16, 32) in turned
+    assert (64, 32) not in turned

@@ -30,6 +30,7 @@ class Gradient:
         }
         compiled = traced.lower().compile()
         self.num_softmaxes = compiled.as_text().count(" exponential(")
+        self.num_hashes = compiled.as_text().count(" xor(")
         self.result = compiled(params)
 
 
@@ -61,3 +62,22 @@ def test_unrolling_keeps_remat_and_gradients(gradient, keeping_all):
     # program has each of three once. The exponentials of the loss are the same.
     assert unrolled.num_softmaxes - 2 * 6 == keeping_all.num_softmaxes - 3
     chex.assert_trees_all_close(unrolled.result, keeping_all.result, rtol=1e-5, atol=1e-4)
+
+
+def test_no_layer_is_computed_again_for_the_next(small_config, random_params, packed_batch):
+    """XLA fuses what is cheap into whatever needs it: with layers in one turn, the sums, norms and
+    dropout of all layers below. Their hashes tell how often."""
+
+    def hashes(layers: int) -> int:
+        model = dataclasses.replace(
+            small_config.model,
+            d_model=128,
+            d_ff=256,
+            num_encoder_layers=layers,
+            num_decoder_layers=layers,
+        )
+        config = dataclasses.replace(small_config, model=model)
+        params = random_params(config)
+        return Gradient(config, params, packed_batch, unroll_layers=layers).num_hashes
+
+    assert hashes(1) < hashes(2) <= 2 * hashes(1)

@@ -40,19 +40,23 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype) -> jax.Ar
 def _forward(x, scale, bias, dtype):
     mean = x.astype(jnp.float32).mean(axis=2, keepdims=True)
     centred = x.astype(jnp.float32) - mean
-    rate = jax.lax.rsqrt((centred**2).mean(axis=2, keepdims=True) + _EPSILON)
-    y = centred * rate * scale[None, None] + bias[None, None]
+    deviation = jnp.sqrt((centred**2).mean(axis=2, keepdims=True) + _EPSILON)
+    # Not a product with the reciprocal root: XLA's CPU backend computes products again wherever
+    # they are needed, through all layers back to the embedding, but never a quotient. The steps of
+    # a model of 3 + 3 layers took a third longer, and twice as long to compile.
+    y = centred / deviation * scale[None, None] + bias[None, None]
     # Of arrays as large as x only x itself is kept: the rest is cheaper to compute again.
-    return y.astype(dtype), (x, mean, rate, scale)
+    return y.astype(dtype), (x, mean, deviation, scale)
 
 
 def _backward(dtype, kept, gradient):
-    x, mean, rate, scale = kept
+    x, mean, deviation, scale = kept
     gradient = gradient.astype(jnp.float32)
-    normal = (x.astype(jnp.float32) - mean) * rate
+    normal = (x.astype(jnp.float32) - mean) / deviation
     of_normal = gradient * scale[None, None]
     along_x = (of_normal * normal).mean(axis=2, keepdims=True)
-    of_x = rate * (of_normal - of_normal.mean(axis=2, keepdims=True) - normal * along_x)
+    of_x = of_normal - of_normal.mean(axis=2, keepdims=True) - normal * along_x
+    of_x = of_x / deviation
     of_scale, of_bias = sum_over_positions(gradient * normal), sum_over_positions(gradient)
     return of_x.astype(x.dtype), of_scale, of_bias
 

@@ -19,7 +19,6 @@ def _is_gpu_attention(primitive: Primitive, *_: Any, **__: Any) -> bool:
 
 
 _SAVED = {
-    "nothing": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT), _is_gpu_attention
     ),
@@ -33,11 +32,13 @@ def stack_layers(layer, config: TransformerConfig, num_layers: int, num_inputs: 
     The `num_inputs` inputs behind the first are the same for all layers. They must be passed by
     position: nn.scan drops keyword arguments.
     """
-    # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would, and
-    # keep it, which undoes remat.
-    prevent_cse = config.remat != "nothing" and config.unroll_layers > 1
+    if config.remat != "nothing":
+        # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would,
+        # and keep it, which undoes remat.
+        prevent_cse = config.unroll_layers > 1
+        layer = nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse)
     return nn.scan(
-        nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse),
+        layer,
         variable_axes={"params": 0, MEASURED: 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(nn.broadcast,) * num_inputs,
