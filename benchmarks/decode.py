@@ -42,6 +42,7 @@ from decode_batches import Batch, batches_of, made_up_sources
 from recording import RECORDS, append_record
 
 from flax_transformer.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.compute_dtype import decoding_config
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config
@@ -251,6 +252,8 @@ def report(results: dict[str, Any]) -> None:
 
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
+    settings = decoding_config(arguments.settings, jax.devices()[0])
+    arguments = dataclasses.replace(arguments, settings=settings)
     config = arguments.settings
     if arguments.peer:
         check_peer(config)

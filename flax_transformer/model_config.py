@@ -32,8 +32,10 @@ class TransformerConfig:
     max_positions: int = 1024
     """Rows of the learned position table, at least as many as batch.* allow; sinusoids have no
     limit."""
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of matrix products; parameters, softmax, norms and the loss stay in float32."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of matrix products; parameters, softmax, norms and the loss stay in float32. auto:
+    bfloat16 where the hardware multiplies it (TPUs, GPUs, CPUs with AMX or AVX512_BF16), else
+    float32; a run keeps what it began with."""
     fused_attention: bool = True
     """Whether an accelerator's fused kernel does the attention, where it can."""
     remat: Literal["nothing", "dots", "everything"] = "nothing"
@@ -121,8 +123,10 @@ class RecurrentConfig:
     """With coverage: weight of the loss for looking at the same position again."""
     dropout: float = 0.2
     """Rate on embeddings, between layers and on the features before the softmax."""
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of matrix products; parameters, gates, states, softmax and the loss stay in float32."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of matrix products; parameters, gates, states, softmax and the loss stay in float32.
+    auto: bfloat16 where the hardware multiplies it (TPUs, GPUs, CPUs with AMX or AVX512_BF16), else
+    float32; a run keeps what it began with."""
     unroll_steps: int = 1
     """Positions compiled into one turn of the loop over positions."""
 

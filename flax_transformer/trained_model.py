@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from flax_transformer.compute_dtype import decoding_config
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.training_data import TOKENIZER_FILE
@@ -24,15 +25,16 @@ class TrainedModel:
     """
 
     def __init__(self, workdir: Path, config: Config):
-        """`config`: of the run, as `load_config` reads it; its `decoding` may be changed.
+        """`config`: of the run, as `load_config` reads it; its `decoding` may be changed. Matrix
+        products are those of the run, but in float32 where bfloat16 is only emulated.
 
         Raises `ConfigError` where the work directory lacks a vocabulary or checkpoints, or where
         the vocabulary is not that of the checkpoints.
         """
-        self.config = config
-        tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE, config.tokenizer.vocabulary_size)
         # Every device translates sentences of its own, however many the run was trained on.
         mesh = build_mesh(MeshConfig())
+        self.config = config = decoding_config(config, mesh.devices.flat[0])
+        tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE, config.tokenizer.vocabulary_size)
         self._params, self.steps, self.choice, self.progress, self.notes = load_parameters(
             workdir, config, mesh
         )

@@ -7,10 +7,12 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import jax
 import pytest
 from sacrebleu.tokenizers import tokenizer_ja_mecab, tokenizer_ko_mecab, tokenizer_spm
 from sacrebleu.utils import SACREBLEU_DIR
 
+from flax_transformer.compute_dtype import with_compute_dtype
 from flax_transformer.config import Builtin, Config, TextFiles, Tfds, TokenizerConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import load_config, save_config
@@ -21,7 +23,8 @@ from flax_transformer.evaluation.bleu_tokenizer import (
 )
 from flax_transformer.evaluation.scores import bleu_only, score
 from flax_transformer.tokenizer_training import train_tokenizer
-from flax_transformer.training.workdir import open_workdir, settle_bleu_tokenizer
+from flax_transformer.training import workdir as workdir_module
+from flax_transformer.training.workdir import open_workdir
 
 CHINESE = ["我今天买苹果。", "你今天看见一座房子。", "我在家需要咖啡。", "老师现在买一辆车。"]
 LANGUAGES = {
@@ -152,7 +155,7 @@ def test_flores200_splits_into_pieces(no_network, tmp_path, monkeypatch):
 
 
 def settle(workdir, config: Config) -> Config:
-    settled = settle_bleu_tokenizer(workdir, config, lambda note: None)
+    settled = workdir_module.settle(workdir, config, jax.devices()[0], lambda note: None)
     open_workdir(workdir, settled)
     assert load_config(workdir / "config.json") == settled
     return settled
@@ -168,7 +171,8 @@ def test_a_run_keeps_what_auto_was_taken_for(tmp_path, mecab):
     mecab(False)
     config = Config(data=files("ja"))
     assert config.training.bleu_tokenizer == "auto"
-    assert settle(tmp_path, config) == with_tokenizer(config, "char")
+    settled = settle(tmp_path, config)
+    assert settled.training == with_tokenizer(config, "char").training
     mecab(True)
     assert settle(tmp_path, config).training.bleu_tokenizer == "ja-mecab", "nothing is scored yet"
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
@@ -179,7 +183,7 @@ def test_a_run_keeps_what_auto_was_taken_for(tmp_path, mecab):
 
 
 def test_a_run_of_an_earlier_version_opens_and_is_settled(tmp_path):
-    config = Config(data=files("zh"))
+    config = with_compute_dtype(Config(data=files("zh")), "bfloat16")
     save_config(config, tmp_path / "config.json")
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["training"].pop("bleu_tokenizer") == "auto"

@@ -30,6 +30,7 @@ LAYERS = [
     {
         "collectives",
         "command_line",
+        "compute_dtype",
         "hosts",
         "interruption",
         "program",

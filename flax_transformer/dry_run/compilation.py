@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flax_transformer.compute_dtype import settle_compute_dtype
 from flax_transformer.config import Config
 from flax_transformer.config_error import ConfigError
 from flax_transformer.data.packing import Batch
@@ -98,6 +99,7 @@ def compile_step(config: Config, devices: Any = None) -> Step:
     is too large in a way that the compiler does not put in numbers.
     """
     mesh = build_mesh(config.mesh, devices)
+    config = settle_compute_dtype(config, mesh.devices.flat[0])
     check_rows(config, mesh)
     state, batch, key = abstract_arguments(config, mesh)
     traced = jit_train_step(config, mesh, state).trace(state, batch, key)

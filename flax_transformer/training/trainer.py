@@ -36,7 +36,7 @@ from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.run_lock import RunLock
 from flax_transformer.training.step import jit_train_step
 from flax_transformer.training.validation import Validation
-from flax_transformer.training.workdir import open_workdir, settle_bleu_tokenizer
+from flax_transformer.training.workdir import open_workdir, settle
 
 
 class Trainer:
@@ -73,12 +73,14 @@ class Trainer:
         with first_process_first():
             if is_first_process() and not self._only_look:
                 self._lock = resources.enter_context(RunLock(workdir))
-            self.config = config = settle_bleu_tokenizer(workdir, self.config, Console.warn)
+            device = self.mesh.devices.flat[0]
+            self.config = config = settle(workdir, self.config, device, Console.warn)
             if not self._only_look:
                 require_tokenizer(config.training.bleu_tokenizer, "--training.bleu-tokenizer")
             open_workdir(workdir, config, only_look=self._only_look)
             self.corpus = open_corpus(config.data)
             Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
+            Console.say(f"matrix products in {config.model.compute_dtype}")
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)

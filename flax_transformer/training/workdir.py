@@ -5,6 +5,9 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import jax
+
+from flax_transformer.compute_dtype import settle_compute_dtype, with_compute_dtype
 from flax_transformer.config import Config, TextFiles
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
@@ -33,20 +36,32 @@ _OF_THE_VOCABULARY = (
 _NOT_OF_THE_VOCABULARY = ("data.concatenate", "data.placeholders", "data.test", "data.validation")
 
 
-def settle_bleu_tokenizer(workdir: Path, config: Config, note: Callable[[str], None]) -> Config:
-    """`config` with what "auto" stands for in training.bleu_tokenizer, for `open_workdir` to keep.
+def settle(
+    workdir: Path, config: Config, device: jax.Device, note: Callable[[str], None]
+) -> Config:
+    """`config` with what "auto" stands for in its settings, for `open_workdir` to keep.
 
-    That is what the run in `workdir` has been scored with, or the first process has chosen, since
-    BLEUs could not be compared otherwise; else what the target language asks for. `note` is told
-    what is amiss.
+    That is what the run in `workdir` has had, or the first process has chosen: BLEUs could not be
+    compared otherwise, nor would a run that goes on elsewhere be the same run. Else it is what the
+    target language and `device` ask for. `note` is told what is amiss.
     """
-    setting, path = config.training.bleu_tokenizer, workdir / CONFIG_FILE
-    chosen_before = _has_checkpoints(workdir) or not is_first_process()
-    if setting == "auto" and chosen_before and os.path.exists(path):
-        setting = load_config(path).training.bleu_tokenizer
-    chosen = choose_tokenizer(setting, config.data, note)
+    path = workdir / CONFIG_FILE
+    if (_has_checkpoints(workdir) or not is_first_process()) and os.path.exists(path):
+        config = _as_before(config, load_config(path))
+    chosen = choose_tokenizer(config.training.bleu_tokenizer, config.data, note)
     training = dataclasses.replace(config.training, bleu_tokenizer=chosen)
-    return dataclasses.replace(config, training=training)
+    return settle_compute_dtype(dataclasses.replace(config, training=training), device)
+
+
+def _as_before(config: Config, before: Config) -> Config:
+    """`config` with what `before` says where it says "auto"."""
+    if config.training.bleu_tokenizer == "auto":
+        tokenizer = before.training.bleu_tokenizer
+        training = dataclasses.replace(config.training, bleu_tokenizer=tokenizer)
+        config = dataclasses.replace(config, training=training)
+    if config.model.compute_dtype == "auto" and before.model.compute_dtype != "auto":
+        config = with_compute_dtype(config, before.model.compute_dtype)
+    return config
 
 
 def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> None:
