@@ -177,7 +177,7 @@ def test_each_shape_is_traced_once_and_there_are_few(echo, tokenizer):
     translator = Translator(CONFIG, tokenizer)
     for count in (100, 1, 37, 2, 100):
         translator.translate({}, sentences(count, longest=12))
-        translator.translate({}, ["few"] * min(count, 8))
+        translator.translate({}, ["the cat"] * count)
     # 8 rows for few lines, and otherwise as many as make 256 tokens.
     assert set(translator.compiled_shapes) == {(8, 16), (16, 16), (8, 32)}
     assert len(echo) == 3
@@ -185,6 +185,19 @@ def test_each_shape_is_traced_once_and_there_are_few(echo, tokenizer):
     assert compiling > 0
     translator.translate({}, sentences(100))
     assert translator.counts.compile_seconds == compiling
+
+
+def test_few_short_lines_take_the_shape_of_the_long_ones(echo, tokenizer):
+    """A program of their own would be compiled for longer than they are translated."""
+    translator = Translator(CONFIG, tokenizer)
+    long, short = ["the cat sees a big red house and we eat bread in it"] * 12, ["the cat"] * 20
+    together = translator.translate({}, long + short)
+    assert translator.compiled_shapes == [(8, 32)]
+    assert together[12:] == Translator(CONFIG, tokenizer).translate({}, short)
+    translator.translate({}, short)
+    assert translator.compiled_shapes == [(8, 32), (16, 16)]
+    translator.translate({}, ["the cat"] * 200 + long)
+    assert translator.compiled_shapes == [(8, 32), (16, 16)]
 
 
 def test_rows_are_a_multiple_of_the_devices(echo, tokenizer):

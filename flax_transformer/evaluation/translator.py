@@ -35,6 +35,9 @@ from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 _SHORTEST_BUCKET = 16
 
+_WORTH_COMPILING = 4
+"""Batches that must wait for a program of their own shape, where that of longer ones is there."""
+
 _FEW_ROWS = 8
 """Rows of a batch when so few lines wait, as when somebody types: a whole one would be waste."""
 
@@ -163,16 +166,28 @@ class Translator:
         taken by shorter pieces, and memory runs out in the first batch if at all.
         """
         order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index]))
-        start = 0
+        start, shape = 0, None
         while start < len(order):
-            s = self._bucket(len(pieces[order[start]]))
-            indices = order[start : start + self._rows(s, len(order) - start)]
-            ids = np.full((self._rows(s, len(order) - start), s), PAD_ID, np.int32)
+            shape = self._shape(len(pieces[order[start]]), len(order) - start, shape)
+            indices = order[start : start + shape[0]]
+            ids = np.full(shape, PAD_ID, np.int32)
             ids[:, 0] = EOS_ID
             for row, index in enumerate(indices):
                 ids[row, : len(pieces[index])] = pieces[index]
             yield indices, ids
             start += len(indices)
+
+    def _shape(self, longest: int, waiting: int, before: tuple[int, int] | None) -> tuple[int, int]:
+        """(b,s) of the next batch, for pieces of up to `longest` tokens of which so many wait.
+
+        That of the batch `before`, if there was one, rather than a smaller one that would have to
+        be compiled first, which takes longer than a few batches.
+        """
+        s = self._bucket(longest)
+        shape = self._rows(s, waiting), s
+        if before is None or shape in self._programs or waiting >= _WORTH_COMPILING * shape[0]:
+            return shape
+        return before
 
     def _bucket(self, length: int) -> int:
         """The shape's length: a power of two, or the longest there is."""
