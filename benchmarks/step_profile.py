@@ -1,0 +1,116 @@
+"""Where a training step's time goes, by JAX's own trace of the compiled program.
+
+    python benchmarks/step_profile.py
+    python benchmarks/step_profile.py --config configs/quickstart.py --sentence-tokens 13
+
+Without --config the model is that of train_step.py: 7.6M parameters, 128 rows of 32 + 32. The
+shares are of the time in the program's operations, of which two may run at once on two cores.
+Appends a record to benchmarks/records/step_profile.json. Nothing else should run on the machine.
+"""
+
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from made_up_batches import made_up_batches
+from recording import RECORDS, append_record
+from train_step import SMALL, OurStep
+
+from flax_transformer.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.compute_dtype import settle_compute_dtype
+from flax_transformer.config import MeshConfig
+from flax_transformer.sharding import build_mesh
+
+PRODUCTS = {
+    "products of the loss": r"(nd,vd->nv|nv,vd->nd|[dn]{2},nv->dv)/dot_general",
+    "products of feed-forward": r"feed_forward/\S*->\S*/dot_general",
+    "projections of attention": r"attention\S*(dhk|hkd)\S*/dot_general",
+    "scores and sums of attention": r"attention\S*(bhts|bthk|bshk)\S*/dot_general",
+}
+OTHERS = {
+    "softmax and masks of attention": r"attention",
+    "dropout": r"dropout",
+    "layer norm": r"norm",
+}
+"""What an operation belongs to, by the first pattern that the name of its origin has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Traces training steps, and sums the time of their operations by kind."""
+
+    config: Path | None = None
+    """Python file with the settings; by default the small model of train_step.py."""
+    steps: int = 6
+    """Steps that are traced, after two that warm up."""
+    sentence_tokens: int | None = None
+    """Mean length of a made-up sentence; by default one fills its row."""
+    note: str = ""
+    """What a reader should know, such as other load on the machine."""
+
+
+def origins(program: str) -> dict[str, str]:
+    """For each operation of a compiled program, where in the code it comes from."""
+    found = re.findall(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*op_name="([^"]*)"', program, re.MULTILINE)
+    return dict(found)
+
+
+def timed(folder: Path) -> Iterator[tuple[str, float]]:
+    """Name and seconds of each operation in the trace that `folder` holds."""
+    (path,) = folder.rglob("*.xplane.pb")
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+        for line in plane.lines:
+            for event in line.events:
+                if operation := dict(event.stats).get("hlo_op"):
+                    yield str(operation), event.duration_ns / 1e9
+
+
+def kind_of(operation: str, origin: str) -> str:
+    for kind, pattern in PRODUCTS.items():
+        if re.search(pattern, origin):
+            return kind
+    if operation.startswith(("transpose", "copy")):
+        return "arrays laid out anew"
+    return next(
+        (kind for kind, pattern in OTHERS.items() if re.search(pattern, origin)), "the rest"
+    )
+
+
+def main(words: Sequence[str]) -> None:
+    arguments = parse_arguments(Arguments, words, Arguments())
+    config = SMALL if arguments.config is None else load_config_file(arguments.config)
+    config = settle_compute_dtype(config, jax.devices()[0])
+    batches = made_up_batches(config, 2, arguments.sentence_tokens)
+    step = OurStep(config, build_mesh(MeshConfig(data=1), jax.devices()[:1]), batches)
+    step.run(2)
+    start = time.perf_counter()
+    step.run(arguments.steps)
+    seconds = (time.perf_counter() - start) / arguments.steps
+    with tempfile.TemporaryDirectory() as name:
+        with jax.profiler.trace(name):
+            step.run(arguments.steps)
+        names = origins(step.program.as_text())
+        kinds: Counter[str] = Counter()
+        for operation, taken in timed(Path(name)):
+            kinds[kind_of(operation, names.get(operation, ""))] += taken / arguments.steps
+    total = sum(kinds.values())
+    shares = {kind: taken / total for kind, taken in kinds.most_common()}
+    print(f"{seconds:.3f} s a step in {config.model.compute_dtype}; {total:.3f} s in operations")
+    for kind, share in shares.items():
+        print(f"{share:7.1%}  {kind}")
+    figures = {
+        "config": str(arguments.config or "small"),
+        "compute_dtype": config.model.compute_dtype,
+        "step_seconds": seconds,
+        "shares": {kind: round(share, 4) for kind, share in shares.items()},
+    }
+    append_record(RECORDS / "step_profile.json", ("jax", "jaxlib"), arguments.note, figures)
+
+
+if __name__ == "__main__":
+    run_command(main)
