@@ -13,17 +13,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import jax
+import tyro
 from made_up_batches import made_up_batches
 from recording import RECORDS, append_record
-from train_step import SMALL, OurStep
+from train_step import OurStep, settings_before_flags
 
-from flax_transformer.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.command_line import parse_arguments, run_command
 from flax_transformer.compute_dtype import settle_compute_dtype
-from flax_transformer.config import MeshConfig
+from flax_transformer.config import Config, MeshConfig
 from flax_transformer.sharding import build_mesh
 
 PRODUCTS = {
@@ -52,6 +54,8 @@ class Arguments:
     """Mean length of a made-up sentence; by default one fills its row."""
     note: str = ""
     """What a reader should know, such as other load on the machine."""
+    record: Path = RECORDS / "step_profile.json"
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
 def origins(program: str) -> dict[str, str]:
@@ -82,9 +86,8 @@ def kind_of(operation: str, origin: str) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    arguments = parse_arguments(Arguments, words, Arguments())
-    config = SMALL if arguments.config is None else load_config_file(arguments.config)
-    config = settle_compute_dtype(config, jax.devices()[0])
+    arguments = parse_arguments(Arguments, words, Arguments(settings=settings_before_flags(words)))
+    config = settle_compute_dtype(arguments.settings, jax.devices()[0])
     batches = made_up_batches(config, 2, arguments.sentence_tokens)
     step = OurStep(config, build_mesh(MeshConfig(data=1), jax.devices()[:1]), batches)
     step.run(2)
@@ -109,7 +112,7 @@ def main(words: Sequence[str]) -> None:
         "step_seconds": seconds,
         "shares": {kind: round(share, 4) for kind, share in shares.items()},
     }
-    append_record(RECORDS / "step_profile.json", ("jax", "jaxlib"), arguments.note, figures)
+    append_record(arguments.record, ("jax", "jaxlib"), arguments.note, figures)
 
 
 if __name__ == "__main__":

@@ -109,12 +109,12 @@ class Contender(Protocol):
         """Device memory that a step takes at most; None where it is unknown."""
 
 
-def parse(words: Sequence[str]) -> Arguments:
+def settings_before_flags(words: Sequence[str]) -> Config:
+    """The settings of --config, or the small model's, over which the flags among `words` go."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
     path = finder.parse_known_args(words)[0].config
-    settings = SMALL if path is None else load_config_file(path)
-    return parse_arguments(Arguments, words, Arguments(settings=settings))
+    return SMALL if path is None else load_config_file(path)
 
 
 class OurStep:
@@ -257,7 +257,7 @@ def report(figures: dict[str, Any]) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    arguments = parse(words)
+    arguments = parse_arguments(Arguments, words, Arguments(settings=settings_before_flags(words)))
     if arguments.peer:
         check_peer(arguments.settings)
         # Otherwise JAX takes most of a GPU's memory for itself, before its first use of it.

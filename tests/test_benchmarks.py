@@ -68,6 +68,19 @@ def test_train_step(tmp_path):
         assert len(result["step_seconds_of_repeats"]) == 1
 
 
+def test_step_profile(tmp_path):
+    record = tmp_path / "record.json"
+    done = run(
+        "step_profile.py", record, TINY.replace("--repeats 1", "").replace("--steps 4", "--steps 2")
+    )
+    entry = last_record(done, record)
+    assert sum(entry["shares"].values()) == pytest.approx(1, abs=0.01)
+    for kind in ("the loss", "feed-forward"):
+        assert 0 < entry["shares"][f"products of {kind}"] < 1
+    assert entry["shares"].get("the rest", 0) < 0.5
+    assert "products of the loss" in done.stdout
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_torch_trains_the_same_model(tmp_path):
     record = tmp_path / "record.json"
