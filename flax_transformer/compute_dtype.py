@@ -9,7 +9,9 @@ from typing import Literal
 
 import jax
 
-from flax_transformer.config import Config
+from flax_transformer.config import Config, RecurrentConfig, TransformerConfig
+
+Model = TransformerConfig | RecurrentConfig
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _WITH_BFLOAT16 = {"amx_bf16", "avx512_bf16"}
@@ -23,9 +25,16 @@ _FIRST_GPU_WITH_BFLOAT16 = 8.0  # NVIDIA's compute capability of Ampere
 
 def settle_compute_dtype(config: Config, device: jax.Device) -> Config:
     """`config` with what "auto" stands for on `device` in model.compute_dtype."""
-    if config.model.compute_dtype != "auto":
-        return config
-    return with_compute_dtype(config, "bfloat16" if multiplies_bfloat16(device) else "float32")
+    return dataclasses.replace(config, model=settle_model(config.model, device))
+
+
+def settle_model(model: Model, device: jax.Device) -> Model:
+    """The same for the settings of a model alone."""
+    if model.compute_dtype != "auto":
+        return model
+    if multiplies_bfloat16(device):
+        return dataclasses.replace(model, compute_dtype="bfloat16")
+    return dataclasses.replace(model, compute_dtype="float32")
 
 
 def decoding_config(config: Config, device: jax.Device) -> Config:

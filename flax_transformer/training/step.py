@@ -42,7 +42,7 @@ def loss_sums(
         batch.target_outputs,
         (batch.target_segments > 0).astype(jnp.float32),
         config.training.label_smoothing,
-        config.model.compute_dtype,
+        model.config.compute_dtype,
     )
     return sums._replace(loss=sum(jax.tree.leaves(added), start=sums.loss))
 
