@@ -2,8 +2,8 @@
 
 Command:  python train.py --config configs/quickstart.py
           python evaluate.py --workdir runs/quickstart
-Hardware: 2 CPU cores with AVX2 alone: minutes, see README "Results"; less where there is more.
-Score:    BLEU 95.7 on test, 95.4 on test_compositional (combinations never seen in training).
+Hardware: 2 CPU cores with AVX2 alone; 5.6 minutes with the installation.
+Score:    BLEU 96.0 on test, 95.7 on test_compositional (combinations never seen in training).
 """
 
 from flax_transformer.config import (
