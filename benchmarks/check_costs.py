@@ -23,7 +23,6 @@ from recording import RECORDS, append_record
 from step_variants import compiled_step, random_batch
 
 from flax_transformer.command_line import load_config_file
-from flax_transformer.compute_dtype import settle_compute_dtype
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.memory import keep_freed_memory
 from flax_transformer.sharding import build_mesh
@@ -131,7 +130,7 @@ def _bytes(state: TrainState) -> int:
 
 
 def main(arguments: Arguments) -> None:
-    config = settle_compute_dtype(load_config_file(arguments.config), jax.devices()[0])
+    config = load_config_file(arguments.config)
     figures = {"step": step_costs(config, arguments.steps)}
     figures |= save_costs(config, arguments.saves)
     print(figures)

@@ -21,7 +21,6 @@ import numpy as np
 import tyro
 
 from flax_transformer.command_line import load_config_file
-from flax_transformer.compute_dtype import settle_compute_dtype
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.data.packing import Batch
 from flax_transformer.memory import keep_freed_memory
@@ -77,7 +76,7 @@ def threefry_mask(key: jax.Array, shape: tuple[int, ...], keep_rate: float) -> j
 
 
 def main(arguments: Arguments) -> None:
-    config = settle_compute_dtype(load_config_file(arguments.config), jax.devices()[0])
+    config = load_config_file(arguments.config)
     batch = jax.device_put(random_batch(config))
 
     def changed(**model) -> Config:

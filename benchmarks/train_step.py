@@ -35,7 +35,6 @@ from made_up_batches import made_up_batches
 from recording import RECORDS, append_record
 
 from flax_transformer.command_line import load_config_file, parse_arguments, run_command
-from flax_transformer.compute_dtype import settle_compute_dtype
 from flax_transformer.config import (
     BatchConfig,
     Config,
@@ -183,7 +182,7 @@ def torch_steps(
 def contenders(arguments: Arguments, batches: list[Batch]) -> dict[str, Contender]:
     """Everything that is timed, ready for its first step."""
     mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
-    config = settle_compute_dtype(arguments.settings, jax.devices()[0])
+    config = arguments.settings
     found: dict[str, Contender] = {}
     for dtype in arguments.compute_dtypes:
         model = dataclasses.replace(config.model, compute_dtype=dtype)
