@@ -22,7 +22,7 @@ def choose_deterministic_kernels() -> None:
     What the user has set there stands. Raises `ConfigError` where flags are missing and there is a
     file of them, which is the user's.
     """
-    chosen = _chosen()
+    chosen = chosen_flags()
     missing = [flag for flag in FLAGS if _name(flag) not in chosen]
     if not missing:
         return
@@ -36,11 +36,12 @@ def choose_deterministic_kernels() -> None:
 
 def kernels_are_deterministic() -> bool:
     """Whether XLA has been told to take deterministic kernels only, by us or by the user."""
-    return _chosen().get(_name(FLAGS[0]), "false").lower() in ("", "1", "true")
+    return chosen_flags().get(_name(FLAGS[0]), "false").lower() in ("", "1", "true")
 
 
-def _chosen() -> dict[str, str]:
-    """Values by names of the flags that XLA will read; of equal ones the last counts."""
+def chosen_flags() -> dict[str, str]:
+    """Values by names, such as --xla_gpu_autotune_level, of the flags that XLA will read; of equal
+    ones the last counts."""
     path = _file()
     try:
         text = os.environ.get(_VARIABLE, "") if path is None else path.read_text()

@@ -41,16 +41,20 @@ class TransformerConfig:
     remat: Literal["nothing", "dots", "everything"] = "nothing"
     """What the backward pass computes again instead of keeping: nothing, all but the matrix
     products, or everything."""
-    unroll_layers: int = 1
-    """Layers compiled into one turn of the loop over layers; more runs faster on small models
-    and compiles longer."""
+    unroll_layers: int | None = None
+    """Layers compiled into one turn of the loop over layers; more runs faster and compiles longer.
+    By default all on a GPU, where what a loop keeps for its way back is copied, and else one."""
 
     def __post_init__(self):
         require_types(self, "model")
         require_positive(
             self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
-            "d_ff", "max_positions", "unroll_layers",
+            "d_ff", "max_positions",
         )  # fmt: skip
+        require(
+            self.unroll_layers is None or self.unroll_layers > 0,
+            f"model.unroll_layers is {self.unroll_layers}, but must be greater than 0 (or None)",
+        )
         require(
             self.d_model % self.num_heads == 0,
             f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",

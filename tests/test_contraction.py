@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jaxprs import equations, products
 
+from flax_transformer import collectives
 from flax_transformer.models.contraction import contract
 
 SIZES = {"b": 2, "t": 3, "s": 4, "d": 6, "h": 5, "k": 7, "v": 8}
@@ -118,3 +119,18 @@ def test_the_narrow_operand_is_turned_for_the_gradient_of_weights(subscripts):
     turned = {tuple(map(int, size.split(","))) for size in re.findall(r"f32\[([\d,]+)\]", program)}
     assert (16, 32) in turned
     assert (64, 32) not in turned
+
+
+@pytest.mark.parametrize(("platform", "types"), [("gpu", "bfloat16"), ("tpu", "float32")])
+def test_a_gpu_writes_products_as_they_are_wanted(monkeypatch, platform, types):
+    """Where the sum is in float32 anyway, the result need not be."""
+    monkeypatch.setattr(collectives, "platform", lambda: platform)
+    x, y = (each.astype(jnp.bfloat16) for each in operands("bsd,dhk->bshk"))
+
+    def total(x, y):
+        return contract("bsd,dhk->bshk", x, y, jnp.bfloat16).astype(jnp.float32).sum()
+
+    found = products(jax.make_jaxpr(jax.grad(total, argnums=(0, 1)))(x, y))
+    assert {str(each.outvars[0].aval.dtype) for each in found} == {types}
+    gradient = jax.grad(total, argnums=1)(x, y.astype(jnp.float32))
+    assert gradient.dtype == jnp.float32  # of parameters it stays whole

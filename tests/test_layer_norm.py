@@ -1,11 +1,17 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 
 from flax_transformer import collectives
+from flax_transformer.config import MeshConfig
+from flax_transformer.models import gpu_layer_norm
 from flax_transformer.models.layer_norm import at_every_position, layer_norm, sum_over_positions
+from flax_transformer.sharding import batch_sharding, build_mesh, on_mesh, replicated
 
 
 def draw(*shape, seed=0):
@@ -62,3 +68,35 @@ def test_sums_in_stages_are_sums(monkeypatch, platform, shape):
     spread, pull = jax.vjp(lambda vector: at_every_position(vector, *shape[:2]), vector)
     chex.assert_trees_all_equal(spread, np.broadcast_to(vector, shape))
     chex.assert_trees_all_close(pull(x)[0], sums)
+
+
+@pytest.mark.parametrize(
+    ("d", "mesh"),
+    [(128, MeshConfig(data=1)), (1024, MeshConfig(data=1)), (128, MeshConfig(data=2, model=4))],
+)
+def test_the_kernel_for_gpus_gives_the_same_gradients(monkeypatch, d, mesh):
+    monkeypatch.setattr(pl, "pallas_call", functools.partial(pl.pallas_call, interpret=True))
+    x, weights = draw(2, 64, d), draw(2, 64, d, seed=3)
+    scale, bias = draw(d, seed=1), draw(d, seed=2)
+    mesh = build_mesh(mesh, jax.devices()[: mesh.data * mesh.model])
+    assert gpu_layer_norm.fits(x)
+    x = jax.device_put(x, batch_sharding(mesh))
+    scale, bias = jax.device_put((scale, bias), replicated(mesh))
+
+    def gradients(platform: str):
+        monkeypatch.setattr(collectives, "platform", lambda: platform)
+
+        def loss(x, scale, bias):
+            return (layer_norm(x, scale, bias, jnp.dtype("float32")) * weights).sum()
+
+        traced = jax.jit(on_mesh(mesh, jax.grad(loss, argnums=(0, 1, 2)))).trace(x, scale, bias)
+        assert ("pallas_call" in str(traced.jaxpr)) == (platform == "gpu")
+        return jax.device_get(traced.lower().compile()(x, scale, bias))
+
+    chex.assert_trees_all_close(gradients("gpu"), gradients("cpu"), rtol=1e-4, atol=1e-4)
+
+
+def test_widths_that_the_kernel_does_not_take():
+    assert gpu_layer_norm.fits(jax.ShapeDtypeStruct((2, 32, 512), jnp.bfloat16))
+    assert not gpu_layer_norm.fits(jax.ShapeDtypeStruct((2, 32, 768), jnp.bfloat16))
+    assert not gpu_layer_norm.fits(jax.ShapeDtypeStruct((2, 31, 512), jnp.bfloat16))

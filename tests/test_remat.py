@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jaxprs import equations, products
 
+from flax_transformer import collectives
 from flax_transformer.training.step import loss_sums
 
 
@@ -62,6 +63,25 @@ def test_unrolling_keeps_remat_and_gradients(gradient, keeping_all):
     # program has each of three once. The exponentials of the loss are the same.
     assert unrolled.num_softmaxes - 2 * 6 == keeping_all.num_softmaxes - 3
     chex.assert_trees_all_close(unrolled.result, keeping_all.result, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("platform", "setting", "layers"),
+    [("gpu", None, 2), ("cpu", None, 1), ("tpu", None, 1), ("gpu", 1, 1), ("cpu", 3, 2)],
+)
+def test_a_gpu_takes_all_layers_in_a_turn_unless_told(
+    monkeypatch, small_config, random_params, packed_batch, platform, setting, layers
+):
+    monkeypatch.setattr(collectives, "platform", lambda: platform)
+    model = dataclasses.replace(small_config.model, unroll_layers=setting)
+    config = dataclasses.replace(small_config, model=model)
+    params = jax.eval_shape(lambda: random_params(config))
+    program = jax.make_jaxpr(lambda params: loss_sums(config, params, packed_batch, None))(params)
+    stacks = [
+        each.params for each in equations(program)
+        if each.primitive.name == "scan" and each.params["length"] == 2
+    ]  # fmt: skip
+    assert [each["unroll"] for each in stacks] == [layers] * 2
 
 
 def test_no_layer_is_computed_again_for_the_next(small_config, random_params, packed_batch):

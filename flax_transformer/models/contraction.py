@@ -25,17 +25,21 @@ def contract(subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None)
 
 
 def _named_product(subscripts, x, y, dtype, out_dtype):
-    result = _product(subscripts, x, y, dtype).astype(out_dtype or dtype)
+    result = _product(subscripts, x, y, dtype, out_dtype or dtype)
     return result if _is_batched(subscripts) else checkpoint_name(result, MATRIX_PRODUCT)
 
 
-def _product(subscripts, x, y, dtype):
-    """Operands rounded to `dtype`, sums and result in float32."""
+def _product(subscripts, x, y, dtype, out_dtype):
+    """Operands rounded to `dtype`, sums in float32, the result in `out_dtype`."""
     # On TPU and GPU the default precision would round float32 operands.
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+    # A GPU sums in float32 whatever it is asked for, and writes twice as much if that is float32.
+    product_type = out_dtype if collectives.platform() == "gpu" else jnp.float32
 
     def multiply(x, y):
-        return jnp.einsum(subscripts, x, y, precision=precision, preferred_element_type=jnp.float32)
+        return jnp.einsum(
+            subscripts, x, y, precision=precision, preferred_element_type=product_type
+        )
 
     def multiply_on_cpu(x, y):
         # XLA's CPU backend has no bfloat16 product with a batch axis, as attention needs.
@@ -44,8 +48,10 @@ def _product(subscripts, x, y, dtype):
     x, y = x.astype(dtype), y.astype(dtype)
     subscripts, x, y = _in_order(subscripts, x, y)
     if _is_batched(subscripts):
-        return jax.lax.platform_dependent(x, y, cpu=multiply_on_cpu, default=multiply)
-    return multiply(x, y)
+        product = jax.lax.platform_dependent(x, y, cpu=multiply_on_cpu, default=multiply)
+    else:
+        product = multiply(x, y)
+    return product.astype(out_dtype)
 
 
 def _in_order(subscripts: str, x: jax.Array, y: jax.Array) -> tuple[str, jax.Array, jax.Array]:
@@ -79,12 +85,12 @@ def _backward(subscripts, dtype, out_dtype, saved, gradient):
     x, y, (x_type, y_type) = saved
     operands, result = subscripts.split("->")
     x_letters, y_letters = operands.split(",")
-    x_gradient = _product(f"{result},{y_letters}->{x_letters}", gradient, y, dtype)
-    y_gradient = _of_right(f"{x_letters},{result}->{y_letters}", x, gradient, dtype)
-    return x_gradient.astype(x_type.dtype), y_gradient.astype(y_type.dtype)
+    x_gradient = _product(f"{result},{y_letters}->{x_letters}", gradient, y, dtype, x_type.dtype)
+    y_gradient = _of_right(f"{x_letters},{result}->{y_letters}", x, gradient, dtype, y_type.dtype)
+    return x_gradient, y_gradient
 
 
-def _of_right(subscripts: str, x: jax.Array, gradient: jax.Array, dtype) -> jax.Array:
+def _of_right(subscripts: str, x: jax.Array, gradient: jax.Array, dtype, out_dtype) -> jax.Array:
     """The product that is the gradient of a right operand: of weights, a sum over positions.
 
     XLA's CPU backend turns the left operand of such a sum, which takes longer than the product
@@ -92,11 +98,11 @@ def _of_right(subscripts: str, x: jax.Array, gradient: jax.Array, dtype) -> jax.
     left, and the result is turned, which is no larger than the weights.
     """
     if collectives.platform() != "cpu" or _is_batched(subscripts) or x.size <= gradient.size:
-        return _product(subscripts, x, gradient, dtype)
+        return _product(subscripts, x, gradient, dtype, out_dtype)
     operands, result = subscripts.split("->")
     x_letters, gradient_letters = operands.split(",")
     turned = "".join(sorted(result, key=lambda letter: letter in x_letters))
-    product = _product(f"{gradient_letters},{x_letters}->{turned}", gradient, x, dtype)
+    product = _product(f"{gradient_letters},{x_letters}->{turned}", gradient, x, dtype, out_dtype)
     # Across a barrier XLA does not make one of the two turns again.
     return jnp.einsum(f"{turned}->{result}", jax.lax.optimization_barrier(product))
 

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.determinism import kernels_are_deterministic
+from flax_transformer.models import gpus
 
 FORWARD_CALL = "dot_product_attention_fwd_wrapper"
 """The primitive that jax makes of cuDNN's forward pass. Its results are the heads and the softmax
 statistics, which the backward pass takes both: a remat policy must keep them together, since either
 costs the whole call. jax has no public name for them."""
-
-_OLDEST = (8, 0)  # compute capability: Ampere; cuDNN has no such kernel for what came before
 
 
 def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtypeStruct) -> bool:
@@ -22,7 +21,7 @@ def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtyp
     jax is asked, since what it refuses (widths of heads, lengths, no cuDNN) changes with its
     version, with cuDNN's and with the GPU. What only the compiler would refuse is asked here.
     """
-    if query.dtype != jnp.bfloat16 or not _gpus_are_able():
+    if query.dtype != jnp.bfloat16 or not gpus.all_are(gpus.run_kernels):
         return False
     if kernels_are_deterministic():
         # The backward pass sums by atomic additions; which GPUs and versions of cuDNN have another
@@ -46,17 +45,3 @@ def gpu_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.
 
 def _sum(query, key, value, mask) -> jax.Array:
     return gpu_attention(query, key, value, mask).astype(jnp.float32).sum()
-
-
-def _gpus_are_able() -> bool:
-    """Whether every GPU of this process is NVIDIA's and new enough; true where there is none, as
-    when a program is compiled for one that is described."""
-    if jax.default_backend() != "gpu":
-        return True
-    return all(map(_is_able, jax.local_devices()))
-
-
-def _is_able(gpu: jax.Device) -> bool:
-    if "cuda" not in gpu.client.platform_version.lower():
-        return False
-    return tuple(map(int, gpu.compute_capability.split("."))) >= _OLDEST

@@ -6,12 +6,15 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from flax_transformer import collectives
+from flax_transformer import collectives, sharding
 from flax_transformer.config import TransformerConfig
+from flax_transformer.models import gpu_layer_norm
 from flax_transformer.models.parameters import named
 
 _EPSILON = 1e-6
+_ROWS = PartitionSpec(sharding.BATCH_AXES)  # (b,t,d)
 _STAGE = 32
 
 
@@ -51,6 +54,9 @@ def _forward(x, scale, bias, dtype):
 
 def _backward(dtype, kept, gradient):
     x, mean, deviation, scale = kept
+    own = collectives.own_part(x, _ROWS)
+    if collectives.platform() == "gpu" and own is not None and gpu_layer_norm.fits(own):
+        return _backward_on_gpu(x, scale, gradient)
     gradient = gradient.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) / deviation
     of_normal = gradient * scale[None, None]
@@ -59,6 +65,13 @@ def _backward(dtype, kept, gradient):
     of_x = of_x / deviation
     of_scale, of_bias = sum_over_positions(gradient * normal), sum_over_positions(gradient)
     return of_x.astype(x.dtype), of_scale, of_bias
+
+
+def _backward_on_gpu(x, scale, gradient):
+    kernel = functools.partial(gpu_layer_norm.gradients, epsilon=_EPSILON)
+    on_each = collectives.per_device(kernel, (_ROWS, PartitionSpec(), _ROWS), (_ROWS,) * 3)
+    of_x, of_scale, of_bias = on_each(x, scale, gradient)
+    return of_x, of_scale.sum(axis=0), of_bias.sum(axis=0)
 
 
 layer_norm.defvjp(_forward, _backward)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 from jax.extend.core import Primitive
 
+from flax_transformer import collectives
 from flax_transformer.config import TransformerConfig
 from flax_transformer.models.contraction import MATRIX_PRODUCT
 from flax_transformer.models.gpu_attention import FORWARD_CALL
@@ -32,10 +33,12 @@ def stack_layers(layer, config: TransformerConfig, num_layers: int, num_inputs: 
     The `num_inputs` inputs behind the first are the same for all layers. They must be passed by
     position: nn.scan drops keyword arguments.
     """
+    by_default = num_layers if collectives.platform() == "gpu" else 1
+    layers_a_turn = min(config.unroll_layers or by_default, num_layers)
     if config.remat != "nothing":
         # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would,
         # and keep it, which undoes remat.
-        prevent_cse = config.unroll_layers > 1
+        prevent_cse = layers_a_turn > 1
         layer = nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse)
     return nn.scan(
         layer,
@@ -43,6 +46,6 @@ def stack_layers(layer, config: TransformerConfig, num_layers: int, num_inputs: 
         split_rngs={"params": True, "dropout": True},
         in_axes=(nn.broadcast,) * num_inputs,
         length=num_layers,
-        unroll=min(config.unroll_layers, num_layers),
+        unroll=layers_a_turn,
         metadata_params={nn.PARTITION_NAME: "l"},
     )(config)

@@ -1,8 +1,9 @@
 """Cross entropy with label smoothing (Section 5.4), whose logits are never in memory as a whole.
 
 Letters: b batch, t target position, n = b t tokens, d model width, v vocabulary.
-The logits of a batch would be the largest array of a training step. On a TPU kernels compute them
-block by block (see `tpu_cross_entropy`); elsewhere the loss goes through the tokens in chunks. Each
+The logits of a batch would be the largest array of a training step. On a TPU and on a GPU kernels
+compute them block by block (see `tpu_cross_entropy` and `gpu_cross_entropy`); elsewhere the loss
+goes through the tokens in chunks. Each
 way the gradient is computed along with the loss, while the logits are at hand. Every device does
 so for its own rows and its own part of the vocabulary.
 """
@@ -17,10 +18,12 @@ from jax.sharding import PartitionSpec
 
 from flax_transformer import collectives, sharding
 from flax_transformer.models.contraction import contract
-from flax_transformer.training import tpu_cross_entropy
+from flax_transformer.training import gpu_cross_entropy, tpu_cross_entropy
 
 # Logits of one chunk: small enough for a CPU's cache, large enough to keep a matrix unit busy.
 _CHUNK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20, "tpu": 512 * 2**20}
+
+_KERNELS: dict[str, Any] = {"tpu": tpu_cross_entropy, "gpu": gpu_cross_entropy}
 
 _WORDS = ("model",)  # the mesh axis that splits the vocabulary
 _ROWS, _TABLE = PartitionSpec(sharding.BATCH_AXES), PartitionSpec(_WORDS)
@@ -42,7 +45,6 @@ class _Settings(NamedTuple):
     label_smoothing: float
     dtype: jnp.dtype
     vocabulary_size: int
-    use_kernels: bool
 
 
 def smoothed_cross_entropy(
@@ -65,9 +67,7 @@ def smoothed_cross_entropy(
     chex.assert_shape(features, dims["btd"])
     chex.assert_shape(table, dims["vd"])
     chex.assert_shape([targets, weights], dims["bt"])
-    dtype = jnp.dtype(dtype)
-    use_kernels = collectives.platform() == "tpu" and dtype == jnp.bfloat16
-    settings = _Settings(label_smoothing, dtype, dims.v, use_kernels)
+    settings = _Settings(label_smoothing, jnp.dtype(dtype), dims.v)
     return _loss(features, table, targets, weights, settings)
 
 
@@ -114,8 +114,9 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
     tokens = _Tokens(
         features.reshape(b * t, d), (targets - first_word).reshape(-1), weights.reshape(-1)
     )
-    if settings.use_kernels and tpu_cross_entropy.fits(tokens.features):
-        sums, gradients = _by_kernels(settings, differentiate, tokens, table)
+    kernels = _KERNELS.get(collectives.platform())
+    if kernels and settings.dtype == jnp.bfloat16 and kernels.fits(tokens.features):
+        sums, gradients = _by_kernels(kernels, settings, differentiate, tokens, table)
     else:
         sums, gradients = _by_chunks(settings, differentiate, tokens, table)
     sums = jax.tree.map(lambda x: collectives.sum_over(sharding.BATCH_AXES, x), sums)
@@ -126,18 +127,16 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
     return sums, gradients
 
 
-def _by_kernels(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
+def _by_kernels(
+    kernels: Any, settings: _Settings, differentiate: bool, tokens: _Tokens, table: jax.Array
+):
     features, table = tokens.features.astype(settings.dtype), table.astype(settings.dtype)
-    targets = tokens.targets[None]
-    maximum, exp_sum, true = tpu_cross_entropy.statistics(features, table, targets)
-    sums, normalizer = _sums(settings, tokens, table, maximum, exp_sum, true)
+    statistics = kernels.statistics(features, table, tokens.targets)
+    sums, normalizer = _sums(settings, tokens, table, *statistics)
     if not differentiate:
         return sums, ()
-    shares = _shares(settings)
-    rows = (targets, normalizer[None], tokens.weights[None])
-    return sums, (
-        tpu_cross_entropy.features_gradient(features, table, *rows, shares),
-        tpu_cross_entropy.table_gradient(features, table, *rows, shares),
+    return sums, kernels.gradients(
+        features, table, tokens.targets, normalizer, tokens.weights, _shares(settings)
     )
 
 

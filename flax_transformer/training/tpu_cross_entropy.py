@@ -48,36 +48,35 @@ def statistics(features, table, targets) -> list[jax.Array]:
     """Of the logits features . table^T the largest, sum(exp(logit - largest)), and the target's (0
     if the target is not among these words); each (n,) float32.
 
-    `features` (n,d) and `table` (v,d) bfloat16; `targets` (1,n) int32 count from the table's first
+    `features` (n,d) and `table` (v,d) bfloat16; `targets` (n,) int32 count from the table's first
     row, and may lie outside of it.
     """
     rows = _call(
         functools.partial(_statistics_kernel, table.shape[0]),
-        (features, table, targets),
+        (features, table, targets[None]),
         words_last=True,
         result="statistics",
     )
     return [rows[_MAXIMUM], rows[_EXP_SUM], rows[_TRUE]]
 
 
-def features_gradient(features, table, targets, normalizer, weights, shares) -> jax.Array:
-    """The loss' gradient (n,d) float32 of the features.
+def gradients(
+    features, table, targets, normalizer, weights, shares: tuple[float, float]
+) -> tuple[jax.Array, jax.Array]:
+    """The loss' gradients of features (n,d) and table (v,d), in float32.
 
-    `normalizer` (1,n) is the logarithm of the sum of exp(logits) over the whole vocabulary;
-    `weights` (1,n) scale the tokens' losses; `shares` are the labels' probability of the target
+    `normalizer` (n,) is the logarithm of the sum of exp(logits) over the whole vocabulary;
+    `weights` (n,) scale the tokens' losses; `shares` are the labels' probability of the target
     beyond the other words', and that of every word.
     """
-    kernel = functools.partial(_features_kernel, table.shape[0], shares)
-    arrays = (features, table, targets, normalizer, weights)
-    return _call(kernel, arrays, words_last=True, result="features")
-
-
-def table_gradient(features, table, targets, normalizer, weights, shares) -> jax.Array:
-    """The loss' gradient (v,d) float32 of the table, summed over the tokens."""
-    kernel = functools.partial(_table_kernel, table.shape[0], shares)
-    arrays = (features, table, targets, normalizer, weights)
-    result = _call(kernel, arrays, words_last=False, result="table")
-    return result[: table.shape[0]]
+    v = table.shape[0]
+    arrays = (features, table, targets[None], normalizer[None], weights[None])
+    of_features = functools.partial(_features_kernel, v, shares)
+    of_table = functools.partial(_table_kernel, v, shares)
+    return (
+        _call(of_features, arrays, words_last=True, result="features"),
+        _call(of_table, arrays, words_last=False, result="table")[:v],
+    )
 
 
 def _call(kernel, arrays, words_last: bool, result: str) -> jax.Array:

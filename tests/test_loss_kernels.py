@@ -1,0 +1,76 @@
+"""The kernels of the loss, interpreted on the CPU, against the chunks that they replace."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+
+from flax_transformer import collectives
+from flax_transformer.training import gpu_cross_entropy, tpu_cross_entropy
+from flax_transformer.training.loss import smoothed_cross_entropy
+
+KERNELS = {"tpu": tpu_cross_entropy, "gpu": gpu_cross_entropy}
+B, T, D = 3, 128, 128
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request, monkeypatch):
+    """Who asks for the platform hears that of these kernels, which are interpreted."""
+    monkeypatch.setattr(pl, "pallas_call", functools.partial(pl.pallas_call, interpret=True))
+    monkeypatch.setattr(collectives, "platform", lambda: request.param)
+    return KERNELS[request.param]
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.bfloat16)
+
+
+def evaluate(v: int):
+    """Sums and gradients of a batch whose rows are full, partly full and empty."""
+    features, table = draw(B, T, D), 0.2 * draw(v, D, seed=1)
+    targets = jnp.asarray(np.random.default_rng(2).integers(0, v, (B, T)), jnp.int32)
+    weights = jnp.asarray(np.arange(T) < np.array([[T], [50], [0]]), jnp.float32)
+
+    def loss(features, table):
+        sums = smoothed_cross_entropy(features, table, targets, weights, 0.1, jnp.bfloat16)
+        return sums.loss, sums
+
+    (_, sums), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(features, table)
+    return sums, gradients
+
+
+def assert_near(gradients, expected) -> None:
+    for one, other in zip(gradients, expected, strict=True):
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        np.testing.assert_allclose(one, other, rtol=0.02, atol=0.01 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("v", [512, 700])  # whole blocks of words; the last one not full
+def test_loss_and_gradients_equal_those_of_chunks(kernels, monkeypatch, v):
+    assert kernels.fits(jax.ShapeDtypeStruct((B * T, D), jnp.bfloat16))
+    sums, gradients = evaluate(v)
+    monkeypatch.setattr(collectives, "platform", lambda: "cpu")
+    expected_sums, expected = evaluate(v)
+    chex.assert_trees_all_close(sums, expected_sums, rtol=1e-4)
+    assert_near(gradients, expected)
+
+
+@pytest.mark.parametrize("kernels", ["gpu"], indirect=True)
+def test_tokens_in_chunks_give_the_same_gradients(kernels, monkeypatch):
+    expected_sums, expected = evaluate(700)
+    monkeypatch.setattr(kernels, "_GRADIENT_BYTES", 2 * 768 * 2 * 128)
+    assert kernels._chunks(B * T, 768) == 3, "two of the three tiles would fit, but not divide"
+    sums, gradients = evaluate(700)
+    chex.assert_trees_all_close(sums, expected_sums, rtol=1e-6)
+    assert_near(gradients, expected)
+
+
+def test_what_the_kernels_of_a_gpu_do_not_take():
+    fits = gpu_cross_entropy.fits
+    assert fits(jax.ShapeDtypeStruct((256, 64), jnp.bfloat16))
+    assert not fits(jax.ShapeDtypeStruct((200, 64), jnp.bfloat16))
+    assert not fits(jax.ShapeDtypeStruct((256, 96), jnp.bfloat16))
