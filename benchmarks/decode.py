@@ -4,6 +4,8 @@
     python benchmarks/decode.py --peer ctranslate2
     python benchmarks/decode.py --config configs/wmt_big.py --decoding.beam-size 1
     python benchmarks/decode.py --workdir runs/wmt_base --source newstest2014.en
+    python benchmarks/decode.py --workdir runs/wmt_base --source newstest2014.en \
+        --peer ctranslate2 --vocabulary-map train.en train.de --one-at-a-time --sentences 50
 
 Beside the search with its cache runs the same search with a step that does the full forward pass
 over the whole prefix for each token. As that takes long, it gets some of the batches only, and the
@@ -16,8 +18,10 @@ as the batch's sources are on average, by all contenders alike. A trained model 
 With --peer ctranslate2 the same weights are run by CTranslate2 (pip install ctranslate2, no
 dependency of this project) in float32, and in int8 for information, on the same batches, in turn
 with ours. Where lengths are free, its hypotheses may differ: it normalises them by its own rule
-and its own default. Appends a record to benchmarks/records/decode.json. Nothing else should run on
-the machine.
+and its own default. With --vocabulary-map SOURCE TARGET it also runs with a map of which target
+tokens may translate a source token, counted in these two aligned texts. --one-at-a-time measures
+latency: each sentence is a batch of its own. Appends a record to benchmarks/records/decode.json.
+Nothing else should run on the machine.
 """
 
 import argparse
@@ -71,6 +75,10 @@ class Arguments:
     """Batches, evenly spaced by length, that the search without a cache gets too; 0 for none."""
     peer: Literal["ctranslate2"] | None = None
     """Another library that translates the same with the same weights."""
+    vocabulary_map: tuple[Path, Path] | None = None
+    """Two aligned texts from which CTranslate2 gets a vocabulary map; needs --workdir."""
+    one_at_a_time: bool = False
+    """Whether each sentence is translated alone."""
     repeats: int = 3
     """Repeats that count, after one that compiles and warms up; the median is the result."""
     note: str = ""
@@ -94,6 +102,8 @@ def parse(words: Sequence[str]) -> Arguments:
     arguments = parse_arguments(Arguments, words, Arguments(settings=settings))
     if arguments.workdir is not None and arguments.source is None:
         raise ConfigError("--workdir needs --source: a trained model wants real sentences")
+    if arguments.vocabulary_map is not None and arguments.workdir is None:
+        raise ConfigError("--vocabulary-map needs --workdir: random weights know no words")
     if arguments.settings.decoding.coverage_penalty:
         raise ConfigError(
             "decoding.coverage_penalty needs attention: the benchmark has none, use 0"
@@ -139,11 +149,13 @@ def ours(config: Config, params: Any, *, with_cache: bool) -> Translate:
     return translate
 
 
-def ctranslate2(config: Config, params: Any, compute_type: str) -> Translate:
+def ctranslate2(
+    config: Config, params: Any, compute_type: str, candidates: dict[Any, list[int]] | None
+) -> Translate:
     from ctranslate2_model import CTranslate2Model  # the library is only there for the comparison
 
     threads = len(os.sched_getaffinity(0))
-    model = CTranslate2Model(config, params, compute_type, threads)
+    model = CTranslate2Model(config, params, compute_type, threads, candidates)
 
     def translate(batch: Batch) -> int:
         sources = [[index for index in row if index != PAD_ID] for row in batch.ids.tolist()]
@@ -230,16 +242,29 @@ def contenders_of(
         spaced = [(2 * i + 1) * len(batches) // (2 * some) for i in range(some)]
         found["full pass"] = (ours(config, params, with_cache=False), spaced)
     if arguments.peer == "ctranslate2":
+        maps = {"": None}
+        if arguments.vocabulary_map is not None:
+            maps[" with map"] = vocabulary_map(arguments)
         for compute_type in ("float32", "int8"):
-            translate = ctranslate2(config, params, compute_type)
-            found[f"ctranslate2 {compute_type}"] = (translate, every)
+            for name, candidates in maps.items():
+                translate = ctranslate2(config, params, compute_type, candidates)
+                found[f"ctranslate2 {compute_type}{name}"] = (translate, every)
     return found
+
+
+def vocabulary_map(arguments: Arguments) -> Any:
+    from ctranslate2_model import candidates_of
+
+    assert arguments.workdir is not None and arguments.vocabulary_map is not None
+    tokenizer = Tokenizer.load(arguments.workdir / TOKENIZER_FILE)
+    sides = [path.read_text(encoding="utf-8").split("\n") for path in arguments.vocabulary_map]
+    return candidates_of(zip(*map(tokenizer.encode, sides), strict=True))
 
 
 def report(results: dict[str, Any]) -> None:
     for name, result in results.items():
         line = (
-            f"{name:<22}{result['sentences_per_second']:>9,.1f} sentences/s"
+            f"{name:<30}{result['sentences_per_second']:>9,.1f} sentences/s"
             f"{result['target_tokens_per_second']:>10,.0f} target tokens/s"
         )
         if "cache_is_faster" in result:
@@ -258,7 +283,10 @@ def main(words: Sequence[str]) -> None:
     if arguments.peer:
         check_peer(config)
     params = parameters(arguments)
-    batches = batches_of(config, sources_of(arguments), fixed_length=arguments.workdir is None)
+    sources = sources_of(arguments)
+    groups = [[source] for source in sources] if arguments.one_at_a_time else [sources]
+    fixed_length = arguments.workdir is None
+    batches = [each for group in groups for each in batches_of(config, group, fixed_length)]
     results = measure(contenders_of(arguments, params, batches), batches, arguments.repeats)
     report(results)
     figures = {
@@ -269,6 +297,7 @@ def main(words: Sequence[str]) -> None:
         "vocabulary_size": config.tokenizer.vocabulary_size,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "trained": arguments.workdir is not None,
+        "one_at_a_time": arguments.one_at_a_time,
         "source_tokens": int(sum(np.count_nonzero(batch.ids) for batch in batches)),
         "results": results,
     }

@@ -3,7 +3,7 @@
 Command:  python train.py --config configs/wmt_base.py
           pip install sacremoses
           python evaluate.py --workdir runs/wmt_base --compound-split
-Hardware: TPU or GPU, on which --model.remat nothing is faster; the paper took 12 hours on
+Hardware: TPU or GPU (there --model.remat nothing is faster); the paper took 12 hours on
           8 P100. On one device with too little memory add --training.accumulation-steps 4.
 Score:    the paper reports 27.3 on newstest2014 (tokenised, compounds split, beam 4, alpha 0.6,
           the last 5 checkpoints averaged), which is about 26.5 in sacreBLEU. This project has not

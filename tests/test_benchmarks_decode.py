@@ -77,6 +77,23 @@ def test_ctranslate2_runs_the_same_model(decode, monkeypatch):
         assert row[: batch.longest - 1] == other[: batch.longest - 1]
 
 
+def test_a_vocabulary_map_holds_what_translates_what(monkeypatch):
+    pytest.importorskip("ctranslate2")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from ctranslate2_model import candidates_of
+
+    found = candidates_of([([10, 11], [20, 21]), ([10, 12], [20, 22]), ([12], [22])], 1, 1)
+    assert found[10] == [20] and found[12] == [22] and found[None][-1] in (20, 22)
+
+
+def test_sentences_one_at_a_time(decode, tmp_path):
+    record = tmp_path / "record.json"
+    flags = ["--one-at-a-time", "--full-pass-batches", "0", "--record", str(record)]
+    decode.main([*TINY.split(), *flags])
+    (entry,) = json.loads(record.read_text())
+    assert entry["one_at_a_time"] and entry["results"]["cache"]["batches"] == 16
+
+
 def test_batches_hold_every_sentence_in_few_shapes(decode):
     config = dataclasses.replace(
         Config(), decoding=DecodingConfig(batch_tokens=512, max_source_length=64)
@@ -97,5 +114,7 @@ def test_what_cannot_be_measured_is_said_before_any_work(decode, monkeypatch, tm
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="--source"):
         decode.main([*TINY.split(), "--workdir", str(tmp_path)])
+    with pytest.raises(ConfigError, match="--vocabulary-map needs --workdir"):
+        decode.parse([*TINY.split(), "--vocabulary-map", "a.en", "a.fr"])
     with pytest.raises(ConfigError, match="coverage_penalty"):
         decode.parse([*TINY.split(), "--decoding.coverage-penalty", "1"])
