@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_transformer.decoding import beam_search as beam_search_module
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.decoding.candidates import largest_logits
 
@@ -277,6 +278,44 @@ def test_neighbours_do_not_matter():
         alone = search(logits_of, (max_length,), 3, GNMT, sentences=[i], max_steps=20)
         np.testing.assert_array_equal(together.ids[i], alone.ids[0])
         np.testing.assert_array_equal(together.scores[i], alone.scores[0])
+
+
+@pytest.mark.parametrize("scoring", [GNMT, COVERED])
+def test_the_last_sentences_of_a_batch_go_on_in_a_smaller_one(monkeypatch, scoring):
+    """And find what they find in the batch that they came from, in its order."""
+    logits_of, beam_size, max_steps, sentences = tables(5, v=6, sentences=64), 3, 20, 64
+    # Four in the middle never end of themselves; two are padding.
+    stubborn = [9, 33, 34, 60]
+    logits_of[stubborn, :, EOS] = -30.0
+    logits_of = jnp.asarray(logits_of)
+    max_lengths = jnp.full(sentences, max_steps, jnp.int32).at[jnp.array([0, 35])].set(0)
+    take_step = step_with_attention if scoring.coverage_penalty else step
+    batches = []
+
+    def run(few: int) -> Hypotheses:
+        monkeypatch.setattr(beam_search_module, "_FEWEST", few)
+
+        def observed_step(ids, position, cache):
+            jax.debug.callback(lambda _: batches.append(len(ids)), position)
+            return take_step(logits_of, ids, position, cache)
+
+        found = jax.jit(
+            lambda cache: beam_search(
+                observed_step, cache, max_lengths, np.tile(SOURCE, (sentences, 1)),
+                max_steps=max_steps, beam_size=beam_size, scoring=scoring,
+                bos_id=BOS, eos_id=EOS, pad_id=PAD,
+            )
+        )(start_cache(range(sentences), beam_size))  # fmt: skip
+        return jax.tree.map(np.asarray, found)
+
+    whole = run(sentences)
+    assert batches == [64] * max_steps
+    batches.clear()
+    shrunk = run(8)
+    chex.assert_trees_all_equal(shrunk.ids, whole.ids)
+    chex.assert_trees_all_close(shrunk.scores, whole.scores, rtol=1e-5)
+    assert set(batches) == {64, 8} and len(batches) == max_steps
+    assert batches == sorted(batches, reverse=True) and batches.count(8) > 5
 
 
 def test_padding_sentences_have_no_hypotheses():

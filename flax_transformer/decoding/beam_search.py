@@ -26,6 +26,13 @@ Grow = Callable[[Cache, int], Cache]
 
 _FIRST_STAGE = 32
 
+_SHRINK = 8
+"""Sentences of a batch to each that goes on when the others are done. Every such step is one more
+program to compile."""
+
+_FEWEST = 8
+"""Sentences that are worth a batch of their own."""
+
 
 def stages(max_steps: int) -> list[int]:
     """The positions that a cache has room for, one stage after the other: 32, 64, ..., max_steps.
@@ -142,28 +149,73 @@ def beam_search(
     max_lengths = jnp.minimum(max_lengths, max_steps)
     rules = _Rules(max_lengths, scoring, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
     state = _start(cache, rules, max_steps, beam_size, source_mask)
-    advance = partial(_advance, step, rules)
     if grow is None:
-        return _run_stages(advance, lambda cache, _: cache, state, [max_steps])
-    return _run_stages(advance, grow, state, stages(max_steps))
+        return _finish(step, rules, lambda cache, _: cache, state, [max_steps])
+    return _finish(step, rules, grow, state, stages(max_steps))
 
 
-def _run_stages(
-    advance: Callable[[_State], _State], grow: Grow, state: _State, ends: Sequence[int]
+def _finish(
+    step: Step, rules: _Rules, grow: Grow, state: _State, ends: Sequence[int]
 ) -> Hypotheses:
-    """Searches up to the last of `ends`; the cache has room for the first of them."""
+    """Searches until every sentence is done; the cache has room for the first of `ends`.
 
-    def is_live(state: _State) -> Array:
-        return jnp.any(state.live_log_probs > -jnp.inf)
+    Most sentences of a batch are done long before the last one. When all but a few are, these go
+    on in a batch of their own.
+    """
+    few = len(rules.max_lengths) // _SHRINK
+    if few < _FEWEST:
+        few = 0
+    advance = partial(_advance, step, rules)
 
-    def go_on(state: _State) -> Hypotheses:
-        state = state._replace(cache=grow(state.cache, ends[1]))
-        return _run_stages(advance, grow, state, ends[1:])
+    def num_live(state: _State) -> Array:
+        return _is_live(state).sum()
 
-    state = lax.while_loop(lambda s: is_live(s) & (s.position < ends[0]), advance, state)
-    if len(ends) == 1:
-        return state.finished
-    return lax.cond(is_live(state), go_on, lambda state: state.finished, state)
+    def search(state: _State, ends: Sequence[int]) -> tuple[Hypotheses, Any]:
+        """Until at most `few` are live: what is finished, the state of those few, their rows."""
+        state = lax.while_loop(
+            lambda s: (num_live(s) > few) & (s.position < ends[0]), advance, state
+        )
+        if len(ends) == 1:
+            return leave(state)
+        return lax.cond(
+            num_live(state) > few,
+            lambda s: search(s._replace(cache=grow(s.cache, ends[1])), ends[1:]),
+            leave,
+            state,
+        )
+
+    def leave(state: _State) -> tuple[Hypotheses, Any]:
+        if not few:
+            return state.finished, None
+        rows = jnp.argsort(~_is_live(state))[:few]
+        chosen = _take_rows(state, rows)
+        return state.finished, (chosen._replace(cache=grow(chosen.cache, ends[-1])), rows)
+
+    finished, rest = search(state, ends)
+    if not few:
+        return finished
+    rest, rows = rest
+    rest_rules = rules._replace(max_lengths=rules.max_lengths[rows])
+    found = lax.cond(
+        num_live(rest) > 0,
+        lambda rest: _finish(step, rest_rules, grow, rest, ends[-1:]),
+        lambda rest: rest.finished,
+        rest,
+    )
+    return jax.tree.map(lambda whole, part: whole.at[rows].set(part), finished, found)
+
+
+def _is_live(state: _State) -> Array:
+    """Which sentences are not done: (b,) bool."""
+    return (state.live_log_probs > -jnp.inf).any(axis=1)
+
+
+def _take_rows(state: _State, rows: Array) -> _State:
+    """The state of some sentences alone."""
+    cache = jax.tree.map(lambda leaf: leaf[:, rows], state.cache)
+    kept = {"position": state.position, "cache": cache}
+    others = {name: value for name, value in state._asdict().items() if name not in kept}
+    return _State(**kept, **jax.tree.map(lambda array: array[rows], others))
 
 
 def _start(cache: Cache, rules: _Rules, max_steps: int, w: int, source_mask: Array) -> _State:

@@ -96,8 +96,8 @@ def attend_to_slots(
 ) -> tuple[jax.Array, jax.Array]:
     """The same for one target position of w beams, over the slots of a decoder's cache.
 
-    `query` (b,w,h,k), `key` and `value` (b,h,k,s), `mask` bool (b,w,s). Returns heads (b,w,h,k) and
-    weights (b,h,w,s) in float32. Products are taken in the type of the cache.
+    `query` (b,w,h,k), `key` (b,h,k,s), `value` (b,h,s,k), `mask` bool (b,w,s). Returns heads
+    (b,w,h,k) and weights (b,h,w,s) in float32. Products are taken in the type of the cache.
 
     The beams of a sentence are the columns of one matrix product over its keys, whose slots lie
     side by side: as XLA's CPU backend wants it (ten times as fast as (b,s,h,k) with 300 slots),
@@ -107,12 +107,14 @@ def attend_to_slots(
         b=query.shape[0], w=query.shape[1], h=query.shape[2], k=query.shape[3], s=key.shape[3]
     )
     chex.assert_shape(query, dims["bwhk"])
-    chex.assert_shape([key, value], dims["bhks"])
+    chex.assert_shape(key, dims["bhks"])
+    chex.assert_shape(value, dims["bhsk"])
     chex.assert_shape(mask, dims["bws"])
     scores = contract("bwhk,bhks->bhws", times(query, dims.k**-0.5), key, key.dtype, jnp.float32)
     scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1)
-    heads = contract("bhws,bhks->bwhk", weights, value, value.dtype)
+    heads = contract("bhws,bhsk->bhwk", weights, value, value.dtype)
+    heads = jnp.einsum("bhwk->bwhk", heads)
     return heads.astype(query.dtype), weights
 
 
@@ -184,7 +186,8 @@ class MultiHeadAttention(nn.Module):
     def attend_to_slots(
         self, x: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """As `attend` for one target position of every beam, `x` (b,w,d), over cached keys and
-        values (b,h,k,s) with `mask` (b,w,s); returns (b,w,d) and weights (b,h,w,s) in float32."""
+        """As `attend` for one target position of every beam, `x` (b,w,d), over cached keys
+        (b,h,k,s) and values (b,h,s,k) with `mask` (b,w,s); returns (b,w,d) and weights (b,h,w,s) in
+        float32."""
         heads, weights = attend_to_slots(self._queries(x), key, value, mask)
         return self._join(heads), weights

@@ -21,9 +21,14 @@ def empty_ancestors(b: int, w: int, t: int) -> jax.Array:
     return jnp.full((1, b, w, t), NOBODY, jnp.int32)
 
 
-def empty_slots(b: int, w: int, t: int, h: int, k: int, dtype) -> jax.Array:
-    """Room for t positions of w beams: (1,b,1,h,k,s), of which all beams share the third axis."""
-    return jnp.zeros((1, b, 1, h, k, t * w), dtype)
+def empty_slots(b: int, w: int, t: int, h: int, k: int, dtype) -> tuple[jax.Array, jax.Array]:
+    """Room for t positions of w beams, of which all beams share the third axis: keys (1,b,1,h,k,s)
+    and values (1,b,1,h,s,k).
+
+    Either has last what its product does not sum, as matrix products want their right operand:
+    with values like keys, XLA's CPU backend took three times as long for the weighted sum.
+    """
+    return jnp.zeros((1, b, 1, h, k, t * w), dtype), jnp.zeros((1, b, 1, h, t * w, k), dtype)
 
 
 def cache_dtype(compute_dtype: str) -> jnp.dtype:
@@ -33,11 +38,17 @@ def cache_dtype(compute_dtype: str) -> jnp.dtype:
     return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else compute_dtype)
 
 
-def write_column(slots: jax.Array, column: jax.Array, position: jax.Array) -> jax.Array:
-    """`slots` with the `column` (b,w,h,k) of all beams at `position`."""
-    w = column.shape[1]
-    column = jnp.einsum("bwhk->bhkw", column)[None, :, None].astype(slots.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(slots, column, position * w, axis=5)
+def write(
+    keys: jax.Array, values: jax.Array, key: jax.Array, value: jax.Array, position: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Slots of `keys` and `values` with `key` and `value` (b,w,h,k) of all beams at `position`."""
+    place = position * key.shape[1]
+    key = jnp.einsum("bwhk->bhkw", key)[None, :, None].astype(keys.dtype)
+    value = jnp.einsum("bwhk->bhwk", value)[None, :, None].astype(values.dtype)
+    return (
+        jax.lax.dynamic_update_slice_in_dim(keys, key, place, axis=5),
+        jax.lax.dynamic_update_slice_in_dim(values, value, place, axis=4),
+    )
 
 
 def stand_at(ancestors: jax.Array, position: jax.Array) -> jax.Array:
@@ -54,7 +65,8 @@ def visible_slots(ancestors: jax.Array) -> jax.Array:
     return (ancestors[0, :, :, :, None] == beams).reshape(b, w, t * w)
 
 
-def grow(values: jax.Array, size: int, fill: int = 0) -> jax.Array:
-    """`values` with a last axis of `size`, the new places behind the old ones."""
-    widths = [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])]
-    return jnp.pad(values, widths, constant_values=fill)
+def grow(array: jax.Array, size: int, axis: int = -1, fill: int = 0) -> jax.Array:
+    """`array` with `size` places along `axis`, the new ones behind the old ones."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, size - array.shape[axis])
+    return jnp.pad(array, widths, constant_values=fill)

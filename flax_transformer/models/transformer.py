@@ -113,12 +113,14 @@ class DecoderLayer(nn.Module):
         """The layer's part of `Transformer.start_cache`."""
         b, h, k = memory.shape[0], *self.cross_attention.query.shape[1:]
         dtype = slots.cache_dtype(self.config.compute_dtype)
-        key, value = (
-            jnp.einsum("bshk->bhks", x)[None, :, None].astype(dtype)
-            for x in self.cross_attention.keys_and_values(memory)
-        )
-        empty = slots.empty_slots(b, beam_size, max_steps, h, k, dtype)
-        return {"self_key": empty, "self_value": empty, "source_key": key, "source_value": value}
+        key, value = self.cross_attention.keys_and_values(memory)
+        keys, values = slots.empty_slots(b, beam_size, max_steps, h, k, dtype)
+        return {
+            "self_key": keys,
+            "self_value": values,
+            "source_key": jnp.einsum("bshk->bhks", key)[None, :, None].astype(dtype),
+            "source_value": jnp.einsum("bshk->bhsk", value)[None, :, None].astype(dtype),
+        }
 
     def decode_step(
         self,
@@ -135,8 +137,9 @@ class DecoderLayer(nn.Module):
 
         def attend_to_prefix(y):
             key, value = self.self_attention.keys_and_values(y)
-            written["self_key"] = slots.write_column(cache["self_key"], key, position)
-            written["self_value"] = slots.write_column(cache["self_value"], value, position)
+            written["self_key"], written["self_value"] = slots.write(
+                cache["self_key"], cache["self_value"], key, value, position
+            )
             return self.self_attention.attend_to_slots(
                 y, written["self_key"][0, :, 0], written["self_value"][0, :, 0], self_mask
             )[0]
@@ -234,10 +237,14 @@ class Transformer(nn.Module):
         """`cache` with room for `max_steps` positions, no fewer than it had."""
         size = max_steps * cache["ancestors"].shape[2]
         layers = [
-            layer | {name: slots.grow(layer[name], size) for name in ("self_key", "self_value")}
+            layer
+            | {
+                "self_key": slots.grow(layer["self_key"], size),
+                "self_value": slots.grow(layer["self_value"], size, axis=4),
+            }
             for layer in cache["layers"]
         ]
-        ancestors = slots.grow(cache["ancestors"], max_steps, slots.NOBODY)
+        ancestors = slots.grow(cache["ancestors"], max_steps, fill=slots.NOBODY)
         return cache | {"layers": layers, "ancestors": ancestors}
 
     def decode_step(
