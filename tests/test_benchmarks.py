@@ -75,9 +75,10 @@ def test_step_profile(tmp_path):
     )
     entry = last_record(done, record)
     assert sum(entry["shares"].values()) == pytest.approx(1, abs=0.01)
-    for kind in ("the loss", "feed-forward"):
-        assert 0 < entry["shares"][f"products of {kind}"] < 1
-    assert entry["shares"].get("the rest", 0) < 0.5
+    # Of how long each takes nothing can be said at this size, on a machine that does other things.
+    kinds = ("products of the loss", "products of feed-forward", "layer norm")
+    for kind in (*kinds, "softmax and masks of attention"):
+        assert 0 < entry["shares"][kind] < 1
     assert "products of the loss" in done.stdout
 
 

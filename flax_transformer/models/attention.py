@@ -99,9 +99,9 @@ def attend_to_slots(
     `query` (b,w,h,k), `key` (b,h,k,s), `value` (b,h,s,k), `mask` bool (b,w,s). Returns heads
     (b,w,h,k) and weights (b,h,w,s) in float32. Products are taken in the type of the cache.
 
-    The beams of a sentence are the columns of one matrix product over its keys, whose slots lie
-    side by side: as XLA's CPU backend wants it (ten times as fast as (b,s,h,k) with 300 slots),
-    and as the lanes of a TPU do.
+    The beams of a sentence share one matrix product over its keys and one over its values, either
+    of which has last what its product does not sum: as XLA's CPU backend wants it. Keys are ten
+    times as fast as with (b,s,h,k) and 300 slots, values two to three as with (b,h,k,s) and 128.
     """
     dims = chex.Dimensions(
         b=query.shape[0], w=query.shape[1], h=query.shape[2], k=query.shape[3], s=key.shape[3]
@@ -113,9 +113,9 @@ def attend_to_slots(
     scores = contract("bwhk,bhks->bhws", times(query, dims.k**-0.5), key, key.dtype, jnp.float32)
     scores = jnp.where(mask[:, None, :, :], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1)
+    # Not bwhk at once, for which XLA's CPU backend would turn both operands of the product round.
     heads = contract("bhws,bhsk->bhwk", weights, value, value.dtype)
-    heads = jnp.einsum("bhwk->bwhk", heads)
-    return heads.astype(query.dtype), weights
+    return jnp.einsum("bhwk->bwhk", heads).astype(query.dtype), weights
 
 
 class MultiHeadAttention(nn.Module):
