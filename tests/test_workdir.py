@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from flax_transformer.config import (
     TextFiles,
     TokenizerConfig,
     TrainingConfig,
+    TransformerConfig,
 )
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import config_to_dict, load_config, save_config
@@ -232,3 +234,19 @@ def test_decoding_of_the_next_start_is_remembered(workdir):
     config = Config(data=FILES, decoding=DecodingConfig(checkpoint=4000))
     open_workdir(workdir, config)
     assert load_config(workdir / "config.json").decoding.checkpoint == 4000
+
+
+def test_a_run_keeps_the_layers_a_turn_that_it_was_begun_with(tmp_path):
+    """Also one of an earlier version, whose default was a number."""
+    begun = dataclasses.replace(Config(), model=TransformerConfig(unroll_layers=1))
+    open_workdir(tmp_path, begun)
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+
+    def again(layers: int | None) -> Config:
+        config = dataclasses.replace(Config(), model=TransformerConfig(unroll_layers=layers))
+        return workdir_module.settle(tmp_path, config, jax.devices()[0], pytest.fail)
+
+    assert again(None).model.unroll_layers == 1
+    assert again(2).model.unroll_layers == 2, "what the user asks for stands, and is refused"
+    with pytest.raises(ConfigError, match=r"model\.unroll_layers: 1 -> 2"):
+        open_workdir(tmp_path, dataclasses.replace(begun, model=TransformerConfig(unroll_layers=2)))

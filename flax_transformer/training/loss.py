@@ -3,9 +3,8 @@
 Letters: b batch, t target position, n = b t tokens, d model width, v vocabulary.
 The logits of a batch would be the largest array of a training step. On a TPU and on a GPU kernels
 compute them block by block (see `tpu_cross_entropy` and `gpu_cross_entropy`); elsewhere the loss
-goes through the tokens in chunks. Each
-way the gradient is computed along with the loss, while the logits are at hand. Every device does
-so for its own rows and its own part of the vocabulary.
+goes through the tokens in chunks. Each way the gradient is computed along with the loss, while the
+logits are at hand. Every device does so for its own rows and its own part of the vocabulary.
 """
 
 import functools

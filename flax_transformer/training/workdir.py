@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from flax_transformer.compute_dtype import settle_compute_dtype, with_compute_dtype
-from flax_transformer.config import Config, TextFiles
+from flax_transformer.config import Config, TextFiles, TransformerConfig
 from flax_transformer.config_error import ConfigError
 from flax_transformer.config_json import differing_fields, load_config, save_config
 from flax_transformer.data.training_data import TOKENIZER_FILE
@@ -39,7 +39,8 @@ _NOT_OF_THE_VOCABULARY = ("data.concatenate", "data.placeholders", "data.test", 
 def settle(
     workdir: Path, config: Config, device: jax.Device, note: Callable[[str], None]
 ) -> Config:
-    """`config` with what "auto" stands for in its settings, for `open_workdir` to keep.
+    """`config` with what "auto" stands for in its settings, for `open_workdir` to keep, and with
+    the layers a turn of a run that was begun with a number of them.
 
     That is what the run in `workdir` has had, or the first process has chosen: BLEUs could not be
     compared otherwise, nor would a run that goes on elsewhere be the same run. Else it is what the
@@ -54,13 +55,17 @@ def settle(
 
 
 def _as_before(config: Config, before: Config) -> Config:
-    """`config` with what `before` says where it says "auto"."""
+    """`config` with what `before` says where it says "auto", or None."""
     if config.training.bleu_tokenizer == "auto":
         tokenizer = before.training.bleu_tokenizer
         training = dataclasses.replace(config.training, bleu_tokenizer=tokenizer)
         config = dataclasses.replace(config, training=training)
     if config.model.compute_dtype == "auto" and before.model.compute_dtype != "auto":
         config = with_compute_dtype(config, before.model.compute_dtype)
+    if isinstance(config.model, TransformerConfig) and isinstance(before.model, TransformerConfig):
+        layers = config.model.unroll_layers or before.model.unroll_layers
+        model = dataclasses.replace(config.model, unroll_layers=layers)
+        config = dataclasses.replace(config, model=model)
     return config
 
 
