@@ -22,16 +22,18 @@ import tyro
 from recording import RECORDS, append_record
 from step_variants import compiled_step, random_batch
 
-from flax_transformer.command_line import load_config_file
+from flax_transformer.checkpoints import reading
+from flax_transformer.checkpoints import writing as checkpoints_module
+from flax_transformer.checkpoints.files import write_checksums
+from flax_transformer.checkpoints.progress import Progress
+from flax_transformer.checkpoints.restoring import restore_newest
+from flax_transformer.checkpoints.writing import Checkpoints
+from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.memory import keep_freed_memory
-from flax_transformer.sharding import build_mesh
-from flax_transformer.training import checkpoints as checkpoints_module
-from flax_transformer.training import restoring, step
-from flax_transformer.training.checkpoint_files import write_checksums
-from flax_transformer.training.checkpoints import Checkpoints
-from flax_transformer.training.progress import Progress
-from flax_transformer.training.state import TrainState, all_finite, create_state
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.runtime.memory import keep_freed_memory
+from flax_transformer.training import step
+from flax_transformer.training.state import TrainState, abstract_state, all_finite, create_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def save_costs(config: Config, repeats: int) -> dict[str, Any]:
             with mock.patch.object(checkpoints_module, "write_checksums", write):
                 checkpoints = Checkpoints(folder, config)
                 start = time.perf_counter()
-                checkpoints.save(state._replace(step=jnp.int32(1)), Progress(tokenizer=""))
+                checkpoints.save(1, state.params, state.optimizer_state, Progress(tokenizer=""))
                 checkpoints.newest()
                 seconds = time.perf_counter() - start
                 checkpoints.close()
@@ -110,15 +112,17 @@ def save_costs(config: Config, repeats: int) -> dict[str, Any]:
 
 
 def _readings(folder: Path, config: Config, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    like = abstract_state(config, mesh)
+
     def restore() -> float:
         start = time.perf_counter()
-        assert restoring.restore_newest(folder, config, mesh) is not None
+        assert restore_newest(folder, like.params, like.optimizer_state) is not None
         return time.perf_counter() - start
 
     def restore_unchecked() -> float:
         with (
-            mock.patch.object(restoring, "check_whole", lambda *arguments: True),
-            mock.patch.object(restoring, "_all_finite", lambda tree: True),
+            mock.patch.object(reading, "check_whole", lambda *arguments: True),
+            mock.patch.object(reading, "_all_finite", lambda tree: True),
         ):
             return restore()
 

@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING
 from compare_arguments import Arguments, System, parse, shared_config
 from recording import append_record
 
-from flax_transformer.command_line import run_command
+from flax_transformer.commands.command_line import run_command
 from flax_transformer.config import Config, TextFiles
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 
 # JAX must not be loaded before run_command has named the folder of compiled programs, so what
 # loads it is imported where it is used.
@@ -144,7 +144,8 @@ def train_and_score(
     from compare_systems import configurations
 
     from flax_transformer.data.corpus import open_corpus
-    from flax_transformer.data.training_data import TOKENIZER_FILE, prepare_training_data
+    from flax_transformer.data.training_data import prepare_training_data
+    from flax_transformer.workdir import TOKENIZER_FILE
 
     # Learns the vocabulary that all systems get, and fills the cache of tokens.
     prepare_training_data(open_corpus(shared.data), shared, arguments.workdir)

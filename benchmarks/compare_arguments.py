@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from recording import RECORDS
 
-from flax_transformer.command_line import parse_arguments
+from flax_transformer.commands.command_line import parse_arguments
 from flax_transformer.config import (
     BatchConfig,
     Config,
@@ -18,7 +18,7 @@ from flax_transformer.config import (
     TrainingConfig,
     TransformerConfig,
 )
-from flax_transformer.config_error import require, require_positive
+from flax_transformer.errors import require, require_positive
 
 System = Literal[
     "lstm_none", "lstm_dot", "lstm_general", "lstm_concat", "lstm_multi_head", "transformer"

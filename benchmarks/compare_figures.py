@@ -14,16 +14,17 @@ from compare_arguments import Arguments, System
 from compare_systems import parameters
 from compare_training import learning_curve, seconds_to_loss, training_seconds, training_tokens
 
+from flax_transformer.checkpoints.averaging import load_parameters
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.config_json import config_to_dict
-from flax_transformer.data.training_data import TOKENIZER_FILE
+from flax_transformer.config.json import config_to_dict
+from flax_transformer.diagnosis.alignment import align
 from flax_transformer.evaluation.report import TestSet, hypotheses_path, report_path
 from flax_transformer.evaluation.source_length import bleu_by_source_length
-from flax_transformer.inspection.alignment import align
-from flax_transformer.sharding import build_mesh
-from flax_transformer.tokenizer import Tokenizer
+from flax_transformer.models.initialization import abstract_params
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.training.metrics import read_metrics
-from flax_transformer.training.restoring import load_parameters
+from flax_transformer.workdir import TOKENIZER_FILE
 
 
 def collect(
@@ -91,7 +92,9 @@ def _alignments(arguments: Arguments, systems: dict[System, Config]) -> dict[str
     for system, config in systems.items():
         if not config.model.attends_to_source:
             continue
-        params = load_parameters(arguments.workdir / system, config, mesh).params
+        params = load_parameters(
+            arguments.workdir / system, config, abstract_params(config, mesh)
+        ).params
         drawn = align(config, params, tokenizer, arguments.sentence, arguments.translation)
         found[system] = drawn._asdict() | {"weights": drawn.weights.round(3).tolist()}
     return found

@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from flax_transformer.whole_file import whole_file
+from flax_transformer.files.whole_file import whole_file
 
 
 def draw(figures: dict[str, Any], record: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import jax
 from compare_arguments import System
 
 from flax_transformer.config import Config, MeshConfig, OptimizerConfig, RecurrentConfig
-from flax_transformer.sharding import build_mesh
+from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.state import abstract_state, count_parameters
 
 WARMUP_STEPS = 300

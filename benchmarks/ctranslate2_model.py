@@ -12,7 +12,7 @@ from ctranslate2.specs import TransformerSpec
 
 from flax_transformer.config import Config
 from flax_transformer.models.embedding import sinusoids
-from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 _NAMES = {PAD_ID: "<blank>", EOS_ID: "</s>", BOS_ID: "<s>", UNK_ID: "<unk>"}
 

@@ -45,18 +45,19 @@ import tyro
 from decode_batches import Batch, batches_of, made_up_sources
 from recording import RECORDS, append_record
 
-from flax_transformer.command_line import load_config_file, parse_arguments, run_command
-from flax_transformer.compute_dtype import decoding_config
+from flax_transformer.checkpoints.averaging import load_parameters
+from flax_transformer.commands.command_line import load_config_file, parse_arguments, run_command
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import load_config
+from flax_transformer.config.json import load_config
 from flax_transformer.data.packing import Batch as PackedBatch
-from flax_transformer.data.training_data import TOKENIZER_FILE
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
+from flax_transformer.errors import ConfigError
 from flax_transformer.models import build_model
-from flax_transformer.sharding import build_mesh
-from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
-from flax_transformer.training.restoring import load_parameters
+from flax_transformer.models.initialization import abstract_params
+from flax_transformer.ops.compute_dtype import decoding_config
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from flax_transformer.workdir import TOKENIZER_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def check_peer(config: Config) -> None:
 def parameters(arguments: Arguments) -> Any:
     config, mesh = arguments.settings, build_mesh(MeshConfig(data=1), jax.devices()[:1])
     if arguments.workdir is not None:
-        return load_parameters(arguments.workdir, config, mesh).params
+        return load_parameters(arguments.workdir, config, abstract_params(config, mesh)).params
     model = build_model(config.model, config.tokenizer.vocabulary_size)
     ids = jnp.zeros((1, 1), jnp.int32)
     batch = PackedBatch(*(ids for _ in PackedBatch._fields))

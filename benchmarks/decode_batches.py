@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flax_transformer.config import Config
-from flax_transformer.tokenizer import EOS_ID, PAD_ID, UNK_ID
+from flax_transformer.text.tokenizer import EOS_ID, PAD_ID, UNK_ID
 
 TOKENS_OF_A_WORD = 1.2
 

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_transformer.compiled_programs import check_entries
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import load_config
-from flax_transformer.data.corpus import open_corpus
-from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
-from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.training.checkpoint_files import (
+from flax_transformer.checkpoints.files import (
     CHECKSUMS,
     DamagedCheckpointError,
     check_whole,
     list_steps,
 )
+from flax_transformer.config.json import load_config
+from flax_transformer.data.corpus import open_corpus
+from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
+from flax_transformer.errors import ConfigError
+from flax_transformer.runtime.compiled_programs import check_entries
+from flax_transformer.text.tokenizer import Tokenizer
 
 
 class Place(NamedTuple):

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 from fault_runs import finish, last_step, start, train_command, wait_until
 
+from flax_transformer.checkpoints.averaging import load_parameters
 from flax_transformer.config import MeshConfig
-from flax_transformer.config_json import load_config
-from flax_transformer.sharding import build_mesh
-from flax_transformer.training.restoring import load_parameters
+from flax_transformer.config.json import load_config
+from flax_transformer.models.initialization import abstract_params
+from flax_transformer.parallel.sharding import build_mesh
 
 
 def read_while_training(folder: Path, cache: Path, seconds: float) -> dict[str, Any]:
@@ -37,7 +38,8 @@ def read_while_training(folder: Path, cache: Path, seconds: float) -> dict[str, 
         if time.monotonic() < end:
             loads += 1
             try:
-                steps = load_parameters(workdir, load_config(workdir / "config.json"), mesh).steps
+                config = load_config(workdir / "config.json")
+                steps = load_parameters(workdir, config, abstract_params(config, mesh)).steps
                 used.add(tuple(steps))
             except Exception as error:
                 failed_loads += 1

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from flax_transformer.checkpoints.averaging import load_parameters
 from flax_transformer.config import MeshConfig
-from flax_transformer.config_json import load_config
+from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
-from flax_transformer.sharding import build_mesh
+from flax_transformer.models.initialization import abstract_params
+from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.metrics import read_metrics
-from flax_transformer.training.restoring import load_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 300.0
@@ -115,7 +116,9 @@ def parameters(workdir: Path) -> list[np.ndarray]:
     config = load_config(workdir / "config.json")
     decoding = dataclasses.replace(config.decoding, checkpoint="latest")
     mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
-    params = load_parameters(workdir, dataclasses.replace(config, decoding=decoding), mesh).params
+    params = load_parameters(
+        workdir, dataclasses.replace(config, decoding=decoding), abstract_params(config, mesh)
+    ).params
     return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
 
 

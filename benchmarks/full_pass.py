@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.tokenizer import PAD_ID
+from flax_transformer.text.tokenizer import PAD_ID
 
 Cache = dict[str, jax.Array]
 

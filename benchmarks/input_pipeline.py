@@ -25,8 +25,8 @@ from flax_transformer.data.packing import PackedRows, select_pairs
 from flax_transformer.data.pairs import PairList
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
-from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.tokenizer_training import train_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.data.packing import Batch, PackedRows, lay_out
+from flax_transformer.data.packing import PackedRows, lay_out
 from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
-from flax_transformer.tokenizer import EOS_ID, UNK_ID
+from flax_transformer.text.tokenizer import EOS_ID, UNK_ID
 
 
 def made_up_pairs(config: Config, lengths: np.ndarray) -> TokenizedPairs:

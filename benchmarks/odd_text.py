@@ -15,11 +15,11 @@ from typing import Any
 import tyro
 from recording import RECORDS, append_record
 
-from flax_transformer.config_json import load_config
+from flax_transformer.config.json import load_config
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.evaluation.scores import bleu_only
-from flax_transformer.memory import keep_freed_memory
-from flax_transformer.trained_model import TrainedModel
+from flax_transformer.runtime.memory import keep_freed_memory
+from flax_transformer.translation.trained_model import TrainedModel
 
 CHARACTERS = {
     "no-break space": "\u00a0",

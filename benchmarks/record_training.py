@@ -18,7 +18,7 @@ import matplotlib
 import tyro
 from recording import RECORDS, machine
 
-from flax_transformer.config_json import config_to_dict, load_config
+from flax_transformer.config.json import config_to_dict, load_config
 from flax_transformer.training.metrics import read_metrics
 
 matplotlib.use("Agg")

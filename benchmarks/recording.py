@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.whole_file import write_whole
+from flax_transformer.files.whole_file import write_whole
 
 RECORDS = Path(__file__).resolve().parent / "records"
 

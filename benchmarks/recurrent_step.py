@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.memory import keep_freed_memory
 from flax_transformer.models.recurrent.layer import RecurrentLayer
+from flax_transformer.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ from typing import Any
 
 import tyro
 
-from flax_transformer.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.commands.command_line import load_config_file, parse_arguments, run_command
 from flax_transformer.config import Config
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import config_to_dict
+from flax_transformer.config.json import config_to_dict
 from flax_transformer.dry_run.topology import prepare_environment, require_compiler
-from flax_transformer.whole_file import write_whole
+from flax_transformer.errors import ConfigError
+from flax_transformer.files.whole_file import write_whole
 
 RECORDS = Path(__file__).resolve().parent / "records"
 

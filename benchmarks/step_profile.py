@@ -23,10 +23,10 @@ from made_up_batches import made_up_batches
 from recording import RECORDS, append_record
 from train_step import OurStep, settings_before_flags
 
-from flax_transformer.command_line import parse_arguments, run_command
-from flax_transformer.compute_dtype import settle_compute_dtype
+from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.sharding import build_mesh
+from flax_transformer.ops.compute_dtype import settle_compute_dtype
+from flax_transformer.parallel.sharding import build_mesh
 
 PRODUCTS = {
     "products of the loss": r"(nd,vd->nv|nv,vd->nd|[dn]{2},nv->dv)/dot_general",

@@ -20,12 +20,12 @@ import jax
 import numpy as np
 import tyro
 
-from flax_transformer.command_line import load_config_file
+from flax_transformer.batch import Batch
+from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.data.packing import Batch
-from flax_transformer.memory import keep_freed_memory
-from flax_transformer.models import dropout
-from flax_transformer.sharding import build_mesh
+from flax_transformer.ops import dropout
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.runtime.memory import keep_freed_memory
 from flax_transformer.training.state import create_state
 from flax_transformer.training.step import train_step
 

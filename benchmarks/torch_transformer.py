@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.data.packing import Batch
 
 
 class Model(nn.Module):

@@ -34,7 +34,8 @@ import tyro
 from made_up_batches import made_up_batches
 from recording import RECORDS, append_record
 
-from flax_transformer.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.batch import Batch
+from flax_transformer.commands.command_line import load_config_file, parse_arguments, run_command
 from flax_transformer.config import (
     BatchConfig,
     Config,
@@ -43,11 +44,10 @@ from flax_transformer.config import (
     TokenizerConfig,
     TransformerConfig,
 )
-from flax_transformer.config_error import ConfigError
-from flax_transformer.data.packing import Batch
 from flax_transformer.dry_run.chips import CHIPS
 from flax_transformer.dry_run.flops import model_flops
-from flax_transformer.sharding import batch_sharding, build_mesh, replicated
+from flax_transformer.errors import ConfigError
+from flax_transformer.parallel.sharding import batch_sharding, build_mesh, replicated
 from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.state import TrainState, count_parameters, create_state
 from flax_transformer.training.step import jit_train_step

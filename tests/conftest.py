@@ -29,6 +29,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from samples import draw_pairs, recurrent
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import (
     BatchConfig,
     Config,
@@ -36,10 +37,10 @@ from flax_transformer.config import (
     TokenizerConfig,
     TransformerConfig,
 )
-from flax_transformer.data.packing import Batch, lay_out
+from flax_transformer.data.packing import lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
 from flax_transformer.models import build_model
-from flax_transformer.sharding import build_mesh
+from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.state import TrainState, create_state
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -72,7 +73,7 @@ LONGEST = (
 def pytest_sessionstart():
     """What a failed read of Orbax has to say is left out before pytest, which has its own hook by
     now, takes it for a failure."""
-    import flax_transformer.training.orbax_errors  # noqa: F401
+    import flax_transformer.checkpoints.orbax_errors  # noqa: F401
 
 
 def pytest_collection_modifyitems(items):
@@ -128,8 +129,8 @@ SIGNALS = process_state()["signals"]
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """Runs of this process have one device, and what they tokenise and compile is kept."""
-    from flax_transformer import trained_model as trained_model_module
     from flax_transformer.training import trainer as trainer_module
+    from flax_transformer.translation import trained_model as trained_model_module
 
     cache = str(tmp_path_factory.mktemp("cache"))
     kept = {

@@ -7,7 +7,7 @@ import numpy as np
 
 from flax_transformer.config import Config, RecurrentConfig
 from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
-from flax_transformer.tokenizer import EOS_ID
+from flax_transformer.text.tokenizer import EOS_ID
 
 FIRST_WORD = 4
 """The first id that is not special."""

@@ -9,12 +9,12 @@ import pytest
 from samples import recurrent
 
 from flax_transformer.config import TokenizerConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import generate
-from flax_transformer.inspection.alignment import align, forced_attention
+from flax_transformer.diagnosis.alignment import align, forced_attention
+from flax_transformer.errors import ConfigError
 from flax_transformer.models import build_model
-from flax_transformer.tokenizer import BOS_ID, EOS_ID
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID
+from flax_transformer.text.tokenizer_training import train_tokenizer
 
 V = 340
 """Enough for the characters of the built-in corpus."""

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import Builtin, TokenizerConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.pairs import PairList
 from flax_transformer.data.token_cache import tokenize_pairs
-from flax_transformer.placeholders import PLACEHOLDERS
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.errors import ConfigError
+from flax_transformer.text.placeholders import PLACEHOLDERS
+from flax_transformer.text.tokenizer_training import train_tokenizer
 
 PAIRS = [(f"the cat {i} sees Tom there", f"le chat {i} y voit Tom") for i in range(2000)]
 

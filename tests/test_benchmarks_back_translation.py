@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from flax_transformer.command_line import parse_train_arguments
-from flax_transformer.config_error import ConfigError
+from flax_transformer.commands.command_line import parse_train_arguments
+from flax_transformer.errors import ConfigError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BLEU = {"baseline": 10.0, "reverse": 7.0, "mixed": 12.5}

@@ -10,9 +10,9 @@ import jax
 import pytest
 
 from flax_transformer.config import TextFiles
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import generate
-from flax_transformer.training import console
+from flax_transformer.errors import ConfigError
+from flax_transformer.parallel import console
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.trainer import Trainer
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import Config, DecodingConfig
-from flax_transformer.config_error import ConfigError
-from flax_transformer.tokenizer import EOS_ID, PAD_ID
+from flax_transformer.errors import ConfigError
+from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = (

@@ -12,19 +12,19 @@ import pytest
 from sacrebleu.tokenizers import tokenizer_ja_mecab, tokenizer_ko_mecab, tokenizer_spm
 from sacrebleu.utils import SACREBLEU_DIR
 
-from flax_transformer.compute_dtype import with_compute_dtype
 from flax_transformer.config import Builtin, Config, TextFiles, Tfds, TokenizerConfig
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import load_config, save_config
+from flax_transformer.config.json import load_config, save_config
+from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation.bleu_tokenizer import (
     choose_tokenizer,
     require_tokenizer,
     runs_words_together,
 )
 from flax_transformer.evaluation.scores import bleu_only, score
-from flax_transformer.tokenizer_training import train_tokenizer
-from flax_transformer.training import workdir as workdir_module
-from flax_transformer.training.workdir import open_workdir
+from flax_transformer.ops.compute_dtype import with_compute_dtype
+from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.training import run_settings
+from flax_transformer.training.run_settings import open_workdir
 
 CHINESE = ["我今天买苹果。", "你今天看见一座房子。", "我在家需要咖啡。", "老师现在买一辆车。"]
 LANGUAGES = {
@@ -155,7 +155,7 @@ def test_flores200_splits_into_pieces(no_network, tmp_path, monkeypatch):
 
 
 def settle(workdir, config: Config) -> Config:
-    settled = workdir_module.settle(workdir, config, jax.devices()[0], lambda note: None)
+    settled = run_settings.settle(workdir, config, jax.devices()[0], lambda note: None)
     open_workdir(workdir, settled)
     assert load_config(workdir / "config.json") == settled
     return settled
@@ -197,7 +197,7 @@ def test_other_processes_take_what_the_first_has_settled(tmp_path, mecab, monkey
     config = Config(data=files("ja"))
     settle(tmp_path, config)
     mecab(True)
-    monkeypatch.setattr("flax_transformer.training.workdir.is_first_process", lambda: False)
+    monkeypatch.setattr("flax_transformer.training.run_settings.is_first_process", lambda: False)
     assert settle(tmp_path, config).training.bleu_tokenizer == "char"
 
 

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import MAX_PAIRS, SEED, generate, realise
 from flax_transformer.data.builtin.clauses import object_of, subject_of
 from flax_transformer.data.builtin.lexicon import ADJECTIVES, NOUNS, THE, VERBS
@@ -20,6 +19,7 @@ from flax_transformer.data.builtin.withheld import (
     WITHHELD_CLITIC_VERBS,
     WITHHELD_OBJECTS,
 )
+from flax_transformer.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from flax_transformer import byte_pairs
+from flax_transformer.text import byte_pairs
 
 SYMBOLS = ["ab", "ba", "abab", "cc", "abc", "cab", "aa", "bb", "aaaa", "abba", "bc", "babc", "ccab"]
 IDS = {symbol: number for number, symbol in enumerate(SYMBOLS)}

@@ -11,21 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from states import load_chosen, restore_newest_state, save_best, save_state
 
-from flax_transformer.config import Config, MeshConfig, TrainingConfig
-from flax_transformer.config_error import ConfigError
-from flax_transformer.sharding import build_mesh
-from flax_transformer.training import checkpoints as checkpoints_module
-from flax_transformer.training.checkpoint_files import (
+from flax_transformer.checkpoints import writing as checkpoints_module
+from flax_transformer.checkpoints.files import (
     CHECKSUMS,
     DamagedCheckpointError,
     check_whole,
     list_steps,
     remove_unfinished,
 )
-from flax_transformer.training.checkpoints import Checkpoints
-from flax_transformer.training.progress import Progress
-from flax_transformer.training.restoring import _Folder, load_parameters, restore_newest
+from flax_transformer.checkpoints.progress import Progress
+from flax_transformer.checkpoints.reading import CheckpointFolder
+from flax_transformer.checkpoints.writing import Checkpoints
+from flax_transformer.config import Config, MeshConfig, TrainingConfig
+from flax_transformer.errors import ConfigError
+from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.state import TrainState, create_state
 
 PROGRESS = Progress(tokenizer="none")
@@ -70,7 +71,7 @@ def written(tmp_path_factory, config, initial_state) -> Path:
 def write_steps(workdir, config, initial_state, steps, progress=PROGRESS, value=None) -> None:
     checkpoints = Checkpoints(workdir, config)
     for step in steps:
-        checkpoints.save(state_of(initial_state, step, value), progress)
+        save_state(checkpoints, state_of(initial_state, step, value), progress)
     checkpoints.close()
 
 
@@ -96,12 +97,11 @@ def restore(tmp_path, config, mesh):
 
     def restore() -> tuple[int, list[str]]:
         said: list[str] = []
-        restored = restore_newest(tmp_path, config, mesh, said.append)
+        restored = restore_newest_state(tmp_path, config, mesh, said.append)
         assert restored is not None
-        state, progress = restored
-        step = int(state.step)
+        progress, step = restored.progress, restored.step
         assert progress == PROGRESS
-        for leaf in jax.tree.leaves(state.params):
+        for leaf in jax.tree.leaves(restored.params):
             np.testing.assert_array_equal(leaf, step)
         return step, said
 
@@ -114,7 +114,7 @@ def load(tmp_path, config, mesh):
 
     def load(**decoding):
         changed = dataclasses.replace(config.decoding, **decoding)
-        return load_parameters(tmp_path, dataclasses.replace(config, decoding=changed), mesh)
+        return load_chosen(tmp_path, dataclasses.replace(config, decoding=changed), mesh)
 
     return load
 
@@ -273,7 +273,7 @@ def test_left_over_folders_are_no_checkpoints_and_go(write, restore, tmp_path):
 def test_one_best_is_kept_and_can_be_chosen(tmp_path, config, initial_state, write, load):
     checkpoints = Checkpoints(tmp_path, config)
     for step in (10, 20, 14):  # the last after going back to an older checkpoint
-        checkpoints.save_best(state_of(initial_state, step), PROGRESS)
+        save_best(checkpoints, state_of(initial_state, step), PROGRESS)
     checkpoints.close()
     assert list_steps(tmp_path / "best") == [14]
     write(10, 20, 30, 34)
@@ -294,7 +294,7 @@ def test_after_early_stopping_the_best_is_taken_and_said(
     tmp_path, config, initial_state, write, load
 ):
     checkpoints = Checkpoints(tmp_path, config)
-    checkpoints.save_best(state_of(initial_state, 20), PROGRESS)
+    save_best(checkpoints, state_of(initial_state, 20), PROGRESS)
     checkpoints.close()
     write(20)
     write(30, progress=dataclasses.replace(PROGRESS, validations_since_best=1))
@@ -312,14 +312,14 @@ def test_reading_goes_on_while_training_removes(write, load, monkeypatch):
     shutil.copytree(directory / "20", directory / "10")
     removed = []
 
-    def remove_first(self, step, item, template, restore=_Folder.restore):
+    def remove_first(self, step, item, template, restore=CheckpointFolder.restore):
         """Removes what is about to be read, as training would, twice."""
         if len(removed) < 2:
             removed.append(step)
             shutil.rmtree(directory / str(step))
         return restore(self, step, item, template)
 
-    monkeypatch.setattr(_Folder, "restore", remove_first)
+    monkeypatch.setattr(CheckpointFolder, "restore", remove_first)
     loaded = load(average_checkpoints=4)
     assert removed == [10, 20] and loaded.steps == [30, 40] and not loaded.notes
 
@@ -338,30 +338,30 @@ def test_a_checkpoint_is_written_again_when_the_run_remembers_more(
 ):
     checkpoints = Checkpoints(tmp_path, config)
     state = state_of(initial_state, 10)
-    checkpoints.save(state, PROGRESS)
-    checkpoints.save(state, PROGRESS)
+    save_state(checkpoints, state, PROGRESS)
+    save_state(checkpoints, state, PROGRESS)
     later = dataclasses.replace(PROGRESS, validated_step=10, data_changes=({"step": 5},))
-    checkpoints.save(state, later)
+    save_state(checkpoints, state, later)
     checkpoints.close()
-    restored = restore_newest(tmp_path, config, mesh)
-    assert restored is not None and restored[1] == later
-    chex.assert_trees_all_equal(restored[0].params, state.params)
+    restored = restore_newest_state(tmp_path, config, mesh)
+    assert restored is not None and restored.progress == later
+    chex.assert_trees_all_equal(restored.params, state.params)
 
 
 def test_one_failure_is_a_warning_and_two_are_the_end(tmp_path, config, initial_state, restore):
     said: list[str] = []
     checkpoints = Checkpoints(tmp_path, config, said.append)
-    checkpoints.save(state_of(initial_state, 10), PROGRESS)
+    save_state(checkpoints, state_of(initial_state, 10), PROGRESS)
     assert checkpoints._finish(checkpoints._latest) is None
     shutil.move(tmp_path / "checkpoints", tmp_path / "moved")
     (tmp_path / "checkpoints").write_text("in the way")
-    checkpoints.save(state_of(initial_state, 20), PROGRESS)
+    save_state(checkpoints, state_of(initial_state, 20), PROGRESS)
     assert len(said) == 1 and "could not be written to" in said[0]
     with pytest.raises(ConfigError, match=r"could not be written to .*same command again"):
-        checkpoints.save(state_of(initial_state, 30), PROGRESS)
+        save_state(checkpoints, state_of(initial_state, 30), PROGRESS)
     (tmp_path / "checkpoints").unlink()
     shutil.move(tmp_path / "moved", tmp_path / "checkpoints")
-    checkpoints.save(state_of(initial_state, 40), PROGRESS)
+    save_state(checkpoints, state_of(initial_state, 40), PROGRESS)
     checkpoints.close()
     assert restore() == (40, [])
 
@@ -374,7 +374,7 @@ def test_an_error_in_the_background_is_the_end_at_the_end(
 
     monkeypatch.setattr(checkpoints_module, "write_checksums", fail)
     checkpoints = Checkpoints(tmp_path, config, print)
-    checkpoints.save(state_of(initial_state, 10), PROGRESS)
+    save_state(checkpoints, state_of(initial_state, 10), PROGRESS)
     with pytest.raises(ConfigError, match=r"No space left on device.*none has been written"):
         checkpoints.close()
     assert list(tmp_path.glob("checkpoints/*")) == [], "what is unfinished takes room"

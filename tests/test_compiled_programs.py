@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_transformer import cache_directory, command_line, compiled_programs
-from flax_transformer.compiled_programs import check_entries, keep_compiled_programs
+from flax_transformer.commands import command_line
+from flax_transformer.files import cache_directory
+from flax_transformer.runtime import compiled_programs
+from flax_transformer.runtime.compiled_programs import check_entries, keep_compiled_programs
 
 ROOT = Path(__file__).parent.parent
 OTHER = 65534
@@ -23,7 +25,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files
 
 COMPILE = """
 import sys
-from flax_transformer.compiled_programs import keep_compiled_programs
+from flax_transformer.runtime.compiled_programs import keep_compiled_programs
 keep_compiled_programs()
 import jax
 from jax import monitoring

@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 
 from flax_transformer.config import Config
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation import compounds
 from flax_transformer.evaluation.compounds import compound_split_bleu
 from flax_transformer.evaluation.evaluation import report_on

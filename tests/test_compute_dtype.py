@@ -6,18 +6,18 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from flax_transformer import compute_dtype
-from flax_transformer.compute_dtype import (
+from flax_transformer.config import Config, RecurrentConfig
+from flax_transformer.config.json import load_config
+from flax_transformer.dry_run.compilation import compile_step
+from flax_transformer.ops import compute_dtype
+from flax_transformer.ops.compute_dtype import (
     decoding_config,
     multiplies_bfloat16,
     settle_compute_dtype,
     with_compute_dtype,
 )
-from flax_transformer.config import Config, RecurrentConfig
-from flax_transformer.config_json import load_config
-from flax_transformer.dry_run.compilation import compile_step
-from flax_transformer.trained_model import TrainedModel
-from flax_transformer.training.workdir import open_workdir, settle
+from flax_transformer.training.run_settings import open_workdir, settle
+from flax_transformer.translation.trained_model import TrainedModel
 
 CPU = SimpleNamespace(platform="cpu", device_kind="cpu")
 
@@ -113,7 +113,7 @@ def test_other_processes_take_what_the_first_has_settled(processor, tmp_path, mo
     processor("amx_bf16")
     open_workdir(tmp_path, settle(tmp_path, Config(), CPU, pytest.fail))
     processor("avx2")
-    monkeypatch.setattr("flax_transformer.training.workdir.is_first_process", lambda: False)
+    monkeypatch.setattr("flax_transformer.training.run_settings.is_first_process", lambda: False)
     assert settle(tmp_path, Config(), CPU, pytest.fail).model.compute_dtype == "bfloat16"
 
 
@@ -143,13 +143,14 @@ def test_a_trained_model_translates_in_what_the_hardware_multiplies(
         seen.append(config)
 
     monkeypatch.setattr(
-        "flax_transformer.trained_model.Tokenizer.load", lambda *_: SimpleNamespace(fingerprint=0)
+        "flax_transformer.translation.trained_model.Tokenizer.load",
+        lambda *_: SimpleNamespace(fingerprint=0),
     )
     monkeypatch.setattr(
-        "flax_transformer.trained_model.load_parameters",
+        "flax_transformer.translation.trained_model.load_parameters",
         lambda *_: ({}, [1], "", SimpleNamespace(tokenizer=0, trained_lengths=None), []),
     )
-    monkeypatch.setattr("flax_transformer.trained_model.Translator.__init__", remember)
+    monkeypatch.setattr("flax_transformer.translation.trained_model.Translator.__init__", remember)
     TrainedModel(tmp_path, with_compute_dtype(small_config, "bfloat16"))
     assert [config.model.compute_dtype for config in seen] == ["float32"]
 

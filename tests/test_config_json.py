@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.command_line import parse_decoding_arguments, parse_train_arguments
+from flax_transformer.commands.command_line import parse_decoding_arguments, parse_train_arguments
 from flax_transformer.config import (
     BatchConfig,
     Builtin,
@@ -26,10 +26,10 @@ from flax_transformer.config import (
     TrainingConfig,
     TransformerConfig,
 )
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import config_to_dict, load_config, save_config
-from flax_transformer.data_config import TrainingFiles
-from flax_transformer.hosts_config import HostsConfig
+from flax_transformer.config.data import TrainingFiles
+from flax_transformer.config.hosts import HostsConfig
+from flax_transformer.config.json import config_to_dict, load_config, save_config
+from flax_transformer.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 FILES = TextFiles(directory="corpus", source_language="en", target_language="de")
@@ -207,7 +207,7 @@ def test_whole_numbers_are_fine_for_fractions_and_missing_parts_are_defaults(pat
 @pytest.mark.parametrize("checkpoint", ["auto", "average", "best", "latest", 0, 4000])
 def test_the_checkpoint_to_translate_with_is_typed_and_remembered(path, checkpoint):
     words = ["--workdir", str(path.parent), "--checkpoint", str(checkpoint)]
-    from flax_transformer.command_line import DecodingArguments
+    from flax_transformer.commands.command_line import DecodingArguments
 
     arguments, config = parse_decoding_arguments(DecodingArguments, words)
     assert arguments.decoding.checkpoint == config.decoding.checkpoint == checkpoint

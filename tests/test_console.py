@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flax_transformer.training.console import Console
+from flax_transformer.parallel.console import Console
 
 VALUES = {"loss": 1.0, "accuracy": 0.5, "tokens": 10.0}
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jaxprs import equations, products
 
-from flax_transformer import collectives
-from flax_transformer.models.contraction import contract
+from flax_transformer.ops.contraction import contract
+from flax_transformer.parallel import collectives
 
 SIZES = {"b": 2, "t": 3, "s": 4, "d": 6, "h": 5, "k": 7, "v": 8}
 

@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from flax_transformer.config import Builtin, TextFiles
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data import text_files
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.pairs import Part
+from flax_transformer.errors import ConfigError
 
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from samples import RECURRENT, recurrent
 
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 from flax_transformer.models import build_model
 
 SENTENCES, BEAMS, STEPS = 2, 3, 6

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.config_error import ConfigError
-from flax_transformer.determinism import (
+from flax_transformer.errors import ConfigError
+from flax_transformer.runtime.determinism import (
     FLAGS,
     choose_deterministic_kernels,
     kernels_are_deterministic,

@@ -1,7 +1,6 @@
 """`train.py --diagnose`, whole: for every family of models, and without a trace in the run."""
 
 import json
-import runpy
 from pathlib import Path
 
 import chex
@@ -9,15 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from flax_transformer.command_line import parse_train_arguments
-from flax_transformer.config_error import ConfigError
-from flax_transformer.inspection import figures
-from flax_transformer.inspection.attention_statistics import CROSS
+from flax_transformer.commands import train
+from flax_transformer.commands.command_line import parse_train_arguments
+from flax_transformer.diagnosis import figures
+from flax_transformer.diagnosis.attention_statistics import CROSS
+from flax_transformer.errors import ConfigError
 from flax_transformer.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-TRAIN = runpy.run_path(str(Path(__file__).parents[1] / "train.py"))
 
 CONFIG = """
 from flax_transformer.config import *
@@ -44,7 +43,7 @@ MODELS = {
 @pytest.fixture
 def words(tmp_path, monkeypatch):
     """Makes the words of a command, whose process must not look for others: jax has begun."""
-    monkeypatch.setattr("flax_transformer.hosts.join_hosts", lambda hosts: None)
+    monkeypatch.setattr("flax_transformer.parallel.hosts.join_hosts", lambda hosts: None)
 
     def write(model: str, *flags: str) -> list[str]:
         path = tmp_path / "tiny.py"
@@ -87,7 +86,7 @@ def test_run_is_diagnosed_and_goes_on_as_if_it_had_not_been(words, tmp_path, cap
     assert any("checkpoints" in path.parts for path in before)
     assert tmp_path / "run" / "metrics.jsonl" in before
     capsys.readouterr()
-    TRAIN["main"](words("transformer", "--diagnose"))
+    train.main(words("transformer", "--diagnose"))
     output = capsys.readouterr().out
     assert contents(tmp_path / "run") == before
     assert "The run behind step 2 of 40" in output
@@ -106,7 +105,7 @@ def test_run_is_diagnosed_and_goes_on_as_if_it_had_not_been(words, tmp_path, cap
 
 @pytest.mark.parametrize("model", ["attention", "no attention"])
 def test_recurrent_models_are_diagnosed_before_the_first_step(model, words, tmp_path, capsys):
-    TRAIN["main"](words(model, "--diagnose"))
+    train.main(words(model, "--diagnose"))
     output = capsys.readouterr().out
     record = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     assert record["step"] == 0 and "nothing is trained yet" in output

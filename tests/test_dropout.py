@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_transformer.models.dropout import Dropout, keep_mask
 from flax_transformer.models.layer_stack import stack_layers
+from flax_transformer.ops.dropout import Dropout, keep_mask
 
 SHAPE = (64, 32, 48)
 

@@ -12,9 +12,8 @@ import jax
 import pytest
 from samples import RECURRENT, recurrent
 
-from flax_transformer.command_line import parse_train_arguments
+from flax_transformer.commands.command_line import parse_train_arguments
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.dry_run import compilation, topology
 from flax_transformer.dry_run.chips import CHIPS, Chip, interconnect_bandwidth
 from flax_transformer.dry_run.collectives import Collectives
@@ -29,7 +28,8 @@ from flax_transformer.dry_run.flops import model_flops, traced_flops
 from flax_transformer.dry_run.remedies import remedies
 from flax_transformer.dry_run.report import describe_memory, describe_roofline, describe_work
 from flax_transformer.dry_run.roofline import roofline, utilisation
-from flax_transformer.sharding import batch_sharding, build_mesh, replicated
+from flax_transformer.errors import ConfigError
+from flax_transformer.parallel.sharding import batch_sharding, build_mesh, replicated
 from flax_transformer.training import step, trainer
 from flax_transformer.training.state import create_state
 

@@ -13,7 +13,10 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import pytest
 from sacrebleu.tokenizers import tokenizer_ja_mecab
+from states import save_state
 
+from flax_transformer.checkpoints.progress import Progress
+from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import (
     Config,
     DecodingConfig,
@@ -21,16 +24,14 @@ from flax_transformer.config import (
     TokenizerConfig,
     TransformerConfig,
 )
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import save_config
+from flax_transformer.config.json import save_config
+from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation import report
-from flax_transformer.evaluation.hypotheses import Hypothesis
-from flax_transformer.evaluation.translator import Counts
-from flax_transformer.sharding import build_mesh
-from flax_transformer.tokenizer_training import train_tokenizer
-from flax_transformer.training.checkpoints import Checkpoints
-from flax_transformer.training.progress import Progress
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.training.state import create_state
+from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.translator import Counts
 
 ROOT = Path(__file__).parents[1]
 ENGLISH = ["The cat sees the dog.", "A red house.", "", "We eat bread\u2028and apples."]
@@ -65,7 +66,7 @@ def workdir(tmp_path_factory):
     state = create_state(config, build_mesh(config.mesh))
     for step in (1000, 2000):
         state = state._replace(step=jnp.int32(step))
-        checkpoints.save(state, Progress(tokenizer=tokenizer.fingerprint))
+        save_state(checkpoints, state, Progress(tokenizer=tokenizer.fingerprint))
     checkpoints.close()
     return directory
 
@@ -342,7 +343,7 @@ class Shouting:
 @pytest.fixture
 def shout(script, monkeypatch, tmp_path):
     """translate.py from in.txt to out.txt, as on a terminal."""
-    from flax_transformer import trained_model
+    from flax_transformer.translation import trained_model
 
     monkeypatch.setattr(trained_model, "TrainedModel", Shouting)
     save_config(Config(), tmp_path / "config.json")

@@ -10,16 +10,16 @@ import pytest
 from samples import recurrent
 
 from flax_transformer.config import Config, OptimizerConfig, TrainingConfig
-from flax_transformer.inspection import findings, layer_findings
-from flax_transformer.inspection.attention_statistics import CROSS, AttentionStatistics
-from flax_transformer.inspection.baselines import Baselines
-from flax_transformer.inspection.diagnosis import as_record
-from flax_transformer.inspection.figures import Figures, Losses, Rate
-from flax_transformer.inspection.findings import find
-from flax_transformer.inspection.norms import ModuleNorms
-from flax_transformer.inspection.pair_figures import PairFigures
-from flax_transformer.inspection.repetition import OutputFigures
-from flax_transformer.inspection.report import describe
+from flax_transformer.diagnosis import findings, layer_findings
+from flax_transformer.diagnosis.attention_statistics import CROSS, AttentionStatistics
+from flax_transformer.diagnosis.baselines import Baselines
+from flax_transformer.diagnosis.diagnosis import as_record
+from flax_transformer.diagnosis.figures import Figures, Losses, Rate
+from flax_transformer.diagnosis.findings import find
+from flax_transformer.diagnosis.norms import ModuleNorms
+from flax_transformer.diagnosis.pair_figures import PairFigures
+from flax_transformer.diagnosis.repetition import OutputFigures
+from flax_transformer.diagnosis.report import describe
 
 CONFIG = Config(training=TrainingConfig(steps=1000), optimizer=OptimizerConfig(warmup_steps=100))
 

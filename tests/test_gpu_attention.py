@@ -13,15 +13,15 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import PartitionSpec
 from jaxprs import equations
 
-from flax_transformer import collectives
 from flax_transformer.config import MeshConfig
-from flax_transformer.models import gpu_attention
 from flax_transformer.models.attention import (
     packed_attention,
     scaled_dot_product_attention,
     visible,
 )
-from flax_transformer.sharding import AXES, build_mesh
+from flax_transformer.ops import attention_gpu
+from flax_transformer.parallel import collectives
+from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.training.step import loss_sums
 
 BACKWARD_CALL = "dot_product_attention_bwd_wrapper"
@@ -62,13 +62,13 @@ def calls(function, *arguments) -> collections.Counter:
 def test_what_cudnn_does_not_take_the_formula_computes(as_on_gpu, t, s, k, dtype, taken):
     query, key = describe(2, t, 4, k, dtype=dtype), describe(2, s, 4, k, dtype=dtype)
     segments = describe(2, t, dtype=jnp.int32), describe(2, s, dtype=jnp.int32)
-    assert gpu_attention.fits(query, key) == taken
+    assert attention_gpu.fits(query, key) == taken
 
     def loss(query, key, value, *segments):
         return packed_attention(query, key, value, *segments, False).astype(jnp.float32).sum()
 
     found = calls(jax.grad(loss, argnums=(0, 1, 2)), query, key, key, *segments)
-    assert (found[gpu_attention.FORWARD_CALL], found[BACKWARD_CALL]) == (taken, taken)
+    assert (found[attention_gpu.FORWARD_CALL], found[BACKWARD_CALL]) == (taken, taken)
     assert ("dot_general" in found) != taken
 
 
@@ -82,7 +82,7 @@ def test_where_kernels_must_be_deterministic_the_formula_runs(as_on_gpu, monkeyp
             return packed_attention(x, x, x, segments, segments, True).astype(jnp.float32).sum()
 
         found = calls(jax.grad(loss), x, segments)
-        return found[gpu_attention.FORWARD_CALL] + found[BACKWARD_CALL]
+        return found[attention_gpu.FORWARD_CALL] + found[BACKWARD_CALL]
 
     assert kernels("") == 2
     assert kernels("--xla_gpu_deterministic_ops=true") == 0
@@ -115,7 +115,7 @@ def test_gpus_that_have_no_such_kernel(as_on_gpu, monkeypatch, software, capabil
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
     query = describe(2, 256, 8, 64)
-    assert gpu_attention.fits(query, query) == taken
+    assert attention_gpu.fits(query, query) == taken
 
 
 def test_devices_with_rows_of_their_own_use_it(as_on_gpu):
@@ -130,7 +130,7 @@ def test_devices_with_rows_of_their_own_use_it(as_on_gpu):
         attend, mesh=mesh, in_specs=(rows, rows), out_specs=rows, check_vma=False
     )
     found = calls(on_each, describe(8, 16, 2, 8), describe(8, 16, dtype=jnp.int32))
-    assert found[gpu_attention.FORWARD_CALL] == 1
+    assert found[attention_gpu.FORWARD_CALL] == 1
 
 
 @pytest.mark.parametrize(("remat", "forward"), [("nothing", 1), ("dots", 1), ("everything", 2)])
@@ -148,7 +148,7 @@ def test_remat_keeps_what_the_backward_pass_takes(
 
     program = jax.make_jaxpr(jax.value_and_grad(loss))(random_params(config))
     found = collections.Counter(each.primitive.name for each in equations(program))
-    assert found[gpu_attention.FORWARD_CALL] == 3 * forward
+    assert found[attention_gpu.FORWARD_CALL] == 3 * forward
     assert found[BACKWARD_CALL] == 3
     if remat == "dots":
         # The encoder's and the decoder's forward loops: queries, keys, values and heads of three.

@@ -14,21 +14,21 @@ import chex
 import jax
 import numpy as np
 import pytest
+from states import load_chosen
 
-from flax_transformer import hosts
-from flax_transformer.command_line import load_config_file
+from flax_transformer.commands.command_line import load_config_file
+from flax_transformer.commands.train import train
 from flax_transformer.config import Config
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import load_config
+from flax_transformer.config.hosts import HostsConfig
+from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
-from flax_transformer.hosts_config import HostsConfig
-from flax_transformer.sharding import build_mesh
-from flax_transformer.training import workdir as workdir_module
+from flax_transformer.errors import ConfigError
+from flax_transformer.parallel import hosts
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.training import run_settings
 from flax_transformer.training.metrics import read_metrics
-from flax_transformer.training.restoring import load_parameters
+from flax_transformer.training.run_settings import open_workdir
 from flax_transformer.training.trainer import Trainer
-from flax_transformer.training.workdir import open_workdir
-from train import train
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,7 +136,7 @@ def parameters(workdir: Path):
     config = load_config(workdir / "config.json")
     decoding = dataclasses.replace(config.decoding, checkpoint="latest")
     config = dataclasses.replace(config, decoding=decoding)
-    loaded = load_parameters(workdir, config, build_mesh(config.mesh))
+    loaded = load_chosen(workdir, config, build_mesh(config.mesh))
     return loaded.params, loaded.steps
 
 
@@ -188,9 +188,9 @@ def test_processes_stop_together_and_go_on_exactly(place, two_processes):
 
 SLEEPER = """
 import sys, time
-from flax_transformer.command_line import run_command
-from flax_transformer.hosts_config import HostsConfig
-from flax_transformer.hosts import join_hosts, leaving_when_failing
+from flax_transformer.commands.command_line import run_command
+from flax_transformer.config.hosts import HostsConfig
+from flax_transformer.parallel.hosts import join_hosts, leaving_when_failing
 
 def main(words):
     join_hosts(HostsConfig(coordinator=words[0], count=2, index=int(words[1]), patience=10))
@@ -257,7 +257,7 @@ def test_a_run_compiles_each_step_once(place):
 
 def test_other_processes_must_see_the_first_ones_folder_and_settings(tmp_path, monkeypatch):
     open_workdir(tmp_path / "run", Config())
-    monkeypatch.setattr(workdir_module, "is_first_process", lambda: False)
+    monkeypatch.setattr(run_settings, "is_first_process", lambda: False)
     open_workdir(tmp_path / "run", Config())
     other = Config(training=dataclasses.replace(Config().training, steps=7))
     with pytest.raises(ConfigError, match=r"other settings:\n  training\.steps: 100000 -> 7"):

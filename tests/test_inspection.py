@@ -11,26 +11,26 @@ from samples import FIRST_WORD, ragged, recurrent
 from flax_transformer.config import MeshConfig
 from flax_transformer.data.packing import PackedRows, lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
-from flax_transformer.evaluation.hypotheses import Hypothesis
-from flax_transformer.inspection.attention_statistics import (
+from flax_transformer.diagnosis.attention_statistics import (
     CROSS,
     attention_statistics,
     measure_attention,
 )
-from flax_transformer.inspection.baselines import baselines, smoothing_floor
-from flax_transformer.inspection.figures import examine, shuffle_sources
-from flax_transformer.inspection.norms import Norms, by_module, together
-from flax_transformer.inspection.pair_figures import pair_figures
-from flax_transformer.inspection.repetition import (
+from flax_transformer.diagnosis.baselines import baselines, smoothing_floor
+from flax_transformer.diagnosis.figures import examine, shuffle_sources
+from flax_transformer.diagnosis.norms import Norms, by_module, together
+from flax_transformer.diagnosis.pair_figures import pair_figures
+from flax_transformer.diagnosis.repetition import (
     identical_share,
     output_figures,
     repeated_share,
 )
 from flax_transformer.models import build_model
-from flax_transformer.sharding import build_mesh, on_mesh, place_rows
-from flax_transformer.tokenizer import EOS_ID
+from flax_transformer.parallel.sharding import build_mesh, on_mesh, place_rows
+from flax_transformer.text.tokenizer import EOS_ID
 from flax_transformer.training.state import abstract_state, count_parameters
 from flax_transformer.training.step import train_step
+from flax_transformer.translation.hypotheses import Hypothesis
 
 
 @pytest.fixture(scope="module")

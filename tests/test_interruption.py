@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from flax_transformer import interruption as interruption_module
-from flax_transformer.interruption import InterruptedRunError, Interruption
+from flax_transformer.runtime import interruption as interruption_module
+from flax_transformer.runtime.interruption import InterruptedRunError, Interruption
 
 
 def send(number: int) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from flax_transformer import collectives
 from flax_transformer.config import MeshConfig
-from flax_transformer.models import gpu_layer_norm
 from flax_transformer.models.layer_norm import at_every_position, layer_norm, sum_over_positions
-from flax_transformer.sharding import batch_sharding, build_mesh, on_mesh, replicated
+from flax_transformer.ops import layer_norm_gpu
+from flax_transformer.parallel import collectives
+from flax_transformer.parallel.sharding import batch_sharding, build_mesh, on_mesh, replicated
 
 
 def draw(*shape, seed=0):
@@ -79,7 +79,7 @@ def test_the_kernel_for_gpus_gives_the_same_gradients(monkeypatch, d, mesh):
     x, weights = draw(2, 64, d), draw(2, 64, d, seed=3)
     scale, bias = draw(d, seed=1), draw(d, seed=2)
     mesh = build_mesh(mesh, jax.devices()[: mesh.data * mesh.model])
-    assert gpu_layer_norm.fits(x)
+    assert layer_norm_gpu.fits(x)
     x = jax.device_put(x, batch_sharding(mesh))
     scale, bias = jax.device_put((scale, bias), replicated(mesh))
 
@@ -97,6 +97,6 @@ def test_the_kernel_for_gpus_gives_the_same_gradients(monkeypatch, d, mesh):
 
 
 def test_widths_that_the_kernel_does_not_take():
-    assert gpu_layer_norm.fits(jax.ShapeDtypeStruct((2, 32, 512), jnp.bfloat16))
-    assert not gpu_layer_norm.fits(jax.ShapeDtypeStruct((2, 32, 768), jnp.bfloat16))
-    assert not gpu_layer_norm.fits(jax.ShapeDtypeStruct((2, 31, 512), jnp.bfloat16))
+    assert layer_norm_gpu.fits(jax.ShapeDtypeStruct((2, 32, 512), jnp.bfloat16))
+    assert not layer_norm_gpu.fits(jax.ShapeDtypeStruct((2, 32, 768), jnp.bfloat16))
+    assert not layer_norm_gpu.fits(jax.ShapeDtypeStruct((2, 31, 512), jnp.bfloat16))

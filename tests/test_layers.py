@@ -9,46 +9,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "flax_transformer"
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
-SCRIPTS = sorted(ROOT.glob("*.py"))
+COMMANDS = [ROOT / PACKAGE / "commands" / path.name for path in sorted(ROOT.glob("*.py"))]
 
-# From the bottom up; a module imports from its own layer and from those below.
-LAYERS = [
-    {
-        "config_error",
-        "normalization",
-        "ordinary_file",
-        "outlived_streams",
-        "placeholders",
-        "sentences",
-        "standard_streams",
-    },
-    {"byte_pairs", "setting_types", "stop_signals", "whole_file"},
-    {"exit_codes"},
-    {"data_config", "hosts_config", "model_config"},
-    {"config", "config_json"},
-    {"cache_directory", "compiled_programs", "determinism", "memory"},
-    {
-        "collectives",
-        "command_line",
-        "compute_dtype",
-        "hosts",
-        "interruption",
-        "program",
-        "rendezvous",
-        "sharding",
-        "tokenizer",
-    },
-    {"tokenizer_training"},
-    {"models", "data"},
-    {"decoding"},
-    {"trained_model", "training", "evaluation", "inspection"},
-    {"dry_run"},
-]
+# What every folder may use; all else lies in a folder.
+AT_THE_ROOT = {"", "batch", "errors", "workdir"}
 
 FORBIDDEN = {
-    "data": {"jax", "flax", "optax", "chex", "orbax", f"{PACKAGE}.models", f"{PACKAGE}.sharding"},
+    "data": {"jax", "flax", "optax", "chex", "orbax"},
+    "text": {"jax", "flax", "optax", "chex", "orbax"},
     "models": {f"{PACKAGE}.data"},
+    "ops": {f"{PACKAGE}.models"},
     "decoding": {f"{PACKAGE}.models", f"{PACKAGE}.data"},
+    "checkpoints": {f"{PACKAGE}.training"},
 }
 
 
@@ -95,33 +67,54 @@ def begins_with(module: str, prefixes) -> bool:
     return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
 
 
+def imports_between_parts() -> dict[str, dict[str, str]]:
+    """By part, the other parts that it imports, with an example of an import each."""
+    found: dict[str, dict[str, str]] = {}
+    for path in MODULES:
+        name = name_of(path)
+        own = found.setdefault(part_of(name), {})
+        for module in sorted(imports(path)):
+            if begins_with(module, {PACKAGE}) and part_of(module) != part_of(name):
+                own.setdefault(part_of(module), f"{name} imports {module}")
+    return found
+
+
+def test_no_circle_of_parts():
+    """The layers follow from the imports: take away, again and again, what imports nothing left."""
+    above = imports_between_parts()
+    while lowest := {part for part in above if not above.keys() & above[part].keys()}:
+        above = {part: above[part] for part in above.keys() - lowest}
+    circle = [
+        example
+        for part in sorted(above)
+        for other, example in above[part].items()
+        if other in above
+    ]
+    assert not circle, "\n".join(circle)
+
+
+def test_what_lies_at_the_root():
+    loose = {part_of(name_of(path)) for path in (ROOT / PACKAGE).glob("*.py")}
+    assert loose == AT_THE_ROOT
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_module_imports_downward(path):
-    level = {part: height for height, parts in enumerate(LAYERS) for part in parts}
-    part = part_of(name_of(path))
-    if not part:
-        return
-    assert part in level, f"{path} is in none of the layers"
+def test_what_a_part_must_not_know(path):
     for module in imports(path):
-        assert not begins_with(module, FORBIDDEN.get(part, ())), f"{path} imports {module}"
-        if begins_with(module, {PACKAGE}):
-            assert level[part_of(module)] <= level[part], f"{path} imports {module}, above it"
+        forbidden = FORBIDDEN.get(part_of(name_of(path)), ())
+        assert not begins_with(module, forbidden), f"{path} imports {module}"
 
 
-@pytest.mark.parametrize(
-    "name", ["config", "data_config", "model_config", "config_error", "setting_types"]
-)
+@pytest.mark.parametrize("name", ["data", "hosts", "model", "run", "setting_types"])
 def test_settings_import_the_standard_library_only(name):
-    for module in imports(ROOT / PACKAGE / f"{name}.py"):
-        own = begins_with(module, {PACKAGE}) and module.endswith(
-            ("config", "config_error", "types")
-        )
+    for module in imports(ROOT / PACKAGE / "config" / f"{name}.py"):
+        own = begins_with(module, {f"{PACKAGE}.config", f"{PACKAGE}.errors"})
         assert own or module.split(".")[0] in sys.stdlib_module_names, module
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
-def test_scripts_load_heavy_libraries_late(path):
-    """--help must answer at once: nothing that a script reaches at its top imports jax."""
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_commands_load_heavy_libraries_late(path):
+    """--help must answer at once: nothing that a command reaches at its top imports jax."""
     reached, waiting = set(), [path]
     while waiting:
         for module in imports(waiting.pop(), top_level_only=True) - reached:
@@ -129,12 +122,15 @@ def test_scripts_load_heavy_libraries_late(path):
             waiting += [file] if (file := file_of(module)) else []
     heavy = {name for name in reached if not begins_with(name, {PACKAGE})} - {"tyro"}
     assert {name.split(".")[0] for name in heavy} <= set(sys.stdlib_module_names)
-    assert f"{PACKAGE}.command_line" in reached
+    assert f"{PACKAGE}.commands.command_line" in reached
 
 
 def test_rules_have_something_to_judge():
-    assert {path.name for path in SCRIPTS} >= {"train.py"}
+    assert {path.name for path in COMMANDS} >= {"train.py"}
+    parts = imports_between_parts()
+    assert "models" in parts["training"] and "ops" in parts["models"]
     assert "jax" in imports(ROOT / PACKAGE / "models" / "attention.py")
-    assert f"{PACKAGE}.models.contraction" in imports(ROOT / PACKAGE / "models" / "attention.py")
-    assert f"{PACKAGE}.training.trainer" in imports(ROOT / "train.py")
-    assert f"{PACKAGE}.training.trainer" not in imports(ROOT / "train.py", top_level_only=True)
+    assert f"{PACKAGE}.training.trainer" in imports(ROOT / PACKAGE / "commands" / "train.py")
+    assert f"{PACKAGE}.training.trainer" not in imports(
+        ROOT / PACKAGE / "commands" / "train.py", top_level_only=True
+    )

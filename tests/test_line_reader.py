@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from flax_transformer.config_error import ConfigError
-from flax_transformer.evaluation import line_reader
-from flax_transformer.evaluation.line_reader import LINES_AT_ONCE, LineReader
+from flax_transformer.errors import ConfigError
+from flax_transformer.translation import line_reader
+from flax_transformer.translation.line_reader import LINES_AT_ONCE, LineReader
 
 LONGEST_LINE = 1 << 20
 

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from flax_transformer.training import loss as loss_module
-from flax_transformer.training.loss import smoothed_cross_entropy
+from flax_transformer.ops import cross_entropy as loss_module
+from flax_transformer.ops.cross_entropy import smoothed_cross_entropy
 
 B, T, D, V = 3, 8, 4, 11
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from flax_transformer import collectives
-from flax_transformer.training import gpu_cross_entropy, tpu_cross_entropy
-from flax_transformer.training.loss import smoothed_cross_entropy
+from flax_transformer.ops import cross_entropy_gpu, cross_entropy_tpu
+from flax_transformer.ops.cross_entropy import smoothed_cross_entropy
+from flax_transformer.parallel import collectives
 
-KERNELS = {"tpu": tpu_cross_entropy, "gpu": gpu_cross_entropy}
+KERNELS = {"tpu": cross_entropy_tpu, "gpu": cross_entropy_gpu}
 B, T, D = 3, 128, 128
 
 
@@ -70,7 +70,7 @@ def test_tokens_in_chunks_give_the_same_gradients(kernels, monkeypatch):
 
 
 def test_what_the_kernels_of_a_gpu_do_not_take():
-    fits = gpu_cross_entropy.fits
+    fits = cross_entropy_gpu.fits
     assert fits(jax.ShapeDtypeStruct((256, 64), jnp.bfloat16))
     assert not fits(jax.ShapeDtypeStruct((200, 64), jnp.bfloat16))
     assert not fits(jax.ShapeDtypeStruct((256, 96), jnp.bfloat16))

@@ -41,7 +41,7 @@ def least_faults_of_a_step(before: str, **variables: str) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_a_step_finds_the_memory_of_the_step_before():
-    before = "from flax_transformer.memory import keep_freed_memory; keep_freed_memory()"
+    before = "from flax_transformer.runtime.memory import keep_freed_memory; keep_freed_memory()"
     without = least_faults_of_a_step("")
     assert without >= 32  # 64 MiB, in pages of 2 MiB at most: every step asks for all of them
     assert least_faults_of_a_step(before) < without / 4

@@ -13,7 +13,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 from flax_transformer.training import appended_file, metrics_file
 from flax_transformer.training.appended_file import AppendedFile
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans, read_metrics

@@ -6,9 +6,9 @@ import unicodedata
 import pytest
 
 from flax_transformer.config import TokenizerConfig
-from flax_transformer.normalization import is_blank, nfc_rules, typographic_spaces
-from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.text.normalization import is_blank, nfc_rules, typographic_spaces
+from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.tokenizer_training import train_tokenizer
 
 SENTENCES = ["le chat noir dort ici", "un été à Noël", "the cat sees a dog", "naïve l'été !"] * 50
 FRENCH = [

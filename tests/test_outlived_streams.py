@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 TALK = """
 import sys
 from pathlib import Path
-from flax_transformer.outlived_streams import outlive
+from flax_transformer.runtime.outlived_streams import outlive
 outlive()
 for number in range(3000):
     print("a line", number, flush=number % 7 == 0)
@@ -61,7 +61,7 @@ def test_output_goes_on_where_the_disk_has_room_again(tmp_path):
     """By a limit on the size of files, since a disk cannot be filled here."""
     program = """
 import resource, sys
-from flax_transformer.outlived_streams import outlive
+from flax_transformer.runtime.outlived_streams import outlive
 outlive()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
@@ -77,7 +77,7 @@ print("after", flush=True)
 def test_characters_that_the_stream_lacks_are_escaped(tmp_path):
     program = """
 import sys
-from flax_transformer.outlived_streams import outlive
+from flax_transformer.runtime.outlived_streams import outlive
 sys.stdout.reconfigure(encoding="ascii", errors="strict")
 outlive()
 print("caf\\u00e9")

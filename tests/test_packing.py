@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from samples import draw_pairs, ragged
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import BatchConfig, TextFiles, TokenizerConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
-from flax_transformer.data.packing import Batch, PackedRows, lay_out, select_pairs
+from flax_transformer.data.packing import PackedRows, lay_out, select_pairs
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
-from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.errors import ConfigError
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from flax_transformer.text.tokenizer_training import train_tokenizer
 
 CONFIG = BatchConfig(rows=8, source_length=24, target_length=20)
 

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from flax_transformer.data.packing import Batch, lay_out
+from flax_transformer.batch import Batch
+from flax_transformer.data.packing import lay_out
 from flax_transformer.decoding.beam_search import Scoring, beam_search
 from flax_transformer.models import build_model
-from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from flax_transformer.data.packing import Batch, lay_out
+from flax_transformer.batch import Batch
+from flax_transformer.data.packing import lay_out
 from flax_transformer.models import build_model
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flax_transformer.placeholders import (
+from flax_transformer.text.placeholders import (
     PLACEHOLDERS,
     are_all_there,
     peel,

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.text_files import TextPairs
-from flax_transformer.evaluation.line_reader import LineReader
+from flax_transformer.errors import ConfigError
+from flax_transformer.translation.line_reader import LineReader
 
 LINES = ["Größe", "", "l'été 🙂 上", "\u2028x\u0a0a", "last"]
 TEXT = "\n".join(LINES) + "\n"

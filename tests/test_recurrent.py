@@ -14,12 +14,12 @@ from jaxprs import equations
 from samples import RECURRENT, recurrent
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 from flax_transformer.models import build_model
 from flax_transformer.models.recurrent.attention import PRODUCTS, attend
 from flax_transformer.models.recurrent.cells import CELLS
 from flax_transformer.models.recurrent.decoder import Decoder
-from flax_transformer.models.recurrent.recurrence import Loop, multiplier, scan_over_time
+from flax_transformer.ops.recurrence import Loop, multiplier, scan_over_time
 from flax_transformer.training.step import loss_sums
 
 

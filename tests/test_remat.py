@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jaxprs import equations, products
 
-from flax_transformer import collectives
+from flax_transformer.parallel import collectives
 from flax_transformer.training.step import loss_sums
 
 

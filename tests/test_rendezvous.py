@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from flax_transformer import hosts, rendezvous
-from flax_transformer.config_error import ConfigError
-from flax_transformer.hosts_config import HostsConfig
+from flax_transformer.config.hosts import HostsConfig
+from flax_transformer.errors import ConfigError
+from flax_transformer.parallel import hosts, rendezvous
 
 ROOT = Path(__file__).parent.parent
 

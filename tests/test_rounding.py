@@ -12,7 +12,7 @@ from jaxprs import equations
 from samples import recurrent
 
 from flax_transformer.models import build_model
-from flax_transformer.models.tpu_attention import tpu_attention
+from flax_transformer.ops.attention_tpu import tpu_attention
 from flax_transformer.training.step import loss_sums
 
 QUERY = jax.ShapeDtypeStruct((1, 128, 4, 32), jnp.bfloat16)

@@ -14,14 +14,14 @@ import chex
 import jax
 import numpy as np
 import pytest
+from states import load_chosen
 
+from flax_transformer.checkpoints.files import list_steps
 from flax_transformer.config import MeshConfig
-from flax_transformer.config_json import load_config
+from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
-from flax_transformer.sharding import build_mesh
-from flax_transformer.training.checkpoint_files import list_steps
+from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.metrics import read_metrics
-from flax_transformer.training.restoring import load_parameters
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,7 +99,7 @@ def parameters(workdir: Path, average: int = 1):
     mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
     config = load_config(workdir / "config.json")
     decoding = dataclasses.replace(config.decoding, average_checkpoints=average)
-    loaded = load_parameters(workdir, dataclasses.replace(config, decoding=decoding), mesh)
+    loaded = load_chosen(workdir, dataclasses.replace(config, decoding=decoding), mesh)
     return loaded.params, loaded.steps
 
 

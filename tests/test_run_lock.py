@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 from flax_transformer.training import run_lock
 from flax_transformer.training.run_lock import RunLock
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.command_line import load_config_file
-from flax_transformer.config_error import ConfigError
+from flax_transformer.commands.command_line import load_config_file
+from flax_transformer.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 

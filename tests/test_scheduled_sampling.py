@@ -11,7 +11,7 @@ import pytest
 from samples import recurrent
 
 from flax_transformer.config import Config, TrainingConfig
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 from flax_transformer.models import build_model
 from flax_transformer.training.step import train_step
 from flax_transformer.training.teacher_forcing import teacher_forcing_ratio

@@ -17,9 +17,9 @@ from flax_transformer.config import Config
 from flax_transformer.evaluation import report
 from flax_transformer.evaluation import scores as scores_module
 from flax_transformer.evaluation.evaluation import evaluate
-from flax_transformer.evaluation.hypotheses import Hypothesis
 from flax_transformer.evaluation.scores import bleu_only, score
-from flax_transformer.evaluation.translator import Counts
+from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.translator import Counts
 
 DIGITS = 10
 TOKENIZERS = ("13a", "intl", "char", "zh", "none")

@@ -19,12 +19,12 @@ from samples import recurrent
 
 from flax_transformer.config import Config, DecodingConfig, MeshConfig
 from flax_transformer.decoding.beam_search import stages
-from flax_transformer.evaluation.hypotheses import Hypothesis
-from flax_transformer.evaluation.translator import Translator
-from flax_transformer.sharding import AXES, build_mesh
-from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.parallel.sharding import AXES, build_mesh
+from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.training.state import abstract_state
+from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.translator import Translator
 
 Sizes = tuple[int, int, int]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flax_transformer.sentences import sentence_starts, split_sentences
+from flax_transformer.text.sentences import sentence_starts, split_sentences
 
 
 @pytest.mark.parametrize(

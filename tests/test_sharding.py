@@ -16,12 +16,15 @@ import jax
 import numpy as np
 import pytest
 from samples import RECURRENT, recurrent
+from states import restore_newest_state, save_state
 
+from flax_transformer.batch import Batch
+from flax_transformer.checkpoints.progress import Progress
+from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import MeshConfig, OptimizerConfig
-from flax_transformer.config_error import ConfigError
-from flax_transformer.data.packing import Batch
+from flax_transformer.errors import ConfigError
 from flax_transformer.models import build_model
-from flax_transformer.sharding import (
+from flax_transformer.parallel.sharding import (
     AXES,
     BATCH_AXES,
     batch_sharding,
@@ -33,9 +36,6 @@ from flax_transformer.sharding import (
     place_rows,
     replicated,
 )
-from flax_transformer.training.checkpoints import Checkpoints
-from flax_transformer.training.progress import Progress
-from flax_transformer.training.restoring import restore_newest
 from flax_transformer.training.state import TrainState, abstract_state, create_state
 from flax_transformer.training.step import train_step
 
@@ -287,14 +287,20 @@ def test_a_run_moves_from_mesh_to_mesh(tmp_path, program, config, initial_state,
         expected, expected_metrics = program(1, 1, 1)(expected, packed_batch)
         chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-4)
         checkpoints = Checkpoints(tmp_path, config)
-        checkpoints.save(state, Progress(tokenizer="none"))
+        save_state(checkpoints, state, Progress(tokenizer="none"))
         checkpoints.close()
         saved = jax.device_get(state)
         for other in [(8, 1, 1), (2, 2, 2), (1, 1, 1)]:
-            restored, _ = restore_newest(tmp_path, config, program(*other).mesh)
-            chex.assert_trees_all_equal(restored, saved)
-            actual = jax.tree.map(lambda leaf: leaf.sharding, restored)
-            assert actual == program(*other).shardings
+            restored = restore_newest_state(tmp_path, config, program(*other).mesh)
+            chex.assert_trees_all_equal(restored.params, saved.params)
+            chex.assert_trees_all_equal(restored.optimizer_state, saved.optimizer_state)
+            wanted = program(*other).shardings
+            actual = jax.tree.map(
+                lambda leaf: leaf.sharding,
+                {"params": restored.params, "optimizer_state": restored.optimizer_state},
+            )
+            assert actual["params"] == wanted.params
+            assert actual["optimizer_state"] == wanted.optimizer_state
     assert int(state.step) == 3
 
 

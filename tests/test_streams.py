@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 COMMAND = """
 import signal, sys
-from flax_transformer.command_line import run_command
+from flax_transformer.commands.command_line import run_command
 
 def main(words):
     exec(words[0], {"sys": sys})
@@ -68,7 +68,7 @@ def test_a_full_device(code, unbuffered):
 
 
 def test_an_error_before_what_was_printed_could_be_written():
-    code = "from flax_transformer.config_error import ConfigError; print('text')\n"
+    code = "from flax_transformer.errors import ConfigError; print('text')\n"
     done = run(code + "raise ConfigError('no good')", ">/dev/full")
     assert (done.returncode, done.stderr) == (2, "error: no good\n")
 

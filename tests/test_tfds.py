@@ -7,9 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from flax_transformer.config import Tfds
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.pairs import hash_contents
+from flax_transformer.errors import ConfigError
 
 ESCAPED = {
     "AT&amp;T, &quot;A&apos; &lt;b&gt;": "AT&T, \"A' <b>",

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_transformer import cache_directory
-from flax_transformer.cache_directory import default_cache_directory
 from flax_transformer.data import token_cache, tokenizing
 from flax_transformer.data.pairs import PairList
 from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout
-from flax_transformer.tokenizer import EOS_ID
+from flax_transformer.files import cache_directory
+from flax_transformer.files.cache_directory import default_cache_directory
+from flax_transformer.text.tokenizer import EOS_ID
 
 PAIRS = [("a bc", "d"), ("", "ef"), ("g", ""), ("hij kl", "m n")]
 

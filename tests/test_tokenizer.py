@@ -7,10 +7,10 @@ import pytest
 import sentencepiece
 
 from flax_transformer.config import TokenizerConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import generate
-from flax_transformer.tokenizer import EOS_ID, UNK_ID, Tokenizer
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.errors import ConfigError
+from flax_transformer.text.tokenizer import EOS_ID, UNK_ID, Tokenizer
+from flax_transformer.text.tokenizer_training import train_tokenizer
 
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "dog's", "l'été", "near"]
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import TokenizerConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data import tokenizing
 from flax_transformer.data.tokenizing import BpeDropout, Encoder, encode_pairs
-from flax_transformer.tokenizer import EOS_ID, Tokenizer
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.errors import ConfigError
+from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.text.tokenizer_training import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "near"]
@@ -85,9 +85,9 @@ import signal
 import sys
 from pathlib import Path
 import numpy as np
-from flax_transformer.command_line import run_command
+from flax_transformer.commands.command_line import run_command
 from flax_transformer.data.tokenizing import Encoder, encode_pairs
-from flax_transformer.tokenizer import Tokenizer
+from flax_transformer.text.tokenizer import Tokenizer
 
 class Endless:
     def __len__(self):

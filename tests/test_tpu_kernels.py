@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from flax_transformer import collectives
 from flax_transformer.config import MeshConfig
 from flax_transformer.dry_run import topology
 from flax_transformer.models.attention import (
@@ -19,9 +18,10 @@ from flax_transformer.models.attention import (
     scaled_dot_product_attention,
     visible,
 )
-from flax_transformer.models.tpu_attention import fits, tpu_attention
-from flax_transformer.sharding import AXES, build_mesh, on_mesh
-from flax_transformer.training import tpu_cross_entropy
+from flax_transformer.ops import cross_entropy_tpu
+from flax_transformer.ops.attention_tpu import fits, tpu_attention
+from flax_transformer.parallel import collectives
+from flax_transformer.parallel.sharding import AXES, build_mesh, on_mesh
 
 
 @pytest.fixture
@@ -196,10 +196,10 @@ def test_loss_kernels_that_fit_compile(v5e, d):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=v5e)
 
     features, table = describe(n, d), describe(v, d)
-    assert tpu_cross_entropy.fits(features)
+    assert cross_entropy_tpu.fits(features)
     targets, row = describe(n, dtype=jnp.int32), describe(n, dtype=jnp.float32)
-    jax.jit(tpu_cross_entropy.statistics).trace(features, table, targets).lower().compile()
-    gradients = functools.partial(tpu_cross_entropy.gradients, shares=(0.9, 1e-5))
+    jax.jit(cross_entropy_tpu.statistics).trace(features, table, targets).lower().compile()
+    gradients = functools.partial(cross_entropy_tpu.gradients, shares=(0.9, 1e-5))
     jax.jit(gradients).trace(features, table, targets, row, row).lower().compile()
 
 
@@ -207,7 +207,7 @@ def test_features_that_the_loss_kernels_leave_to_chunks():
     def describe(n, d):
         return jax.ShapeDtypeStruct((n, d), jnp.bfloat16)
 
-    assert tpu_cross_entropy.fits(describe(2048, 1024))
-    assert not tpu_cross_entropy.fits(describe(2048, 4096))  # no block is small enough
-    assert not tpu_cross_entropy.fits(describe(2000, 1024))
-    assert not tpu_cross_entropy.fits(describe(2048, 1000))
+    assert cross_entropy_tpu.fits(describe(2048, 1024))
+    assert not cross_entropy_tpu.fits(describe(2048, 4096))  # no block is small enough
+    assert not cross_entropy_tpu.fits(describe(2000, 1024))
+    assert not cross_entropy_tpu.fits(describe(2048, 1000))

@@ -11,6 +11,8 @@ import chex
 import numpy as np
 import pytest
 
+from flax_transformer.checkpoints.files import list_steps
+from flax_transformer.commands.train import train
 from flax_transformer.config import (
     BatchConfig,
     Builtin,
@@ -22,17 +24,15 @@ from flax_transformer.config import (
     TokenizerConfig,
     TrainingConfig,
 )
-from flax_transformer.config_error import ConfigError
-from flax_transformer.config_json import load_config
+from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
+from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
-from flax_transformer.evaluation.hypotheses import Hypothesis
-from flax_transformer.trained_model import TrainedModel
-from flax_transformer.training.checkpoint_files import list_steps
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.trainer import Trainer
 from flax_transformer.training.validation import Validation
-from train import train
+from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("quick")
 

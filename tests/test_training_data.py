@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import BatchConfig, Config, TextFiles, TokenizerConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data import token_cache, training_data
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.training_data import TrainingData, prepare_training_data
+from flax_transformer.errors import ConfigError
 
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "near", "red"]
 ROWS = BatchConfig(rows=4, source_length=40, target_length=40)

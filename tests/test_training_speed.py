@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.training import console as console_module
-from flax_transformer.training.console import Console
+from flax_transformer.parallel import console as console_module
+from flax_transformer.parallel.console import Console
 from flax_transformer.training.metrics import RunningMeans
 from flax_transformer.training.trainer import Trainer
 

@@ -12,8 +12,9 @@ import pytest
 import reference
 from samples import RECURRENT, recurrent
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import Config, TransformerConfig
-from flax_transformer.data.packing import Batch, lay_out
+from flax_transformer.data.packing import lay_out
 from flax_transformer.models import build_model
 from flax_transformer.models.embedding import Embedding
 from flax_transformer.models.transformer import DecoderLayer, EncoderLayer

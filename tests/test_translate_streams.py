@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flax_transformer.config import Config
-from flax_transformer.config_json import save_config
+from flax_transformer.config.json import save_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import signal, sys, types
 from types import SimpleNamespace
-from flax_transformer.command_line import run_command
+from flax_transformer.commands.command_line import run_command
 
 class Shouting:
     def __init__(self, workdir, config):
@@ -34,10 +34,10 @@ class Shouting:
             open("/absent/checkpoint")
         return [[SimpleNamespace(text=line.upper(), score=0.0)] for line in lines]
 
-module = types.ModuleType("flax_transformer.trained_model")
+module = types.ModuleType("flax_transformer.translation.trained_model")
 module.TrainedModel = Shouting
-sys.modules["flax_transformer.trained_model"] = module
-import translate
+sys.modules["flax_transformer.translation.trained_model"] = module
+from flax_transformer.commands import translate
 run_command(translate.main)
 """
 

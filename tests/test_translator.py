@@ -18,18 +18,18 @@ from flax_transformer.config import (
     TokenizerConfig,
     TransformerConfig,
 )
-from flax_transformer.config_error import ConfigError
 from flax_transformer.decoding.beam_search import Hypotheses
-from flax_transformer.evaluation import translator as translator_module
-from flax_transformer.evaluation.hypotheses import Hypothesis
-from flax_transformer.evaluation.long_lines import cut_lines, join_texts
-from flax_transformer.evaluation.translator import Translator
+from flax_transformer.errors import ConfigError
 from flax_transformer.models import build_model
-from flax_transformer.placeholders import PLACEHOLDERS, put_back
-from flax_transformer.sentences import TrainedLengths
-from flax_transformer.sharding import build_mesh
-from flax_transformer.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from flax_transformer.tokenizer_training import train_tokenizer
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.placeholders import PLACEHOLDERS, put_back
+from flax_transformer.text.sentences import TrainedLengths
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.translation import translator as translator_module
+from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.long_lines import cut_lines, join_texts
+from flax_transformer.translation.translator import Translator
 
 CONFIG = Config(
     tokenizer=TokenizerConfig(vocabulary_size=300, normalization="identity"),

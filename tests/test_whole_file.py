@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.config_error import ConfigError
-from flax_transformer.whole_file import (
+from flax_transformer.errors import ConfigError
+from flax_transformer.files.whole_file import (
     cannot_write,
     output_file,
     remove_left_over,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flax_transformer.data.pairs import Pair
-from flax_transformer.placeholders import PLACEHOLDERS
+from flax_transformer.text.placeholders import PLACEHOLDERS
 
 _WORD = re.compile(r"\w+")
 _COUNTS = (1, 1, 2, 3)

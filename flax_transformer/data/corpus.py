@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 
 from flax_transformer.config import Builtin, TextFiles, Tfds
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data import text_files, tfds_corpus
 from flax_transformer.data.pairs import Pair, PairList, Pairs
+from flax_transformer.errors import ConfigError
 
 Loaders = Mapping[str, Callable[[], Pairs]]
 """How to read each split: `train` and `validation`, then those that are only tested on."""

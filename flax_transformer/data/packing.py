@@ -9,32 +9,14 @@ from its step alone, on any number of devices.
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import BatchConfig
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
-from flax_transformer.tokenizer import BOS_ID, PAD_ID
-
-
-class Batch(NamedTuple):
-    """Packed rows; all int32, source arrays (b,s), target arrays (b,t), of numpy here and of jax
-    on the devices.
-
-    Segments number the pairs of a row from 1 (0 is padding), positions count from 0 in each.
-    """
-
-    source_ids: Any
-    source_segments: Any
-    source_positions: Any
-    target_inputs: Any
-    """BOS and the target without its last token."""
-    target_outputs: Any
-    """The target with EOS: what the model must predict at each position."""
-    target_segments: Any
-    target_positions: Any
+from flax_transformer.errors import ConfigError
+from flax_transformer.text.tokenizer import BOS_ID, PAD_ID
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import grain.python as grain
 
-from flax_transformer.data.packing import Batch, PackedRows
+from flax_transformer.batch import Batch
+from flax_transformer.data.packing import PackedRows
 
 
 def read_batches(rows: PackedRows, steps: range, own: slice) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 
 BLOCK = 1 << 16
 """Bytes to read at once."""

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from flax_transformer.config import TextFiles
-from flax_transformer.config_error import ConfigError
+from flax_transformer.config.data import TrainingFiles
 from flax_transformer.data.pairs import Pair, Pairs, Part, hash_contents
 from flax_transformer.data.plain_text import BLOCK, read_text
-from flax_transformer.data_config import TrainingFiles
+from flax_transformer.errors import ConfigError
 
 _COMPRESSIONS = ("", ".gz", ".xz")
 _MARKED_LINE = b"\n\xef\xbb\xbf"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from flax_transformer.config import Tfds
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.pairs import Pair, Pairs, hash_contents
+from flax_transformer.errors import ConfigError
 
 _FORMAT = "array_record"
 

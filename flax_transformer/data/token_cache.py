@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flax_transformer.cache_directory import (
+from flax_transformer.data.augmentation import Augmentation
+from flax_transformer.data.pairs import Pairs, Part
+from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
+from flax_transformer.files.cache_directory import (
     NO_HOME,
     make_directory,
     name_another_folder,
     say_once,
 )
-from flax_transformer.data.augmentation import Augmentation
-from flax_transformer.data.pairs import Pairs, Part
-from flax_transformer.data.tokenizing import BpeDropout, Encoded, Encoder, encode_pairs
-from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.whole_file import remove_left_over, whole_file
+from flax_transformer.files.whole_file import remove_left_over, whole_file
+from flax_transformer.text.tokenizer import Tokenizer
 
 _FORMAT = 3
 _HEADER = struct.Struct("<8sQQQ28x")  # mark, pairs, source ids, target ids

@@ -21,12 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.pairs import Pair
-from flax_transformer.normalization import is_blank
-from flax_transformer.placeholders import put_in_both
-from flax_transformer.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.errors import ConfigError
+from flax_transformer.text.normalization import is_blank
+from flax_transformer.text.placeholders import put_in_both
+from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 
 # BPE-dropout and augmentation draw anew at each of these stretches: another number, other ids.
 _PAIRS_AT_A_TIME = 20_000

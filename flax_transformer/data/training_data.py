@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from flax_transformer.cache_directory import default_cache_directory
 from flax_transformer.config import Config
 from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.corpus import Corpus
@@ -16,12 +15,12 @@ from flax_transformer.data.packing import PackedRows, Selection, select_pairs
 from flax_transformer.data.pairs import Pair, Part
 from flax_transformer.data.token_cache import tokenize_pairs
 from flax_transformer.data.tokenizing import BpeDropout
-from flax_transformer.normalization import typographic_spaces
-from flax_transformer.sentences import TrainedLengths, split_sentences
-from flax_transformer.tokenizer import Tokenizer
-from flax_transformer.tokenizer_training import train_tokenizer
-
-TOKENIZER_FILE = "tokenizer.model"
+from flax_transformer.files.cache_directory import default_cache_directory
+from flax_transformer.text.normalization import typographic_spaces
+from flax_transformer.text.sentences import TrainedLengths, split_sentences
+from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.workdir import TOKENIZER_FILE
 
 _LOOKED_AT = 100_000
 """Most training pairs from which it is learnt how the text writes spaces."""

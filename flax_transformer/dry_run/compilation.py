@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.compute_dtype import settle_compute_dtype
+from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.config_error import ConfigError
-from flax_transformer.data.packing import Batch
 from flax_transformer.dry_run.collectives import Collectives, collectives
 from flax_transformer.dry_run.flops import ModelFlops, model_flops, traced_flops
 from flax_transformer.dry_run.memory_traffic import bytes_moved
 from flax_transformer.dry_run.program_text import Program
-from flax_transformer.sharding import batch_sharding, build_mesh, check_rows, replicated
+from flax_transformer.errors import ConfigError
+from flax_transformer.ops.compute_dtype import settle_compute_dtype
+from flax_transformer.parallel.sharding import batch_sharding, build_mesh, check_rows, replicated
 from flax_transformer.training.state import abstract_state, count_parameters
 from flax_transformer.training.step import jit_train_step
 

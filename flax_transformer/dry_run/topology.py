@@ -4,7 +4,7 @@ import importlib.util
 import os
 from typing import Any
 
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 
 EXAMPLES = "v5e:1x1, v5e:2x2, v5e:4x4, v5e:16x16, v5p:2x2x1, v5p:4x4x4, v6e:2x2, v6e:16x16"
 

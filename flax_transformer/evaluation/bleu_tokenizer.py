@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.tokenizers import tokenizer_spm
 
 from flax_transformer.config import BleuTokenizer, Builtin, TextFiles, Tfds
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
 
 _CODES: dict[BleuTokenizer, str] = {
     "zh": "zh zho chi cmn yue wuu nan hak gan hsn cdo cjy cpx czh czo lzh mnp cn",

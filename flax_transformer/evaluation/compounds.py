@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from sacrebleu.metrics import BLEU
 
-from flax_transformer.config_error import require
+from flax_transformer.errors import require
 
 
 def require_moses() -> None:

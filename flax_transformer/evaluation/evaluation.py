@@ -10,14 +10,14 @@ from typing import Any
 import jax
 
 from flax_transformer.config import BleuTokenizer, Config
-from flax_transformer.config_json import config_to_dict
+from flax_transformer.config.json import config_to_dict
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.pairs import Pairs
 from flax_transformer.evaluation import compounds, scores
 from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer, require_tokenizer
 from flax_transformer.evaluation.report import TestSet, make_room, summary, write_report
-from flax_transformer.hosts import is_first_process
-from flax_transformer.trained_model import TrainedModel
+from flax_transformer.parallel.hosts import is_first_process
+from flax_transformer.translation.trained_model import TrainedModel
 
 
 def make_test_set(name: str, pairs: Pairs, origin: Mapping[str, Any]) -> TestSet:

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.config_error import ConfigError
-from flax_transformer.data_config import require_name
-from flax_transformer.whole_file import write_whole
-
-DIRECTORY = "evaluation"
-"""Folder of the results, in the work directory."""
+from flax_transformer.config.data import require_name
+from flax_transformer.errors import ConfigError
+from flax_transformer.files.whole_file import write_whole
+from flax_transformer.workdir import EVALUATION
 
 _SHOWN_CHARACTERS = 200
 
@@ -40,7 +38,7 @@ def hypotheses_path(workdir: Path, test_set: TestSet) -> Path:
 def _path(workdir: Path, name: str, ending: str) -> Path:
     """`ConfigError` for a name that would lead elsewhere; one with folders leads below ours."""
     require_name("the name of a test set", name)
-    return workdir / DIRECTORY / f"{name}.{ending}"
+    return workdir / EVALUATION / f"{name}.{ending}"
 
 
 def make_room(workdir: Path, test_sets: Iterable[TestSet]) -> None:

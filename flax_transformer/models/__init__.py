@@ -5,10 +5,10 @@ features; what else they want minimised, they sow into "losses"."""
 import flax.linen as nn
 import jax
 
-from flax_transformer.compute_dtype import settle_model
 from flax_transformer.config import RecurrentConfig, TransformerConfig
 from flax_transformer.models.recurrent.seq2seq import Seq2Seq
 from flax_transformer.models.transformer import Transformer
+from flax_transformer.ops.compute_dtype import settle_model
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, vocabulary_size: int) -> nn.Module:

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from flax_transformer import collectives, sharding
-from flax_transformer.models import gpu_attention, tpu_attention
-from flax_transformer.models.contraction import MATRIX_PRODUCT, contract
 from flax_transformer.models.parameters import named
-from flax_transformer.models.rounding import times
+from flax_transformer.ops import attention_gpu, attention_tpu
+from flax_transformer.ops.contraction import MATRIX_PRODUCT, contract
+from flax_transformer.ops.rounding import times
+from flax_transformer.parallel import collectives, sharding
 
 _HEADS = PartitionSpec(sharding.BATCH_AXES, None, ("model",))  # (b,t,h,k) and (b,s,h,k)
 _ROWS = PartitionSpec(sharding.BATCH_AXES)  # (b,t) and (b,s)
@@ -68,12 +68,12 @@ def packed_attention(
     segments = (query_segments, key_segments)
     platform = collectives.platform()
     if platform == "tpu" and _tpu_kernel_fits(query, key):
-        kernel = functools.partial(tpu_attention.tpu_attention, causal=causal)
+        kernel = functools.partial(attention_tpu.tpu_attention, causal=causal)
         run = collectives.per_device(kernel, (_HEADS, _HEADS, _HEADS, _ROWS, _ROWS), _HEADS)
         return checkpoint_name(run(query, key, value, *segments), MATRIX_PRODUCT)
     mask = visible(*segments, causal)
-    if platform == "gpu" and gpu_attention.fits(query, key):
-        return gpu_attention.gpu_attention(query, key, value, mask)
+    if platform == "gpu" and attention_gpu.fits(query, key):
+        return attention_gpu.gpu_attention(query, key, value, mask)
     return scaled_dot_product_attention(query, key, value, mask)
 
 
@@ -82,7 +82,7 @@ def _tpu_kernel_fits(query: jax.Array, key: jax.Array) -> bool:
     own_query, own_key = (collectives.own_part(x, _HEADS) for x in (query, key))
     if own_query is None or own_key is None:
         return False
-    return tpu_attention.fits(own_query, own_key)
+    return attention_tpu.fits(own_query, own_key)
 
 
 def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) -> jax.Array:

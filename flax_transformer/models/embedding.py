@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import TransformerConfig
-from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.parameters import named
-from flax_transformer.sharding import gather_fsdp, keep_rows
+from flax_transformer.ops.dropout import Dropout
+from flax_transformer.parallel.sharding import gather_fsdp, keep_rows
 
 
 def sinusoids(positions: jax.Array, d_model: int) -> jax.Array:

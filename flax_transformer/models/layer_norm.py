@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from flax_transformer import collectives, sharding
 from flax_transformer.config import TransformerConfig
-from flax_transformer.models import gpu_layer_norm
 from flax_transformer.models.parameters import named
+from flax_transformer.ops import layer_norm_gpu
+from flax_transformer.parallel import collectives, sharding
 
 _EPSILON = 1e-6
 _ROWS = PartitionSpec(sharding.BATCH_AXES)  # (b,t,d)
@@ -55,7 +55,7 @@ def _forward(x, scale, bias, dtype):
 def _backward(dtype, kept, gradient):
     x, mean, deviation, scale = kept
     own = collectives.own_part(x, _ROWS)
-    if collectives.platform() == "gpu" and own is not None and gpu_layer_norm.fits(own):
+    if collectives.platform() == "gpu" and own is not None and layer_norm_gpu.fits(own):
         return _backward_on_gpu(x, scale, gradient)
     gradient = gradient.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) / deviation
@@ -68,7 +68,7 @@ def _backward(dtype, kept, gradient):
 
 
 def _backward_on_gpu(x, scale, gradient):
-    kernel = functools.partial(gpu_layer_norm.gradients, epsilon=_EPSILON)
+    kernel = functools.partial(layer_norm_gpu.gradients, epsilon=_EPSILON)
     on_each = collectives.per_device(kernel, (_ROWS, PartitionSpec(), _ROWS), (_ROWS,) * 3)
     of_x, of_scale, of_bias = on_each(x, scale, gradient)
     return of_x, of_scale.sum(axis=0), of_bias.sum(axis=0)

@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 from jax.extend.core import Primitive
 
-from flax_transformer import collectives
 from flax_transformer.config import TransformerConfig
-from flax_transformer.models.contraction import MATRIX_PRODUCT
-from flax_transformer.models.gpu_attention import FORWARD_CALL
+from flax_transformer.ops.attention_gpu import FORWARD_CALL
+from flax_transformer.ops.contraction import MATRIX_PRODUCT
+from flax_transformer.parallel import collectives
 
 MEASURED = "measured"
 """Collection into which an inspection sows what it measures in a layer; otherwise empty."""

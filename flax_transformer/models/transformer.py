@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import TransformerConfig
-from flax_transformer.models import slots
 from flax_transformer.models.attention import MultiHeadAttention
-from flax_transformer.models.contraction import contract
-from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.embedding import Embedding
 from flax_transformer.models.layer_norm import LayerNorm, at_every_position
 from flax_transformer.models.layer_stack import stack_layers
 from flax_transformer.models.parameters import named
-from flax_transformer.sharding import keep_rows
+from flax_transformer.ops import beam_cache
+from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.dropout import Dropout
+from flax_transformer.parallel.sharding import keep_rows
 
 Cache = dict[str, Any]
 
@@ -112,9 +112,9 @@ class DecoderLayer(nn.Module):
     def start_cache(self, memory: jax.Array, max_steps: int, beam_size: int) -> Cache:
         """The layer's part of `Transformer.start_cache`."""
         b, h, k = memory.shape[0], *self.cross_attention.query.shape[1:]
-        dtype = slots.cache_dtype(self.config.compute_dtype)
+        dtype = beam_cache.cache_dtype(self.config.compute_dtype)
         key, value = self.cross_attention.keys_and_values(memory)
-        keys, values = slots.empty_slots(b, beam_size, max_steps, h, k, dtype)
+        keys, values = beam_cache.empty_slots(b, beam_size, max_steps, h, k, dtype)
         return {
             "self_key": keys,
             "self_value": values,
@@ -137,7 +137,7 @@ class DecoderLayer(nn.Module):
 
         def attend_to_prefix(y):
             key, value = self.self_attention.keys_and_values(y)
-            written["self_key"], written["self_value"] = slots.write(
+            written["self_key"], written["self_value"] = beam_cache.write(
                 cache["self_key"], cache["self_value"], key, value, position
             )
             return self.self_attention.attend_to_slots(
@@ -222,14 +222,14 @@ class Transformer(nn.Module):
         self, memory: jax.Array, source_segments: jax.Array, max_steps: int, beam_size: int
     ) -> Cache:
         """The state of a decoder that has written nothing, for `memory` (b,s,d), with room for
-        `max_steps` positions of `beam_size` hypotheses (models/slots.py).
+        `max_steps` positions of `beam_size` hypotheses (ops/beam_cache.py).
 
         Leaves have axes (1,b,w,...); those that all beams share have w = 1.
         """
         layers = [layer.start_cache(memory, max_steps, beam_size) for layer in self._decoder()]
         return {
             "layers": layers,
-            "ancestors": slots.empty_ancestors(memory.shape[0], beam_size, max_steps),
+            "ancestors": beam_cache.empty_ancestors(memory.shape[0], beam_size, max_steps),
             "source_mask": (source_segments != 0)[None, :, None],
         }
 
@@ -239,12 +239,12 @@ class Transformer(nn.Module):
         layers = [
             layer
             | {
-                "self_key": slots.grow(layer["self_key"], size),
-                "self_value": slots.grow(layer["self_value"], size, axis=4),
+                "self_key": beam_cache.grow(layer["self_key"], size),
+                "self_value": beam_cache.grow(layer["self_value"], size, axis=4),
             }
             for layer in cache["layers"]
         ]
-        ancestors = slots.grow(cache["ancestors"], max_steps, fill=slots.NOBODY)
+        ancestors = beam_cache.grow(cache["ancestors"], max_steps, fill=beam_cache.NOBODY)
         return cache | {"layers": layers, "ancestors": ancestors}
 
     def decode_step(
@@ -263,8 +263,8 @@ class Transformer(nn.Module):
         """
         chex.assert_rank([ids, position], [2, 0])
         (b, w), mask = ids.shape, cache["source_mask"][0]
-        ancestors = slots.stand_at(cache["ancestors"], position)
-        self_mask = slots.visible_slots(ancestors)
+        ancestors = beam_cache.stand_at(cache["ancestors"], position)
+        self_mask = beam_cache.visible_slots(ancestors)
         source_mask = jnp.broadcast_to(mask, (b, w, mask.shape[-1]))
         x = self.embedding(ids, jnp.full((b, w), position), ancestors.shape[3])
         layers = []

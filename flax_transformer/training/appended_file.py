@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-from flax_transformer.training.console import Console
+from flax_transformer.parallel.console import Console
 
 _MOST_WAITING = 10_000
 """Records kept in memory while the file cannot be written; beyond, the oldest are lost."""

@@ -5,15 +5,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flax_transformer.config_error import ConfigError
+from flax_transformer.errors import ConfigError
+from flax_transformer.parallel.console import Console
 from flax_transformer.training.appended_file import AppendedFile
-from flax_transformer.training.console import Console
 from flax_transformer.training.metrics_file import go_back, read_lines
+from flax_transformer.workdir import CURVES, METRICS_FILE
 
 if TYPE_CHECKING:
     from flax_transformer.training.curves import Curves
-
-FILE = "metrics.jsonl"
 
 
 class MetricsWriter:
@@ -24,10 +23,10 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: Path, step: int):
-        path = workdir / FILE
+        path = workdir / METRICS_FILE
         go_back(path, step)
         self._lines = AppendedFile(path, "lines", lines=True)
-        self._curves = _open_curves(workdir / "tensorboard", step + 1)
+        self._curves = _open_curves(workdir / CURVES, step + 1)
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Adds one line {"step", "kind", **values}; kind is train, validation or test."""
@@ -56,7 +55,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
     Raises `ConfigError` where the file cannot be read.
     """
-    path = workdir / FILE
+    path = workdir / METRICS_FILE
     try:
         return [line.values for line in read_lines(path) if line.values]
     except OSError as error:

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flax_transformer.training.console import Console
-from flax_transformer.whole_file import whole_file
+from flax_transformer.files.whole_file import whole_file
+from flax_transformer.parallel.console import Console
 
 _LONGEST_LINE = 1 << 20
 _BLANK = b" \t\r\n"

@@ -15,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from flax_transformer.config_error import ConfigError
-from flax_transformer.training.console import Console
-from flax_transformer.whole_file import cannot_write
+from flax_transformer.errors import ConfigError
+from flax_transformer.files.whole_file import cannot_write
+from flax_transformer.parallel.console import Console
+from flax_transformer.workdir import LOCK_FILE
 
-FILE = "lock"
 _BEAT_SECONDS = 10.0
 _WATCH_SECONDS = 35.0
 """More than three beats: fewer may be late on a busy machine."""
@@ -59,7 +59,7 @@ class RunLock:
     """
 
     def __init__(self, workdir: Path, beat: float = _BEAT_SECONDS, watch: float = _WATCH_SECONDS):
-        self._workdir, self._path = workdir, workdir / FILE
+        self._workdir, self._path = workdir, workdir / LOCK_FILE
         self._beat_seconds, self._watch_seconds = beat, watch
         self._me = _myself()
         self._done = threading.Event()

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from flax_transformer.config import Config
-from flax_transformer.data.packing import Batch
-from flax_transformer.models import build_model
-from flax_transformer.sharding import named_sharding
+from flax_transformer.models.initialization import describe, init_params
 from flax_transformer.training.optimizer import build_optimizer
 
 
@@ -25,32 +23,18 @@ class TrainState(NamedTuple):
 
 def _initialize(config: Config, key: jax.Array) -> TrainState:
     """A fresh state, its arrays boxed with their logical axis names."""
-    model = build_model(config.model, config.tokenizer.vocabulary_size)
-    ids = jnp.zeros((1, 1), jnp.int32)
-    params = model.init(key, Batch(*(ids for _ in Batch._fields)))["params"]
+    params = init_params(config, key)
     return TrainState(jnp.zeros((), jnp.int32), params, build_optimizer(config).init(params))
 
 
 def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
     """Shapes, types and shardings of the state, without computing or storing anything."""
-    boxed = _abstract(config)
-    specs = nn.get_partition_spec(boxed)
-
-    def describe(array, spec):
-        sharding = named_sharding(mesh, tuple(spec), array.shape)
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-
-    return jax.tree.map(describe, nn.unbox(boxed), specs)
-
-
-def parameter_axes(config: Config) -> Any:
-    """The logical names of the axes of every parameter, one `PartitionSpec` each."""
-    return nn.get_partition_spec(_abstract(config).params)
+    return describe(_abstract(config), mesh)
 
 
 @functools.cache  # it traces the whole model
 def _abstract(config: Config) -> TrainState:
-    return jax.eval_shape(lambda key: _initialize(config, key), jax.random.key(0))
+    return jax.eval_shape(functools.partial(_initialize, config), jax.random.key(0))
 
 
 def create_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:

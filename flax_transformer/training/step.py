@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.data.packing import Batch
-from flax_transformer.determinism import chosen_flags
 from flax_transformer.models import build_model
-from flax_transformer.sharding import on_mesh, replicated
-from flax_transformer.training.loss import LossSums, smoothed_cross_entropy
+from flax_transformer.ops.cross_entropy import LossSums, smoothed_cross_entropy
+from flax_transformer.parallel.sharding import on_mesh, replicated
+from flax_transformer.runtime.determinism import chosen_flags
 from flax_transformer.training.optimizer import build_optimizer
 from flax_transformer.training.state import TrainState, all_finite
 from flax_transformer.training.teacher_forcing import teacher_forcing_ratio

@@ -9,34 +9,38 @@ from types import TracebackType
 import jax
 import numpy as np
 
+from flax_transformer.batch import Batch
+from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import Config
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.corpus import open_corpus
-from flax_transformer.data.packing import Batch
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.training_data import prepare_training_data
+from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation.bleu_tokenizer import require_tokenizer
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
-from flax_transformer.hosts import first_process_first, from_first_process, is_first_process
-from flax_transformer.interruption import InterruptedRunError, Interruption
-from flax_transformer.program import Program
-from flax_transformer.sharding import (
+from flax_transformer.parallel.console import Console
+from flax_transformer.parallel.hosts import (
+    first_process_first,
+    from_first_process,
+    is_first_process,
+)
+from flax_transformer.parallel.sharding import (
     build_mesh,
     check_rows,
     own_rows,
     place_rows,
     replicated,
 )
-from flax_transformer.training.checkpoints import Checkpoints
-from flax_transformer.training.console import Console
+from flax_transformer.runtime.interruption import InterruptedRunError, Interruption
+from flax_transformer.runtime.program import Program
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans
 from flax_transformer.training.opening import open_state, warn_of_words_run_together
 from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.run_lock import RunLock
+from flax_transformer.training.run_settings import open_workdir, settle
 from flax_transformer.training.step import jit_train_step
 from flax_transformer.training.validation import Validation
-from flax_transformer.training.workdir import open_workdir, settle
 
 
 class Trainer:
@@ -262,7 +266,7 @@ class Trainer:
             + (" (best so far)" if best else "")
         )
         if best:
-            self.checkpoints.save_best(self.state, self.progress)
+            self.checkpoints.save_best(self._step, self.state.params, self.progress)
         self.console.go_on()
 
     def checkpoint_is_due(self) -> bool:
@@ -285,7 +289,8 @@ class Trainer:
         if self._lock:
             self._lock.check()
         self.console.pause()
-        self.checkpoints.save(self.state, self.progress)
+        state = self.state
+        self.checkpoints.save(self._step, state.params, state.optimizer_state, self.progress)
         self._saved_at = time.monotonic()
         self.console.go_on()
 

@@ -7,19 +7,19 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import Config
 from flax_transformer.data.corpus import Corpus
-from flax_transformer.data.packing import Batch
 from flax_transformer.data.pairs import Pair
 from flax_transformer.data.training_data import TrainingData
-from flax_transformer.evaluation.hypotheses import Hypothesis
 from flax_transformer.evaluation.scores import bleu_only
-from flax_transformer.evaluation.translator import Translator
-from flax_transformer.interruption import Interruption
-from flax_transformer.program import Program
-from flax_transformer.sharding import own_rows, place_rows
+from flax_transformer.parallel.sharding import own_rows, place_rows
+from flax_transformer.runtime.interruption import Interruption
+from flax_transformer.runtime.program import Program
 from flax_transformer.training.metrics import RunningMeans
 from flax_transformer.training.step import jit_validation_step
+from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.translator import Translator
 
 
 class Validation:

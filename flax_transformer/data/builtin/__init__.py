@@ -7,11 +7,11 @@ verb, pronouns that move before it, two past tenses, a future after "when". The 
 alone always decides the French one.
 """
 
-from flax_transformer.config_error import ConfigError
 from flax_transformer.data.builtin import english, french
 from flax_transformer.data.builtin.noun_phrases import Draw
 from flax_transformer.data.builtin.sentences import sentence
 from flax_transformer.data.builtin.structure import Sentence
+from flax_transformer.errors import ConfigError
 
 MAX_PAIRS = 1_000_000
 """Most training pairs that can be asked for."""

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
 from flax_transformer.models.attention import MultiHeadAttention
-from flax_transformer.models.contraction import contract
 from flax_transformer.models.parameters import named
-from flax_transformer.models.recurrent.recurrence import Multiply, Weights
+from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.recurrence import Multiply, Weights
 
 PRODUCTS: dict[str, dict[str, str]] = {
     "none": {},

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.parameters import named
 from flax_transformer.models.recurrent.attention import PRODUCTS, Attention, attend
 from flax_transformer.models.recurrent.cells import CELLS, State
@@ -23,7 +22,8 @@ from flax_transformer.models.recurrent.layer import (
     segment_begins,
     xavier,
 )
-from flax_transformer.models.recurrent.recurrence import (
+from flax_transformer.ops.dropout import Dropout
+from flax_transformer.ops.recurrence import (
     Loop,
     Multiply,
     Weights,

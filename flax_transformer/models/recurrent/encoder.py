@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.models.contraction import contract
-from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.recurrent.cells import State
 from flax_transformer.models.recurrent.layer import RecurrentLayer, segment_begins, segment_ends
+from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.dropout import Dropout
 
 
 class Memory(NamedTuple):

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.models.contraction import contract
 from flax_transformer.models.parameters import named
 from flax_transformer.models.recurrent.cells import CELLS, State
-from flax_transformer.models.recurrent.recurrence import Loop, Multiply, scan_over_time
+from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.recurrence import Loop, Multiply, scan_over_time
 
 # A kernel is g matrices beside each other, each with fans of its own.
 xavier = nn.initializers.variance_scaling(

@@ -8,7 +8,6 @@ forcing with those tokens, layer by layer where the model allows it.
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.models.contraction import contract
 from flax_transformer.models.recurrent.decoder import (
     Column,
     Decoder,
@@ -18,7 +17,8 @@ from flax_transformer.models.recurrent.decoder import (
 )
 from flax_transformer.models.recurrent.encoder import Memory
 from flax_transformer.models.recurrent.layer import segment_begins
-from flax_transformer.models.recurrent.recurrence import multiplier
+from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.recurrence import multiplier
 
 
 def sampled_inputs(

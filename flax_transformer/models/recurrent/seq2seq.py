@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.config_error import ConfigError
-from flax_transformer.models.contraction import contract
-from flax_transformer.models.dropout import Dropout
+from flax_transformer.errors import ConfigError
 from flax_transformer.models.parameters import named
 from flax_transformer.models.recurrent.decoder import Decoder
 from flax_transformer.models.recurrent.encoder import Encoder, Memory
 from flax_transformer.models.recurrent.scheduled_sampling import sampled_inputs
+from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.dropout import Dropout
 
 Cache = dict[str, Any]
 

@@ -1,0 +1,167 @@
+"""From the words of a command to settings; a user's mistake ends in one message and exit code 2."""
+
+import dataclasses
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from flax_transformer.config import Config, DecodingConfig
+from flax_transformer.config.hosts import HostsConfig
+from flax_transformer.config.json import load_config
+from flax_transformer.errors import ConfigError
+from flax_transformer.runtime.compiled_programs import keep_compiled_programs
+from flax_transformer.runtime.exit_codes import exit_code
+from flax_transformer.runtime.memory import keep_freed_memory
+from flax_transformer.runtime.standard_streams import end_output, prepare_streams
+from flax_transformer.runtime.stop_signals import StopSignals
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Trains a translation model, or goes on where the run in the same work directory stopped.
+
+    Every setting of the config file can be overridden: --training.steps 1000.
+    """
+
+    config: Path
+    """Python file that builds the settings, such as configs/quickstart.py."""
+    workdir: Path | None = None
+    """Folder of the run; by default runs/<name of the config file>."""
+    hosts: HostsConfig = field(default_factory=HostsConfig)
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only compile the training step, and say what it needs: memory, operations, traffic, time.
+    Neither data nor a work directory is touched."""
+    diagnose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only look at the run where it stands, and say in plain words what keeps it from learning.
+    The run is not changed; the figures go to diagnosis.json in the work directory."""
+    accept_changed_data: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on although the training or validation text is not what the run has been trained with."""
+    topology: str | None = None
+    """With --dry-run: TPU chips to compile for that need not be there, such as v5e:4x4."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    @property
+    def run_directory(self) -> Path:
+        return self.workdir or Path("runs") / self.config.stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingArguments:
+    """What every command that translates with a trained model is told."""
+
+    workdir: Path
+    """Folder of the run, as train.py left it."""
+    decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = field(
+        default_factory=DecodingConfig
+    )
+
+
+WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
+
+
+def run_command(main: Callable[[Sequence[str]], None]) -> None:
+    """Calls `main` with the command's words.
+
+    What a user can put right ends the program with a message and code 2; Ctrl-C and other signals
+    with the code that shells have for them, such as 130; a reader of our output who has gone with
+    code 1. Only errors of the program itself are shown with a traceback.
+    """
+    prepare_streams()
+    try:
+        with StopSignals():
+            if not {"-h", "--help"} & set(sys.argv):  # which compiles nothing
+                keep_compiled_programs()
+            keep_freed_memory()
+            _call(main)
+    except BaseException as error:
+        code = exit_code(error)
+        end_output()
+        if code is None:
+            raise
+        sys.exit(code)
+
+
+def _call(main: Callable[[Sequence[str]], None]) -> None:
+    try:
+        main(sys.argv[1:])
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    # Python would do so as it ends, when nobody handles what goes wrong.
+    sys.stdout.flush()
+
+
+def parse_arguments(
+    cls: type[Arguments], words: Sequence[str], default: Arguments | None = None
+) -> Arguments:
+    """`words` as a `cls`, laid over `default`.
+
+    An unknown flag, a wrong type or a value that the settings refuse ends the program with a
+    message and exit code 2.
+    """
+    # Which kind of corpus and of model it is, the default says; otherwise tyro would ask for
+    # subcommands.
+    options: dict[str, Any] = {"config": (tyro.conf.AvoidSubcommands,)}
+    return tyro.cli(cls, args=list(words), default=default, **options)
+
+
+def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
+    """What train.py is told; its settings are those of the file with the flags laid over.
+
+    All flags are laid over at once, so that checks which concern several settings see them all.
+    """
+    path = _value_of("--config", words)
+    settings = Config() if path is None else load_config_file(Path(path))
+    default = TrainArguments(config=tyro.MISSING, settings=settings)
+    arguments = parse_arguments(TrainArguments, words, default)
+    if arguments.topology and not arguments.dry_run:
+        raise ConfigError(
+            f"--topology {arguments.topology} names chips that are not there, so it needs --dry-run"
+        )
+    if arguments.diagnose and arguments.dry_run:
+        raise ConfigError("--diagnose and --dry-run exclude each other: give one of them")
+    return arguments
+
+
+def parse_decoding_arguments(
+    cls: type[WithDecoding], words: Sequence[str]
+) -> tuple[WithDecoding, Config]:
+    """`words` as a `cls`, and the settings of the run in --workdir with the flags laid over."""
+    workdir = _value_of("--workdir", words)
+    config = Config() if workdir is None else load_config(Path(workdir) / "config.json")
+    default = cls(workdir=tyro.MISSING, decoding=config.decoding)
+    arguments = parse_arguments(cls, words, default)
+    return arguments, dataclasses.replace(config, decoding=arguments.decoding)
+
+
+def load_config_file(path: Path) -> Config:
+    """The `Config` that a Python file assigns to the name `config`.
+
+    Raises `ConfigError` naming the file for anything wrong in it.
+    """
+    if not path.is_file():
+        known = ", ".join(sorted(str(other) for other in path.parent.glob("*.py")))
+        raise ConfigError(f"{path} does not exist; there is: {known or 'no .py file beside it'}")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path} must assign a Config to the name 'config'")
+    return config
+
+
+def _value_of(flag: str, words: Sequence[str]) -> str | None:
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return None

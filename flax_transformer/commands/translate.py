@@ -1,0 +1,174 @@
+"""Translates lines of text: python translate.py --workdir runs/quickstart < source > target
+
+One line out for every line in, in order and as soon as it is known: it may also be typed to. With
+--input and --output, from file to file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from flax_transformer.commands.command_line import (
+    DecodingArguments,
+    parse_decoding_arguments,
+)
+from flax_transformer.errors import ConfigError
+from flax_transformer.files.whole_file import cannot_write, output_file
+
+if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
+    from flax_transformer.translation.hypotheses import Hypothesis
+    from flax_transformer.translation.line_reader import LineReader
+    from flax_transformer.translation.trained_model import TrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateArguments(DecodingArguments):
+    """Translates standard input, text with a sentence a line, to standard output.
+
+    Text is UTF-8, or UTF-16 with a byte order mark, and may be compressed by gzip or xz. Every
+    line in gives one line out, in the same order; an empty one gives an empty one. Lines have at
+    most 1 MiB.
+    """
+
+    input: Path | None = None
+    """File to translate instead of standard input (compressed by gzip or xz, too)."""
+    output: Path | None = None
+    """File for the translations instead of standard output; it appears once all are done."""
+    n_best: int | None = None
+    """Print this many translations of each line, all different, best first, a line each:
+    "line number ||| translation ||| score". Line numbers count from 1; a score is the log
+    probability over the length penalty, plus the coverage penalty. At most --beam-size, and fewer
+    where there are fewer."""
+
+
+def main(words: Sequence[str]) -> None:
+    arguments, config = parse_decoding_arguments(TranslateArguments, words)
+    n_best, beam_size = arguments.n_best, config.decoding.beam_size
+    if n_best is not None and not 1 <= n_best <= beam_size:
+        raise ConfigError(f"--n-best is {n_best}, but must be from 1 to --beam-size {beam_size}")
+
+    from flax_transformer.translation.line_reader import LineReader
+    from flax_transformer.translation.trained_model import TrainedModel
+
+    with open_output(arguments.output) as write:
+        # Before the model, so that lines are there when it is ready.
+        lines = LineReader(*open_input(arguments.input))
+        model = TrainedModel(arguments.workdir, config)
+        for note in model.notes:
+            print(note, file=sys.stderr)
+        translate(model, lines, write, n_best)
+    if cut := model.translator.counts.cut_lines:
+        print(describe_cut(cut, model), file=sys.stderr)
+
+
+def describe_cut(count: int, model: TrainedModel) -> str:
+    """Why `count` lines were translated in pieces, and how to have it otherwise."""
+    from flax_transformer.decoding.lengths import longest_source
+
+    reason = f"of more than {longest_source(model.config)} tokens"
+    advice = ""
+    trained = model.progress.trained_lengths
+    if trained and model.config.decoding.split_sentences:
+        reason += (
+            f", or of several sentences beyond what training saw (mostly {trained.sentences} "
+            f"sentence(s) and {trained.tokens} tokens in a line at most),"
+        )
+        advice = "; --no-split-sentences keeps sentences together"
+    return f"{count:,} line(s) {reason} were translated in pieces{advice}"
+
+
+def open_input(path: Path | None) -> tuple[int, str]:
+    """A file descriptor to read from, and what to call it in messages."""
+    if path is None:
+        if sys.__stdin__ is None:
+            raise ConfigError("standard input is closed: name a file with --input")
+        return 0, "standard input"
+    if path.is_dir():
+        raise ConfigError(f"--input {path} is a folder: name a file")
+    try:
+        return os.open(path, os.O_RDONLY), str(path)
+    except OSError as error:
+        raise ConfigError(f"--input {path} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """A function that writes text to standard output, or to `path` as `output_file` does.
+
+    Raises `ConfigError` where the file cannot be written.
+    """
+    if path is None:
+        if sys.__stdout__ is None:
+            raise ConfigError("standard output is closed: name a file with --output")
+        yield partial(write_at_once, sys.stdout.buffer)
+        return
+    if path.is_dir():
+        raise ConfigError(f"--output {path} is a folder: name a file")
+
+    def write(text: str) -> None:
+        try:
+            write_at_once(file, text)
+        except OSError as error:
+            raise not_written(path, error) from None
+
+    others: OSError | None = None
+    try:
+        with output_file(path) as file:
+            try:
+                yield write
+            except OSError as error:  # such as that of a checkpoint
+                others = error
+                raise
+    except OSError as error:
+        if error is others:
+            raise
+        raise not_written(path, error) from None
+
+
+def write_at_once(file: BinaryIO, text: str) -> None:
+    file.write(text.encode())
+    file.flush()
+
+
+def not_written(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--output {cannot_write(path, error)}")
+
+
+def translate(
+    model: TrainedModel, lines: LineReader, write: Callable[[str], None], n_best: int | None
+) -> None:
+    """Writes the translation of each line, or the `n_best`, as soon as it is known."""
+    from tqdm import tqdm
+
+    first = 1
+    # A bar between typed lines would be in the way.
+    hidden = True if lines.typed else None
+    with tqdm(total=lines.total, desc="Translating", unit=" lines", disable=hidden) as bar:
+        for chunk in lines.chunks():
+            progress = None if lines.typed else f"from line {first:,}"
+            translations = model.translate(chunk, progress=progress)
+            write(
+                "".join(
+                    as_text(hypotheses, number, n_best)
+                    for number, hypotheses in enumerate(translations, first)
+                )
+            )
+            first += len(chunk)
+            bar.update(len(chunk))
+
+
+def as_text(hypotheses: Sequence[Hypothesis], number: int, n_best: int | None) -> str:
+    """The line, or `n_best` lines, for line `number` of the input."""
+    if n_best is None:
+        return hypotheses[0].text + "\n"
+    return "".join(
+        f"{number} ||| {hypothesis.text} ||| {hypothesis.score:.4f}\n"
+        for hypothesis in hypotheses[:n_best]
+    )

@@ -1,0 +1,184 @@
+"""Settings of the models, one class for each family (see config.py), and what follows from them;
+all that does is asked for in the same words of every family."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from flax_transformer.config.setting_types import require_types
+from flax_transformer.errors import require, require_not_negative, require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The model of Section 3; the defaults are the paper's base model."""
+
+    num_encoder_layers: int = 6
+    """Layers of the encoder."""
+    num_decoder_layers: int = 6
+    """Layers of the decoder."""
+    d_model: int = 512
+    """Width of the residual stream."""
+    num_heads: int = 8
+    """Attention heads; must divide d_model."""
+    d_ff: int = 2048
+    """Inner width of the feed-forward sub-layer."""
+    dropout: float = 0.1
+    """Rate on every sub-layer's output and on the embedding sums (Section 5.4)."""
+    norm: Literal["post", "pre"] = "post"
+    """Layer normalisation after each residual sum (the paper) or before each sub-layer."""
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    """Position encoding: Section 3.5's sines, or a learned table (Table 3, row E)."""
+    max_positions: int = 1024
+    """Rows of the learned position table, at least as many as batch.* allow; sinusoids have no
+    limit."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of matrix products; parameters, softmax, norms and the loss stay in float32. auto:
+    bfloat16 where the hardware multiplies it (TPUs, GPUs, CPUs with AMX or AVX512_BF16), else
+    float32; a run keeps what it began with."""
+    fused_attention: bool = True
+    """Whether an accelerator's fused kernel does the attention, where it can."""
+    remat: Literal["nothing", "dots", "everything"] = "nothing"
+    """What the backward pass computes again instead of keeping: nothing, all but the matrix
+    products, or everything."""
+    unroll_layers: int | None = None
+    """Layers compiled into one turn of the loop over layers; more runs faster and compiles longer.
+    By default all on a GPU, where what a loop keeps for its way back is copied, and else one."""
+
+    def __post_init__(self):
+        require_types(self, "model")
+        require_positive(
+            self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
+            "d_ff", "max_positions",
+        )  # fmt: skip
+        require(
+            self.unroll_layers is None or self.unroll_layers > 0,
+            f"model.unroll_layers is {self.unroll_layers}, but must be greater than 0 (or None)",
+        )
+        require(
+            self.d_model % self.num_heads == 0,
+            f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
+        )
+        require(
+            self.positions == "learned" or self.d_model % 2 == 0,
+            f"model.d_model ({self.d_model}) must be even for sinusoidal positions",
+        )
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether only positions that training has seen mean anything."""
+        return self.positions == "learned"
+
+    @property
+    def longest_sequence(self) -> float:
+        """Positions that a sentence may have at most."""
+        return self.max_positions if self.learns_positions else math.inf
+
+    @property
+    def attends_to_source(self) -> bool:
+        """Whether the decoder has attention to the encoder's output."""
+        return True
+
+    @property
+    def can_feed_own_tokens(self) -> bool:
+        """Whether a training step may feed tokens that the model has chosen itself."""
+        return False  # all positions are seen at once
+
+    def attended_pairs(self, source: int, target: int) -> int:
+        """Pairs of a query and a key in a row of `source` and `target` slots, over all layers,
+        masked ones too."""
+        decoder = target * target + target * source
+        return self.num_encoder_layers * source * source + self.num_decoder_layers * decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentConfig:
+    """A recurrent encoder-decoder, as before the Transformer.
+
+    The defaults: LSTMs with the attention and input feeding of Luong et al. 2015, and a
+    bidirectional encoder as in Bahdanau et al. 2015.
+    """
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    """LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014)."""
+    num_encoder_layers: int = 2
+    """Layers of the encoder."""
+    num_decoder_layers: int = 2
+    """Layers of the decoder."""
+    d_model: int = 512
+    """Units of a layer, and width of the embedding."""
+    bidirectional: bool = True
+    """Whether the encoder reads in both directions, with half of its units in each."""
+    attention: Literal["none", "dot", "general", "concat", "multi_head"] = "general"
+    """Score of the decoder's state and the encoder's: dot or general (Luong et al. 2015), concat
+    (Bahdanau et al. 2015) or the Transformer's heads; with none the decoder only starts from the
+    encoder's last state (Sutskever et al. 2014)."""
+    num_heads: int = 8
+    """Heads of multi_head attention; must divide d_model."""
+    input_feeding: bool = True
+    """Whether a position's features enter the next one's first layer (Luong et al. 2015, section
+    3.3). Without it and with dot, general or multi_head, attention leaves the loop over positions,
+    which is far quicker."""
+    coverage: bool = False
+    """Whether the sum of past attention enters concat's score (See et al. 2017, after Tu et al.
+    2016)."""
+    coverage_loss: float = 1.0
+    """With coverage: weight of the loss for looking at the same position again."""
+    dropout: float = 0.2
+    """Rate on embeddings, between layers and on the features before the softmax."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of matrix products; parameters, gates, states, softmax and the loss stay in float32.
+    auto: bfloat16 where the hardware multiplies it (TPUs, GPUs, CPUs with AMX or AVX512_BF16), else
+    float32; a run keeps what it began with."""
+    unroll_steps: int = 1
+    """Positions compiled into one turn of the loop over positions."""
+
+    def __post_init__(self):
+        require_types(self, "model")
+        require_positive(
+            self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
+            "unroll_steps",
+        )  # fmt: skip
+        require(
+            not self.bidirectional or self.d_model % 2 == 0,
+            f"model.d_model ({self.d_model}) must be even: each direction of the encoder has half",
+        )
+        require(
+            self.attention != "multi_head" or self.d_model % self.num_heads == 0,
+            f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
+        )
+        require(
+            self.attention != "none" or not self.input_feeding,
+            "model.attention is none, so there is nothing to feed: add --model.no-input-feeding",
+        )
+        require(
+            self.attention == "concat" or not self.coverage,
+            f"model.attention is {self.attention}, but model.coverage needs concat",
+        )
+        require_not_negative(self, "model", "coverage_loss")
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether only positions that training has seen mean anything."""
+        return False
+
+    @property
+    def longest_sequence(self) -> float:
+        """Positions that a sentence may have at most."""
+        return math.inf
+
+    @property
+    def attends_to_source(self) -> bool:
+        """Whether the decoder has attention to the encoder's output."""
+        return self.attention != "none"
+
+    @property
+    def can_feed_own_tokens(self) -> bool:
+        """Whether a training step may feed tokens that the model has chosen itself."""
+        return True
+
+    def attended_pairs(self, source: int, target: int) -> int:
+        """Pairs of a query and a key in a row of `source` and `target` slots, masked ones too."""
+        return source * target if self.attends_to_source else 0

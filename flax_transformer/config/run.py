@@ -1,0 +1,288 @@
+"""Every setting of a run, as frozen dataclasses; those of the corpora are in data.py, those of the
+models in model.py.
+
+A file in `configs/` builds one `Config`; the command line lays its flags over it; the result is
+saved as JSON in the work directory (json.py), from where evaluation and translation read it.
+A value that cannot be right raises `ConfigError` here, before any work begins.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flax_transformer.config.data import Builtin, TextFiles, Tfds
+from flax_transformer.config.model import RecurrentConfig, TransformerConfig
+from flax_transformer.config.setting_types import require_types
+from flax_transformer.errors import require, require_not_negative, require_positive
+
+SMALLEST_VOCABULARY = 300
+"""Pieces: 260 of them are bytes and special symbols."""
+
+BleuTokenizer = Literal[
+    "auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200",
+    "spBLEU-1K", "none",
+]  # fmt: skip
+"""sacreBLEU's, and what chooses among them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """The SentencePiece vocabulary that source and target share (Section 5.1)."""
+
+    vocabulary_size: int = 37_000
+    """Pieces, with the 256 bytes and the 4 special symbols."""
+    training_sentences: int = 10_000_000
+    """Most sentences that the vocabulary is learnt from; a larger corpus is sampled."""
+    normalization: Literal["nfc", "identity", "nfkc", "nmt_nfkc"] = "nfc"
+    """What is made uniform before splitting. nfc: white space of every kind and length is one
+    space, what has no width is dropped, letters with accents are one character; nfkc and nmt_nfkc:
+    SentencePiece's own, which unite more characters; identity: nothing."""
+    character_coverage: float = 1.0
+    """Share of the text whose characters get pieces, the most frequent first. A word with another
+    character is carried over as it is, as is one with characters that the training text lacks."""
+    dropout: float = 0.0
+    """BPE-dropout: probability of skipping a merge, so that training sees a sentence split in
+    different ways (Provilkov et al. 2020). It helps small corpora; the paper has none."""
+    samples: int = 16
+    """With dropout: how many splittings of the training split are drawn."""
+
+    def __post_init__(self):
+        require_types(self, "tokenizer")
+        require(
+            self.vocabulary_size >= SMALLEST_VOCABULARY,
+            f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
+            f"bytes and special symbols: use at least {SMALLEST_VOCABULARY}",
+        )
+        require_positive(self, "tokenizer", "training_sentences", "samples")
+        require(
+            0.98 <= self.character_coverage <= 1,
+            f"tokenizer.character_coverage is {self.character_coverage}, but must be in [0.98, 1]",
+        )
+        require(
+            0 <= self.dropout < 1, f"tokenizer.dropout is {self.dropout}, but must be in [0, 1)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Rows of fixed shape, each packed with several sentence pairs."""
+
+    rows: int = 100
+    """Rows in one optimizer step, over all devices."""
+    source_length: int = 256
+    """Source tokens in a row; longer sentences are dropped from training."""
+    target_length: int = 256
+    """Target tokens in a row; longer sentences are dropped from training."""
+    max_length_ratio: float = 9.0
+    """Pairs of which one side has more than this many times the tokens of the other are dropped."""
+    read_ahead: int = 4
+    """Batches prepared in advance by a background thread."""
+
+    def __post_init__(self):
+        require_types(self, "batch")
+        require_positive(self, "batch", "rows", "source_length", "target_length", "read_ahead")
+        require(
+            self.max_length_ratio >= 1,
+            f"batch.max_length_ratio is {self.max_length_ratio}, but must be at least 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam and the learning rate schedule of Section 5.3."""
+
+    learning_rate_scale: float = 1.0
+    """Factor on the paper's rate, d_model^-0.5 * min(step^-0.5, step * warmup_steps^-1.5)."""
+    warmup_steps: int = 4000
+    """Steps over which the rate rises linearly."""
+    cooldown_steps: int = 0
+    """Last steps of the run over which the rate falls linearly to zero; the paper has none."""
+    beta1: float = 0.9
+    """Adam's decay of the first moment."""
+    beta2: float = 0.98
+    """Adam's decay of the second moment."""
+    epsilon: float = 1e-9
+    """Adam's epsilon."""
+    clip_norm: float | None = None
+    """Largest global norm of the gradient; None leaves it as it is."""
+
+    def __post_init__(self):
+        require_types(self, "optimizer")
+        require_positive(self, "optimizer", "learning_rate_scale", "warmup_steps", "epsilon")
+        require_not_negative(self, "optimizer", "cooldown_steps")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimizer.{name} is {value}, but must be in [0, 1)")
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"optimizer.clip_norm is {self.clip_norm}, but must be greater than 0 (or None)",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Length of the run, and what happens along the way."""
+
+    steps: int = 100_000
+    """Optimizer steps."""
+    seed: int = 0
+    """Seed of parameters, data order and dropout."""
+    label_smoothing: float = 0.1
+    """Probability taken from the true token and spread over the vocabulary (Section 5.4)."""
+    teacher_forcing: Literal["always", "linear", "exponential", "inverse_sigmoid"] = "always"
+    """Whether a recurrent decoder is always fed the true tokens, or by scheduled sampling more and
+    more of its own: how the share of true ones falls (Bengio et al. 2015, section 2.4)."""
+    teacher_forcing_steps: int = 10_000
+    """k of that fall at step i: 1 - i/k, exp(-i/k) or k / (k + exp(i/k))."""
+    teacher_forcing_floor: float = 0.0
+    """Share of true tokens below which it does not fall."""
+    accumulation_steps: int = 1
+    """Parts into which a step's rows are split, one after the other, to save memory."""
+    log_every: int = 50
+    """Steps between two lines of metrics."""
+    evaluate_every: int = 2000
+    """Steps between two validations (loss, perplexity and BLEU)."""
+    validation_sentences: int = 1000
+    """Most validation sentences that are translated for BLEU at each validation."""
+    bleu_tokenizer: BleuTokenizer = "auto"
+    """How BLEU splits text into words, here and in evaluate.py: a tokenizer of sacreBLEU's, or
+    auto, by the target language (zh for Chinese, ja-mecab, ko-mecab, char for Thai and others
+    without spaces, else 13a). A run that has checkpoints keeps what auto was taken for."""
+    patience: int = 0
+    """Validations with a BLEU below the best, since the best and after the warm-up, before the run
+    stops early; 0 never stops early."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    checkpoint_minutes: float = 0.0
+    """Minutes after which a checkpoint is written between those of checkpoint_every; 0 writes none
+    by time."""
+    keep_checkpoints: int = 5
+    """Latest checkpoints kept, besides the best by BLEU, of equal ones that of the lower validation
+    loss; evaluation averages over them."""
+    deterministic: bool = False
+    """Whether a GPU gives the same numbers at every run, so that a resumed run equals one that was
+    not stopped bit for bit: slower kernels, none chosen by timing, the plain formula of attention.
+    On CPUs and TPUs, whose kernels are never chosen so, it changes nothing."""
+
+    def __post_init__(self):
+        require_types(self, "training")
+        require_positive(
+            self, "training", "steps", "accumulation_steps", "log_every", "evaluate_every",
+            "validation_sentences", "checkpoint_every", "keep_checkpoints", "teacher_forcing_steps",
+        )  # fmt: skip
+        require(
+            0 <= self.teacher_forcing_floor <= 1,
+            f"training.teacher_forcing_floor is {self.teacher_forcing_floor}: use 0 to 1",
+        )
+        require_not_negative(self, "training", "patience", "checkpoint_minutes")
+        require(
+            0 <= self.label_smoothing < 1,
+            f"training.label_smoothing is {self.label_smoothing}, but must be in [0, 1)",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices share each kind of work; -1, once, takes the devices that are left."""
+
+    data: int = -1
+    """Devices over which batches are split and parameters copied."""
+    fsdp: int = 1
+    """Devices over which batches, parameters and optimizer state are split."""
+    model: int = 1
+    """Devices over which heads, feed-forward width and vocabulary are split."""
+
+    def __post_init__(self):
+        require_types(self, "mesh")
+        sizes = (self.data, self.fsdp, self.model)
+        require(
+            all(size == -1 or size > 0 for size in sizes) and sizes.count(-1) <= 1,
+            f"mesh is data={self.data} fsdp={self.fsdp} model={self.model}: use positive numbers "
+            "and at most one -1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """Beam search (Section 6.1)."""
+
+    beam_size: int = 4
+    """Hypotheses kept at each position; 1 is greedy search."""
+    length_normalization: Literal["gnmt", "power"] = "gnmt"
+    """What a hypothesis' log probability is divided by: ((5 + length) / 6)^length_penalty (Wu et
+    al. 2016, and the paper), or length^length_penalty, as in fairseq, Marian and CTranslate2."""
+    length_penalty: float = 0.6
+    """The exponent; 0 leaves log probabilities as they are."""
+    coverage_penalty: float = 0.0
+    """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
+    attention passed over; 0 asks for no attention. Finished hypotheses are compared by it."""
+    extra_length: int = 50
+    """Target tokens allowed beyond the number of source tokens; with learned positions in all no
+    more than batch.target_length, as beyond it none has been learned."""
+    average_checkpoints: int = 5
+    """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
+    checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
+    """Which parameters translate: average, of the last average_checkpoints; best, by validation
+    BLEU; latest; the number of a step; auto takes best where training ended since BLEU no longer
+    rose, else average."""
+    batch_tokens: int = 4096
+    """Source tokens, padding included, that are translated at a time."""
+    max_source_length: int = 256
+    """Source tokens in one piece, end symbol included; longer lines are translated in pieces. With
+    learned positions no more than batch.source_length."""
+    split_sentences: bool = True
+    """Whether lines of several sentences that are longer than almost all that training saw are
+    translated sentence by sentence."""
+
+    def __post_init__(self):
+        require_types(self, "decoding")
+        require_positive(
+            self, "decoding", "beam_size", "extra_length", "average_checkpoints", "batch_tokens",
+            "max_source_length",
+        )  # fmt: skip
+        require_not_negative(self, "decoding", "length_penalty", "coverage_penalty")
+        require(
+            self.max_source_length >= 2,
+            "decoding.max_source_length is 1, but must be at least 2: a token and the end symbol",
+        )
+        require(
+            isinstance(self.checkpoint, str) or self.checkpoint >= 0,
+            f"decoding.checkpoint is {self.checkpoint}, but the number of a step is at least 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, whole."""
+
+    data: Builtin | TextFiles | Tfds = field(default_factory=Builtin)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    model: TransformerConfig | RecurrentConfig = field(default_factory=TransformerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    def __post_init__(self):
+        require_types(self, "")
+        require(
+            self.batch.rows % self.training.accumulation_steps == 0,
+            f"training.accumulation_steps ({self.training.accumulation_steps}) must divide "
+            f"batch.rows ({self.batch.rows})",
+        )
+        longest = max(self.batch.source_length, self.batch.target_length)
+        require(
+            longest <= self.model.longest_sequence,
+            f"model.max_positions ({self.model.longest_sequence}) is less than the longest "
+            f"sentence ({longest} tokens) that batch.* allow: use at least {longest}",
+        )
+        require(
+            self.optimizer.warmup_steps + self.optimizer.cooldown_steps <= self.training.steps
+            or self.optimizer.cooldown_steps == 0,
+            "optimizer.warmup_steps and optimizer.cooldown_steps together exceed training.steps",
+        )
+        require(
+            self.model.can_feed_own_tokens or self.training.teacher_forcing == "always",
+            f"training.teacher_forcing is {self.training.teacher_forcing}, but a Transformer sees "
+            "all positions at once and can only be fed the true tokens: use always",
+        )

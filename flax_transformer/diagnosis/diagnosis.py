@@ -1,0 +1,48 @@
+"""Why does a run not learn? `train.py --diagnose`: figures, and in plain words what they mean."""
+
+import dataclasses
+import json
+from contextlib import closing
+from typing import Any
+
+from flax_transformer.diagnosis.figures import Figures, measure
+from flax_transformer.diagnosis.findings import Finding, find
+from flax_transformer.diagnosis.report import describe
+from flax_transformer.files.whole_file import write_whole
+from flax_transformer.parallel.console import Console
+from flax_transformer.parallel.hosts import is_first_process
+from flax_transformer.training.trainer import Trainer
+from flax_transformer.workdir import DIAGNOSIS_FILE
+
+
+def diagnose(trainer: Trainer) -> None:
+    """Prints what is wrong with the run that `trainer` has opened, and writes DIAGNOSIS_FILE.
+
+    The run stays as it is: `trainer` must not have begun to train.
+
+    Raises `ConfigError` where the file cannot be written.
+    """
+    # Not `with trainer`, which would open the run's metrics for writing.
+    with closing(trainer.checkpoints):
+        figures = measure(trainer)
+    findings = find(trainer.config, figures)
+    path = trainer.workdir / DIAGNOSIS_FILE
+    if is_first_process():
+        write_whole(path, json.dumps(as_record(figures, findings), indent=2) + "\n")
+    Console.say("\n".join(describe(trainer.config, figures, findings)))
+    Console.say(f"\nall figures: {path}")
+
+
+def as_record(figures: Figures, findings: list[Finding]) -> dict[str, Any]:
+    """What DIAGNOSIS_FILE holds; numbers that are not finite, which JSON lacks, as text."""
+    record: dict[str, Any] = {"findings": [dataclasses.asdict(finding) for finding in findings]}
+    record |= dataclasses.asdict(figures)
+    record["modules"] = [
+        dataclasses.asdict(module) | {"ratio": module.ratio} for module in figures.modules
+    ]
+    record["attention"] = {
+        name: {field: values.tolist() for field, values in found._asdict().items()}
+        for name, found in figures.attention.items()
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(record), parse_constant=str)
+    return plain

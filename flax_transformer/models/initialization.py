@@ -1,0 +1,45 @@
+"""The parameters of a model before training: drawn, or described without storing anything."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.batch import Batch
+from flax_transformer.config import Config
+from flax_transformer.models import build_model
+from flax_transformer.parallel.sharding import named_sharding
+
+
+def init_params(config: Config, key: jax.Array) -> Any:
+    """Fresh parameters, boxed with the logical names of their axes."""
+    model = build_model(config.model, config.tokenizer.vocabulary_size)
+    ids = jnp.zeros((1, 1), jnp.int32)
+    return model.init(key, Batch(*(ids for _ in Batch._fields)))["params"]
+
+
+def abstract_params(config: Config, mesh: jax.sharding.Mesh) -> Any:
+    """Shapes, types and shardings of the parameters, without computing or storing anything."""
+    return describe(_boxed(config), mesh)
+
+
+def parameter_axes(config: Config) -> Any:
+    """The logical names of the axes of every parameter, one `PartitionSpec` each."""
+    return nn.get_partition_spec(_boxed(config))
+
+
+@functools.cache  # it traces the whole model
+def _boxed(config: Config) -> Any:
+    return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+
+
+def describe(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
+    """`boxed` descriptions as they lie on `mesh`, where the names of their axes say."""
+
+    def on_mesh(array, spec):
+        sharding = named_sharding(mesh, tuple(spec), array.shape)
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+    return jax.tree.map(on_mesh, nn.unbox(boxed), nn.get_partition_spec(boxed))

@@ -1,0 +1,47 @@
+"""Attention by cuDNN, whose scores never leave the chip's fast memory (NVIDIA only).
+
+Letters: b batch, t query position, s key position, h heads, k width of a head.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.ops import gpus
+from flax_transformer.runtime.determinism import kernels_are_deterministic
+
+FORWARD_CALL = "dot_product_attention_fwd_wrapper"
+"""The primitive that jax makes of cuDNN's forward pass. Its results are the heads and the softmax
+statistics, which the backward pass takes both: a remat policy must keep them together, since either
+costs the whole call. jax has no public name for them."""
+
+
+def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether cuDNN takes queries (b,t,h,k) and keys (b,s,h,k), in both directions.
+
+    jax is asked, since what it refuses (widths of heads, lengths, no cuDNN) changes with its
+    version, with cuDNN's and with the GPU. What only the compiler would refuse is asked here.
+    """
+    if query.dtype != jnp.bfloat16 or not gpus.all_are(gpus.run_kernels):
+        return False
+    if kernels_are_deterministic():
+        # The backward pass sums by atomic additions; which GPUs and versions of cuDNN have another
+        # one for what is asked, nobody can be asked.
+        return False
+    mask = jax.ShapeDtypeStruct((query.shape[0], query.shape[1], key.shape[1]), jnp.bool)
+    query, key = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key))
+    try:
+        jax.eval_shape(jax.grad(_sum, argnums=(0, 1, 2)), query, key, key, mask)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def gpu_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
+    """As `scaled_dot_product_attention`, for arrays that `fits` accepts."""
+    return jax.nn.dot_product_attention(
+        query, key, value, mask=mask[:, None], implementation="cudnn"
+    )
+
+
+def _sum(query, key, value, mask) -> jax.Array:
+    return gpu_attention(query, key, value, mask).astype(jnp.float32).sum()

@@ -1,0 +1,110 @@
+"""Matrix products in the compute type, summed in float32 in both directions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from flax_transformer.parallel import collectives
+
+MATRIX_PRODUCT = "matrix_product"
+"""Name, for remat policies, of every product without a batch axis: dear to compute again."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def contract(subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None) -> jax.Array:
+    """`jnp.einsum(subscripts, x, y)` of operands cast to `dtype`, accumulated in float32.
+
+    The result comes in `out_dtype`, by default `dtype`. The gradient's two products take
+    operands of `dtype` as well: left to itself, differentiation would multiply a float32
+    cotangent by a bfloat16 operand, which no matrix unit does at full speed. Every letter of an
+    operand must stand in the other one or in the result.
+    """
+    return _named_product(subscripts, x, y, dtype, out_dtype)
+
+
+def _named_product(subscripts, x, y, dtype, out_dtype):
+    result = _product(subscripts, x, y, dtype, out_dtype or dtype)
+    return result if _is_batched(subscripts) else checkpoint_name(result, MATRIX_PRODUCT)
+
+
+def _product(subscripts, x, y, dtype, out_dtype):
+    """Operands rounded to `dtype`, sums in float32, the result in `out_dtype`."""
+    # On TPU and GPU the default precision would round float32 operands.
+    precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+    # A GPU sums in float32 whatever it is asked for, and writes twice as much if that is float32.
+    product_type = out_dtype if collectives.platform() == "gpu" else jnp.float32
+
+    def multiply(x, y):
+        return jnp.einsum(
+            subscripts, x, y, precision=precision, preferred_element_type=product_type
+        )
+
+    def multiply_on_cpu(x, y):
+        # XLA's CPU backend has no bfloat16 product with a batch axis, as attention needs.
+        return multiply(x.astype(jnp.float32), y.astype(jnp.float32))
+
+    x, y = x.astype(dtype), y.astype(dtype)
+    subscripts, x, y = _in_order(subscripts, x, y)
+    if _is_batched(subscripts):
+        product = jax.lax.platform_dependent(x, y, cpu=multiply_on_cpu, default=multiply)
+    else:
+        product = multiply(x, y)
+    return product.astype(out_dtype)
+
+
+def _in_order(subscripts: str, x: jax.Array, y: jax.Array) -> tuple[str, jax.Array, jax.Array]:
+    """The operand whose letters the result has first goes left: another order costs XLA's CPU
+    backend three times as long where there is a batch axis."""
+    operands, result = subscripts.split("->")
+    x_letters, y_letters = operands.split(",")
+    first = next(
+        (letter for letter in result if (letter in x_letters) != (letter in y_letters)), ""
+    )
+    if first in x_letters:
+        return subscripts, x, y
+    return f"{y_letters},{x_letters}->{result}", y, x
+
+
+def _is_batched(subscripts: str) -> bool:
+    operands, result = subscripts.split("->")
+    x_letters, y_letters = operands.split(",")
+    return bool(set(x_letters) & set(y_letters) & set(result))
+
+
+def _forward(subscripts, x, y, dtype, out_dtype):
+    # An empty array of each operand's type remembers what type its gradient must have.
+    types = (jnp.zeros((0,), x.dtype), jnp.zeros((0,), y.dtype))
+    # Not `contract` itself, inside which a remat policy would not find the name.
+    result = _named_product(subscripts, x, y, dtype, out_dtype)
+    return result, (x.astype(dtype), y.astype(dtype), types)
+
+
+def _backward(subscripts, dtype, out_dtype, saved, gradient):
+    x, y, (x_type, y_type) = saved
+    operands, result = subscripts.split("->")
+    x_letters, y_letters = operands.split(",")
+    x_gradient = _product(f"{result},{y_letters}->{x_letters}", gradient, y, dtype, x_type.dtype)
+    y_gradient = _of_right(f"{x_letters},{result}->{y_letters}", x, gradient, dtype, y_type.dtype)
+    return x_gradient, y_gradient
+
+
+def _of_right(subscripts: str, x: jax.Array, gradient: jax.Array, dtype, out_dtype) -> jax.Array:
+    """The product that is the gradient of a right operand: of weights, a sum over positions.
+
+    XLA's CPU backend turns the left operand of such a sum, which takes longer than the product
+    where it is wide (rows 4 KiB apart share a few lines of the cache). So the narrower one goes
+    left, and the result is turned, which is no larger than the weights.
+    """
+    if collectives.platform() != "cpu" or _is_batched(subscripts) or x.size <= gradient.size:
+        return _product(subscripts, x, gradient, dtype, out_dtype)
+    operands, result = subscripts.split("->")
+    x_letters, gradient_letters = operands.split(",")
+    turned = "".join(sorted(result, key=lambda letter: letter in x_letters))
+    product = _product(f"{gradient_letters},{x_letters}->{turned}", gradient, x, dtype, out_dtype)
+    # Across a barrier XLA does not make one of the two turns again.
+    return jnp.einsum(f"{turned}->{result}", jax.lax.optimization_barrier(product))
+
+
+contract.defvjp(_forward, _backward)

@@ -1,0 +1,231 @@
+"""Cross entropy with label smoothing (Section 5.4), whose logits are never in memory as a whole.
+
+Letters: b batch, t target position, n = b t tokens, d model width, v vocabulary.
+The logits of a batch would be the largest array of a training step. On a TPU and on a GPU kernels
+compute them block by block (see `tpu_cross_entropy` and `gpu_cross_entropy`); elsewhere the loss
+goes through the tokens in chunks. Each way the gradient is computed along with the loss, while the
+logits are at hand. Every device does so for its own rows and its own part of the vocabulary.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from flax_transformer.ops import cross_entropy_gpu, cross_entropy_tpu
+from flax_transformer.ops.contraction import contract
+from flax_transformer.parallel import collectives, sharding
+
+# Logits of one chunk: small enough for a CPU's cache, large enough to keep a matrix unit busy.
+_CHUNK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20, "tpu": 512 * 2**20}
+
+_KERNELS: dict[str, Any] = {"tpu": cross_entropy_tpu, "gpu": cross_entropy_gpu}
+
+_WORDS = ("model",)  # the mesh axis that splits the vocabulary
+_ROWS, _TABLE = PartitionSpec(sharding.BATCH_AXES), PartitionSpec(_WORDS)
+
+
+class LossSums(NamedTuple):
+    """Sums over the tokens of a batch, float32 scalars; divide by `tokens` for means."""
+
+    loss: jax.Array
+    """Cross entropy against the smoothed labels, in nats: what training minimises."""
+    nll: jax.Array
+    """Negative log likelihood of the true tokens, in nats: exp of its mean is the perplexity."""
+    correct: jax.Array
+    """Tokens to which the model gives the highest probability."""
+    tokens: jax.Array
+
+
+class _Settings(NamedTuple):
+    label_smoothing: float
+    dtype: jnp.dtype
+    vocabulary_size: int
+
+
+def smoothed_cross_entropy(
+    features: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    label_smoothing: float,
+    dtype,
+) -> LossSums:
+    """Sums of the loss of `features` (b,t,d) whose logits are features . table^T, table (v,d).
+
+    `targets` (b,t) int32, `weights` (b,t) 1 for tokens and 0 for padding. Against smoothed labels
+    (1 - e) one_hot + e / v, as `optax.smooth_labels` makes them, a token's cross entropy is
+    log(sum(exp(logits))) - (1 - e) logit_of_target - e mean(logits).
+    """
+    dims = chex.Dimensions(
+        b=targets.shape[0], t=targets.shape[1], d=features.shape[2], v=table.shape[0]
+    )
+    chex.assert_shape(features, dims["btd"])
+    chex.assert_shape(table, dims["vd"])
+    chex.assert_shape([targets, weights], dims["bt"])
+    settings = _Settings(label_smoothing, jnp.dtype(dtype), dims.v)
+    return _loss(features, table, targets, weights, settings)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _loss(features, table, targets, weights, settings: _Settings) -> LossSums:
+    run = functools.partial(_on_device, settings, False)
+    specs = (_ROWS, _TABLE, _ROWS, _ROWS)
+    sums, _ = collectives.per_device(run, specs, (PartitionSpec(), ()))(
+        features, table, targets, weights
+    )
+    return sums
+
+
+def _loss_and_gradients(features, table, targets, weights, settings: _Settings):
+    run = functools.partial(_on_device, settings, True)
+    specs = (_ROWS, _TABLE, _ROWS, _ROWS)
+    return collectives.per_device(run, specs, (PartitionSpec(), (_ROWS, _TABLE)))(
+        features, table, targets, weights
+    )
+
+
+def _scale_gradients(settings, gradients, of_sums: LossSums):
+    # Only the loss is differentiated; the other sums are for reading.
+    scaled = jax.tree.map(lambda g: (g * of_sums.loss).astype(g.dtype), gradients)
+    return (*scaled, None, None)
+
+
+_loss.defvjp(_loss_and_gradients, _scale_gradients)
+
+
+class _Tokens(NamedTuple):
+    """A device's tokens, or a chunk of them: features (n,d), targets (n,), weights (n,)."""
+
+    features: jax.Array
+    targets: jax.Array
+    """Counted from the first word of the device's part of the table."""
+    weights: jax.Array
+
+
+def _on_device(settings: _Settings, differentiate: bool, features, table, targets, weights):
+    """The sums over all devices, and this one's gradients of features and table, if asked for."""
+    b, t, d = features.shape
+    first_word = collectives.index_along("model") * table.shape[0]
+    tokens = _Tokens(
+        features.reshape(b * t, d), (targets - first_word).reshape(-1), weights.reshape(-1)
+    )
+    kernels = _KERNELS.get(collectives.platform())
+    if kernels and settings.dtype == jnp.bfloat16 and kernels.fits(tokens.features):
+        sums, gradients = _by_kernels(kernels, settings, differentiate, tokens, table)
+    else:
+        sums, gradients = _by_chunks(settings, differentiate, tokens, table)
+    sums = jax.tree.map(lambda x: collectives.sum_over(sharding.BATCH_AXES, x), sums)
+    if differentiate:
+        of_features = collectives.sum_over(_WORDS, gradients[0]).reshape(features.shape)
+        of_table = collectives.sum_over(sharding.BATCH_AXES, gradients[1])
+        gradients = of_features.astype(features.dtype), of_table.astype(table.dtype)
+    return sums, gradients
+
+
+def _by_kernels(
+    kernels: Any, settings: _Settings, differentiate: bool, tokens: _Tokens, table: jax.Array
+):
+    features, table = tokens.features.astype(settings.dtype), table.astype(settings.dtype)
+    statistics = kernels.statistics(features, table, tokens.targets)
+    sums, normalizer = _sums(settings, tokens, table, *statistics)
+    if not differentiate:
+        return sums, ()
+    return sums, kernels.gradients(
+        features, table, tokens.targets, normalizer, tokens.weights, _shares(settings)
+    )
+
+
+def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
+    def add_chunk(carry, chunk: tuple[_Tokens, jax.Array | None]):
+        sums, of_features, of_table = _chunk(settings, differentiate, *chunk, table)
+        return jax.tree.map(jnp.add, carry, (sums, of_table)), of_features
+
+    n = tokens.targets.shape[0]
+    length = _chunk_length(n, table.shape[0])
+    missing = -n % length  # filled up with tokens that have no weight
+
+    def split(x: jax.Array) -> jax.Array:
+        filled = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
+        return filled.reshape(-1, length, *x.shape[1:])
+
+    chunks = jax.tree.map(split, tokens)
+    # XLA's CPU backend has no bfloat16 product over the first axis of its left operand, and would
+    # make float32 of both. A loop hides from it that this one was turned; without a loop, it would
+    # turn it back and find the product missing.
+    turned = jnp.swapaxes(chunks.features.astype(settings.dtype), 1, 2) if length < n else None
+    nothing = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
+    of_table: Any = jnp.zeros(table.shape[::-1], jnp.float32) if differentiate else ()
+    start = (nothing, of_table)
+    (sums, of_table), of_features = jax.lax.scan(add_chunk, start, (chunks, turned))
+    if not differentiate:
+        return sums, ()
+    return sums, (of_features.reshape(-1, tokens.features.shape[1])[:n], of_table.T)
+
+
+def _chunk_length(n: int, v: int) -> int:
+    """Tokens of a chunk, whose logits stay within its size: the largest divisor of `n` tokens,
+    which copies nothing, unless it makes more than twice as many chunks as are needed."""
+    fitting = max(1, _CHUNK_BYTES[collectives.platform()] // (4 * v))
+    needed = -(-n // fitting)
+    counts = range(needed, 2 * needed + 1)
+    return -(-n // next((count for count in counts if n % count == 0), needed))
+
+
+def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, table):
+    """Sums over one chunk, and its gradients of features (n,d) and table (d,v).
+
+    `turned`: the features (d,n), where they are at hand.
+    """
+    dtype = settings.dtype
+    logits = contract("nd,vd->nv", tokens.features, table, dtype, jnp.float32)
+    maximum = logits.max(axis=1)
+    exponentials = jnp.exp(logits - maximum[:, None])
+    # Targets in another device's part of the vocabulary count as 0 here.
+    here = (tokens.targets >= 0) & (tokens.targets < table.shape[0])
+    true = jnp.take_along_axis(logits, tokens.targets[:, None], axis=1, mode="clip")[:, 0]
+    true = jnp.where(here, true, 0.0)
+    sums, normalizer = _sums(settings, tokens, table, maximum, exponentials.sum(axis=1), true)
+    if not differentiate:
+        return sums, (), ()
+    of_target, of_every_word = _shares(settings)
+    word = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+    expected = jnp.where(word == tokens.targets[:, None], of_target, 0.0) + of_every_word
+    probabilities = exponentials * jnp.exp(maximum - normalizer)[:, None]
+    of_logits = (probabilities - expected) * tokens.weights[:, None]
+    of_features = contract("nv,vd->nd", of_logits, table, dtype, jnp.float32)
+    if turned is None:
+        of_table = contract("nd,nv->dv", tokens.features, of_logits, dtype, jnp.float32)
+    else:
+        of_table = contract("dn,nv->dv", turned, of_logits, dtype, jnp.float32)
+    return sums, of_features, of_table
+
+
+def _shares(settings: _Settings) -> tuple[float, float]:
+    """What smoothed labels give the target beyond the others, and what every word."""
+    smoothing = settings.label_smoothing
+    return 1 - smoothing, smoothing / settings.vocabulary_size
+
+
+def _sums(settings: _Settings, tokens: _Tokens, table, maximum, exp_sum, true):
+    """The sums, and log(sum(exp(logits))) (n,) over the whole vocabulary, from what this device's
+    part of it gives: the largest logit, the sum of exp(logit - largest), the target's logit."""
+    highest = collectives.maximum_over(_WORDS, maximum)
+    exp_sum = collectives.sum_over(_WORDS, exp_sum * jnp.exp(maximum - highest))
+    true = collectives.sum_over(_WORDS, true)
+    # The sum of the logits is the product with the sum of the table's rows.
+    row_sum = table.astype(settings.dtype).astype(jnp.float32).sum(axis=0)
+    features = tokens.features.astype(settings.dtype).astype(jnp.float32)
+    logit_sum = collectives.sum_over(_WORDS, (features * row_sum[None]).sum(axis=1))
+    normalizer = highest + jnp.log(exp_sum)
+    of_target, of_every_word = _shares(settings)
+    losses = LossSums(
+        loss=normalizer - of_target * true - of_every_word * logit_sum,
+        nll=normalizer - true,
+        correct=(true >= highest).astype(jnp.float32),
+        tokens=jnp.ones_like(true),
+    )
+    return jax.tree.map(lambda x: (x * tokens.weights).sum(), losses), normalizer

@@ -1,0 +1,72 @@
+"""The gradient of layer normalisation as a GPU kernel, which reads its arrays once.
+
+Letters: n rows, d width.
+A kernel of XLA's sums either along a row or over the rows, so that what the gradient of the scale
+sums would be written to memory in float32, and all else be read three times.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from flax_transformer.ops import gpus
+
+_ROWS = 64
+"""Of a program, one after the other in steps."""
+_NUMBERS = 8192  # in a step, which registers hold
+_WIDEST = 4096
+
+
+def fits(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether the kernel takes `x` (b,t,d)."""
+    b, t, d = x.shape
+    fitting = b * t % _ROWS == 0 and 128 <= d <= _WIDEST and d & (d - 1) == 0
+    return fitting and gpus.all_are(gpus.run_kernels)
+
+
+def gradients(
+    x: jax.Array, scale: jax.Array, gradient: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of `x` (b,t,d), in its type, and the parts (p,d) in float32 whose sums over p are those of
+    `scale` (d,) and of the bias, for the `gradient` (b,t,d) of `layer_norm`'s result."""
+    d = x.shape[2]
+    n = x.size // d
+    step = min(_ROWS, _NUMBERS // d)
+    parts = jax.ShapeDtypeStruct((n // _ROWS, d), jnp.float32)
+    results = (jax.ShapeDtypeStruct((n, d), x.dtype), parts, parts)
+
+    def kernel(x, scale, gradient, of_x, of_scale, of_bias):
+        program, factor = pl.program_id(0), scale[:][None]
+
+        def add(index, sums):
+            rows = pl.ds(program * _ROWS + index * step, step)
+            centred = x[rows, :].astype(jnp.float32)
+            centred -= centred.mean(axis=1, keepdims=True)
+            deviation = jnp.sqrt((centred**2).mean(axis=1, keepdims=True) + epsilon)
+            normal = centred / deviation
+            of_result = gradient[rows, :].astype(jnp.float32)
+            of_normal = of_result * factor
+            along_x = (of_normal * normal).mean(axis=1, keepdims=True)
+            rest = of_normal - of_normal.mean(axis=1, keepdims=True) - normal * along_x
+            of_x[rows, :] = (rest / deviation).astype(of_x.dtype)
+            return sums[0] + of_result * normal, sums[1] + of_result
+
+        nothing = jnp.zeros((step, d), jnp.float32)
+        sums = jax.lax.fori_loop(0, _ROWS // step, add, (nothing, nothing))
+        of_scale[program, :] = sums[0].sum(axis=0)
+        of_bias[program, :] = sums[1].sum(axis=0)
+
+    of_x, of_scale, of_bias = pl.pallas_call(
+        kernel,
+        grid=(n // _ROWS,),
+        out_shape=results,
+        compiler_params=triton.CompilerParams(num_warps=8, num_stages=2),
+        cost_estimate=pl.CostEstimate(
+            flops=20 * x.size,
+            transcendentals=n,
+            bytes_accessed=2 * x.nbytes + gradient.nbytes + 2 * 4 * d * (n // _ROWS),
+        ),
+        name="layer_norm_gradient",
+    )(x.reshape(n, d), scale, gradient.reshape(n, d))
+    return of_x.reshape(x.shape), of_scale, of_bias

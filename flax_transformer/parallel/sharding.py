@@ -1,0 +1,150 @@
+"""Where arrays live: one mesh of devices, and one table from logical axes to mesh axes."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from flax_transformer.config import Config, MeshConfig
+from flax_transformer.errors import ConfigError
+
+Rows = TypeVar("Rows")
+"""Any tree of arrays (b,...)."""
+
+Result = TypeVar("Result")
+
+AXES = ("data", "fsdp", "model")
+
+BATCH_AXES = ("data", "fsdp")
+"""Mesh axes over which the rows of a batch are split."""
+
+# Every letter that names a parameter's axis. `fsdp` splits each parameter once, along d.
+_MESH_AXIS = {
+    "l": None,  # layers, scanned over
+    "d": "fsdp",  # model width
+    "h": "model",  # heads
+    "k": None,  # width of a head
+    "f": "model",  # feed-forward width
+    "v": "model",  # vocabulary
+    "p": None,  # learned positions
+    "g": None,  # gates of a recurrent cell
+    "u": None,  # units of a recurrent layer: every step would wait for the other devices
+    "n": None,  # vectors beside each other
+}
+
+
+def build_mesh(config: MeshConfig, devices=None) -> Mesh:
+    """All `devices` (by default every device of every process) as a mesh of AXES.
+
+    Raises `ConfigError` when the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.model]
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes) or -1
+    if math.prod(sizes) != len(devices):
+        raise ConfigError(
+            f"mesh.data {config.data} x mesh.fsdp {config.fsdp} x mesh.model {config.model} do not "
+            f"make the {len(devices)} devices that there are"
+        )
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+def named_sharding(mesh: Mesh, names: tuple, shape: tuple[int, ...]) -> NamedSharding:
+    """How an array of `shape` whose axes have the logical `names` lies on `mesh`.
+
+    An unknown name is a `KeyError`; an axis that does not divide is a `ConfigError`.
+    """
+    axes = [None if name is None else _MESH_AXIS[name] for name in names]
+    for name, axis, size in zip(names, axes, shape, strict=False):
+        if axis is not None and size % mesh.shape[axis]:
+            raise ConfigError(
+                f"mesh.{axis} is {mesh.shape[axis]}, which does not divide axis {name} of a "
+                f"parameter of shape {shape}"
+            )
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over `BATCH_AXES`, everything else whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[..., Result]:
+    """`function`, to be jitted, whose inner parts know the mesh that they run on."""
+
+    @functools.wraps(function)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def keep_rows(x: jax.Array) -> jax.Array:
+    """`x` (b,...) with rows over `BATCH_AXES` and everything else whole, and so its gradient.
+
+    Without it XLA would rather split activations along d, as the parameters are along fsdp, and
+    exchange activations in place of parameters. Outside `on_mesh`, and where every device
+    computes for its own rows already, `x` is left alone.
+    """
+    return _constrain(x, PartitionSpec(BATCH_AXES))
+
+
+def gather_fsdp(parameter: jax.Array, names: str) -> jax.Array:
+    """`parameter`, whose axes are `names`, brought together along fsdp, where XLA would not see
+    by itself that this is cheaper than to split what is computed from it."""
+    axes = [_MESH_AXIS[name] for name in names]
+    return _constrain(
+        parameter, PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes))
+    )
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH_AXES) <= set(mesh.auto_axes):
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def own_rows(mesh: Mesh, rows: int) -> slice:
+    """Of a batch of `rows`, from the first to the last that this process' devices hold."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    bounds = [place[0].indices(rows) for place in places if place is not None]
+    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
+def place_rows(mesh: Mesh, rows: int, own: Rows) -> Rows:
+    """A batch of `rows` over the devices, of which this process has made its `own_rows`."""
+    sharding = batch_sharding(mesh)
+    first = own_rows(mesh, rows).start
+
+    def place(array: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(rows)
+            return array[start - first : stop - first]
+
+        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, own)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_rows(config: Config, mesh: Mesh) -> None:
+    """Raises `ConfigError` unless every device gets the same number of rows at every step."""
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = devices * config.training.accumulation_steps
+    if config.batch.rows % parts:
+        raise ConfigError(
+            f"batch.rows is {config.batch.rows}, but must be a multiple of {parts}: "
+            f"{devices} devices along {' and '.join(BATCH_AXES)} times "
+            f"training.accumulation_steps {config.training.accumulation_steps}"
+        )

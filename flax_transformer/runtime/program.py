@@ -1,0 +1,30 @@
+"""Functions that are compiled ahead of their first call."""
+
+from typing import Any
+
+from flax_transformer.runtime.interruption import Interruption
+
+
+class Program:
+    """A jitted function for arguments of one shape; compiled while the run can be stopped.
+
+    compilations: how often it has been compiled.
+    """
+
+    def __init__(self, jitted: Any):
+        self._jitted = jitted
+        self._compiled: Any = None
+        self.compilations = 0
+
+    def compile(self, interruption: Interruption, *arguments: Any) -> None:
+        """Makes the function ready for `arguments`, if it is not yet.
+
+        Raises `InterruptedRunError` when asked to stop meanwhile.
+        """
+        if self._compiled is None:
+            self._compiled = interruption.run(self._jitted.lower(*arguments).compile)
+            self.compilations += 1
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The result for arguments like those of `compile`; a `TypeError` for others."""
+        return self._compiled(*arguments)

@@ -1,0 +1,206 @@
+"""One SentencePiece vocabulary for source and target: text to ids and back.
+
+Text is normalised first, by rules that the vocabulary keeps (normalization.py). Characters without
+a piece are spelt in bytes, so that no text is unknown and nothing else is lost: under the
+`identity` normalisation `decode(encode(text)) == text` for every text, spaces and control
+characters included, but for U+2581, by which SentencePiece writes a space and which becomes one.
+"""
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from flax_transformer.errors import ConfigError
+from flax_transformer.files.ordinary_file import read_ordinary
+from flax_transformer.text.byte_pairs import merge
+from flax_transformer.text.placeholders import PLACEHOLDERS
+
+PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
+"""Special symbols, which text is never encoded to: not even a text that spells their names. The
+tags of a corpus are such symbols too."""
+
+_SPACE = "\u2581"  # as SentencePiece writes it
+_MOST_BYTES = 1 << 28
+_OR_DELETE = "; or, where nothing has been trained yet, delete it, so that one is learnt"
+_PROBE = "a 1 \U0001f600"  # which every normalisation keeps
+
+
+class Tokenizer:
+    """A trained vocabulary; thread-safe.
+
+    Raises `ValueError` for bytes that are not such a model.
+    """
+
+    def __init__(self, model: bytes):
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError:
+            raise ValueError("not a SentencePiece model") from None
+        processor = self._processor
+        # An empty or cut model can pass for one: ask for what comes last in it too.
+        specials = [processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id()]
+        if specials != [PAD_ID, EOS_ID, BOS_ID, UNK_ID]:
+            raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
+        self._model = model
+        self.vocabulary_size: int = processor.get_piece_size()
+        first = processor.piece_to_id("<0x00>")  # after the tags
+        self.byte_ids = range(first, first + 256)
+        """The bytes, by which characters without a piece are spelt."""
+        self._ids = self._check_pieces()
+        """The id of every piece of text; the earlier it was merged in training, the smaller."""
+        known = {" ", *(piece for piece in self._ids if len(piece) == 1)}
+        self.characters = frozenset(known.difference(PLACEHOLDERS))
+        """Those of text that are not spelt in bytes."""
+        self.has_placeholders: bool = known.issuperset(PLACEHOLDERS)
+        """Which an earlier version did not give a vocabulary."""
+        self._check_round_trip()
+        self.fingerprint: str = hashlib.sha256(model).hexdigest()
+
+    def _check_pieces(self) -> dict[str, int]:
+        """The pieces of text and their ids; `ValueError` where a piece is not what its place says,
+        as in a model of which some bytes have changed."""
+        processor, every = self._processor, range(self.vocabulary_size)
+        ordinary = range(self.byte_ids.stop, self.vocabulary_size)
+        try:
+            pieces = processor.id_to_piece(list(every))
+        except UnicodeDecodeError:
+            raise ValueError("a piece is not UTF-8") from None
+        named = [f"<0x{byte:02X}>" for byte in range(256)]
+        if pieces[self.byte_ids.start : self.byte_ids.stop] != named:
+            raise ValueError("the 256 bytes are not all there")
+        kinds = {
+            "control symbols": (
+                processor.is_control,
+                {*every} - {UNK_ID, *self.byte_ids, *ordinary},
+            ),
+            "unknown symbols": (processor.is_unknown, {UNK_ID}),
+            "bytes": (processor.is_byte, {*self.byte_ids}),
+            "unused pieces": (processor.is_unused, set()),
+        }
+        for name, (is_kind, expected) in kinds.items():
+            if {
+                i for i, found in zip(every, is_kind(list(every)), strict=True) if found
+            } != expected:
+                raise ValueError(f"the {name} are not where they should be")
+        return {pieces[i]: i for i in ordinary}
+
+    def _check_round_trip(self) -> None:
+        """Raises `ValueError` unless text survives: by its words, its spaces and by bytes."""
+        try:
+            ids = self._processor.encode(_PROBE, num_threads=1)
+            (text,) = self.decode(self.encode([_PROBE]))
+        except (ConfigError, RuntimeError, IndexError, UnicodeDecodeError):
+            text, ids = "", []
+        if text.split() != _PROBE.split() or UNK_ID in ids:
+            raise ValueError("text does not survive it")
+
+    def __reduce__(self) -> tuple:
+        """Another process loads the model afresh."""
+        return Tokenizer, (self._model,)
+
+    @classmethod
+    def load(cls, path: Path, vocabulary_size: int | None = None) -> "Tokenizer":
+        """Reads the file that `train_tokenizer` wrote, for a model of `vocabulary_size` pieces.
+
+        Raises `ConfigError` where it cannot be read, is damaged or has another size.
+        """
+        try:
+            tokenizer = cls(read_ordinary(path, _MOST_BYTES))
+        except OSError as error:
+            raise ConfigError(f"the vocabulary {path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} is not a vocabulary of this program, or damaged: {error}. Put a whole "
+                f"copy there{_OR_DELETE}"
+            ) from None
+        if vocabulary_size is not None and tokenizer.vocabulary_size != vocabulary_size:
+            raise ConfigError(
+                f"{path} is another vocabulary: it has {tokenizer.vocabulary_size} pieces, but "
+                f"tokenizer.vocabulary_size is {vocabulary_size}. Put the run's own there"
+                f"{_OR_DELETE}"
+            )
+        return tokenizer
+
+    def tag_id(self, tag: str) -> int:
+        """The id of a symbol that `train_tokenizer` was told of; `ConfigError` if there is none."""
+        if not self._processor.is_control(found := self._processor.piece_to_id(tag)):
+            raise ConfigError(
+                f"the vocabulary has no symbol for data.train's tag {tag}: delete tokenizer.model "
+                "from the work directory, so that one is learnt that has"
+            )
+        return found
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without end or beginning symbols.
+
+        Each distinct word is encoded once, which in a large list takes half the time: no piece
+        reaches over a space, so that a text is its words, one behind the other.
+        """
+        rows = self._words(texts)
+        words = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+        ids = dict(zip(words, self._processor.encode(words, num_threads=1), strict=True))
+        for word, again in zip(words, self._normalize(words), strict=True):
+            # Nothing between two spaces, and what normalisation would change a second time.
+            if again != _SPACE + word:
+                ids[word] = self._split_at_random(_SPACE + word, 0.0, lambda: 1.0)
+        return [list(itertools.chain.from_iterable(map(ids.__getitem__, row))) for row in rows]
+
+    def _words(self, texts: Sequence[str]) -> list[list[str]]:
+        """What follows each space, after normalisation, which puts a space before the text."""
+        return [text.split(_SPACE)[1:] for text in self._normalize(list(texts))]
+
+    def normalize(self, texts: Sequence[str]) -> list[str]:
+        """Each text as it is before it is split into pieces."""
+        return [" ".join(words) for words in self._words(texts)]
+
+    def _normalize(self, texts: list[str]) -> list[str]:
+        try:
+            return self._processor.normalize(texts)
+        except UnicodeDecodeError:
+            raise _damaged_rules() from None
+
+    def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+        """Ids of each text with every merge of two pieces skipped with probability `dropout`
+        (BPE-dropout, Provilkov et al. 2020); the same `seed` gives the same ids."""
+        # Not SentencePiece's own sampling: its seed gives other splittings in every process.
+        draw = random.Random(seed).random
+        return [
+            [token for word in row for token in self._split_at_random(_SPACE + word, dropout, draw)]
+            for row in self._words(texts)
+        ]
+
+    def _split_at_random(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:
+        symbols = merge(word, self._ids, dropout, draw)
+        return [i for symbol in symbols for i in self._ids_of_symbol(symbol)]
+
+    def _ids_of_symbol(self, symbol: str) -> list[int]:
+        if symbol in self._ids:
+            return [self._ids[symbol]]
+        return [self.byte_ids[byte] for byte in symbol.encode()]
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each sequence, with the spaces that the target's text has at punctuation; special
+        symbols are left out, bytes that are not UTF-8 become U+FFFD."""
+        plain = [[int(i) for i in sequence if i > UNK_ID] for sequence in ids]
+        if not plain:  # SentencePiece takes an empty list for one sequence, not for none.
+            return []
+        try:
+            return self._processor.decode(plain, num_threads=1)
+        except UnicodeDecodeError:
+            raise _damaged_rules() from None
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each id stands for, as SentencePiece writes it: U+2581 for the space before a word,
+        </s> for the end."""
+        return [self._processor.id_to_piece(i) for i in ids]
+
+
+def _damaged_rules() -> ConfigError:
+    return ConfigError(  # of the 200 kB of its rules, a text needs few
+        "tokenizer.model is damaged: its normalisation makes text that is not UTF-8. Put a whole "
+        "copy into the work directory"
+    )

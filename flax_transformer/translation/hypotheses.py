@@ -1,0 +1,57 @@
+"""What a search has found for the pieces of a line, as translations of the line."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from flax_transformer.text.placeholders import are_all_there, put_back
+from flax_transformer.translation.long_lines import Piece, join_texts
+
+_LINE_ENDS = str.maketrans("\n\r", "  ")
+
+
+class Hypothesis(NamedTuple):
+    """One translation.
+
+    text: without "\\n" and "\\r", so that it is one line of a file. score: natural-log probability
+    over the length penalty, plus the coverage penalty; of a line that was cut, the sum over its
+    pieces. tokens: number of target tokens, end symbols included.
+    """
+
+    text: str
+    score: float
+    tokens: int
+
+
+NOTHING = [Hypothesis("", 0.0, 0)]
+
+
+def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
+    """With the words that placeholders stand for, and what stands around the piece; those in which
+    no word is lost come first."""
+    ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
+    texts = [f"{piece.before}{put_back(each.text, piece.words)}{piece.behind}" for each in ordered]
+    return [
+        each._replace(text=text.translate(_LINE_ENDS))
+        for each, text in zip(ordered, texts, strict=True)
+    ]
+
+
+def join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
+    """The best hypotheses of the pieces one behind the other, then the second best, and so on."""
+    if not pieces:
+        return NOTHING
+    joined = []
+    for rank in range(max(map(len, pieces))):
+        parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
+        text = join_texts([part.text for part in parts])
+        score = sum(part.score for part in parts)
+        joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
+    return distinct(joined)
+
+
+def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """The best of those with the same text: it may come in different pieces, with other ids."""
+    best: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        best.setdefault(hypothesis.text, hypothesis)
+    return list(best.values())
