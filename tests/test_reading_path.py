@@ -43,7 +43,7 @@ SIDE_ROADS = {
     "dry_run": "train.py --dry-run",
 }
 
-MOST = 2450
+MOST = 2400
 """Lines that are not blank. What was aimed at is 1,400."""
 
 
