@@ -105,14 +105,13 @@ def train_system(config: Config, workdir: Path, vocabulary: Path, arguments: Arg
     """Trains one system in `workdir` for its time; False when asked to stop before."""
     from compare_training import train
 
-    from flax_transformer.training.trainer import Trainer
+    from flax_transformer.training.run import Run
 
     workdir.mkdir(parents=True, exist_ok=True)
     partial = workdir / (vocabulary.name + ".partial")
     shutil.copyfile(vocabulary, partial)
     partial.replace(workdir / vocabulary.name)
-    with Trainer(config, workdir) as trainer:
-        return train(trainer, 60 * arguments.minutes, arguments.validations)
+    return train(Run(config, workdir), 60 * arguments.minutes, arguments.validations)
 
 
 def score_system(config: Config, workdir: Path, sets: Sequence[TestSet]) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.training.metrics import read_metrics
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.run import Run
+from flax_transformer.training.train_loop import start_training
 
 Lines = Sequence[dict[str, Any]]
 """Of metrics.jsonl, as `read_metrics` gives them."""
@@ -28,33 +29,35 @@ class Point:
     """Of greedy search."""
 
 
-def train(trainer: Trainer, seconds: float, validations: int) -> bool:
+def train(run: Run, seconds: float, validations: int) -> bool:
     """Trains until `seconds` have been spent, with `validations` at equal distances of time, the
     last at the end. False when asked to stop before; the next call goes on from there."""
-    if training_seconds(read_metrics(trainer.workdir)) >= seconds:
-        return True
-    settings = trainer.config.training
-    for batch in trainer.batches():
-        trainer.take_step(batch)
-        logged = trainer.step % settings.log_every == 0
-        if logged:
-            trainer.log()
-            lines = read_metrics(trainer.workdir)
-            used = training_seconds(lines)
-            trainer.console.expect(round(trainer.step * max(seconds / used, 1)))
-            if _validation_is_due(lines, seconds, validations):
-                trainer.validate()
-                trainer.console.say(f"{used:,.0f} of {seconds:,.0f} seconds of training")
-            if used >= seconds:
+    settings = run.config.training
+    with start_training(run) as trainer:
+        if training_seconds(read_metrics(run.workdir)) >= seconds:
+            return True
+        for batch in trainer.batches():
+            trainer.take_step(batch)
+            logged = run.step % settings.log_every == 0
+            if logged:
+                trainer.log()
+                lines = read_metrics(run.workdir)
+                used = training_seconds(lines)
+                trainer.console.expect(round(run.step * max(seconds / used, 1)))
+                if _validation_is_due(lines, seconds, validations):
+                    trainer.validate()
+                    trainer.console.say(f"{used:,.0f} of {seconds:,.0f} seconds of training")
+                if used >= seconds:
+                    trainer.save()
+                    return True
+            if run.step % settings.checkpoint_every == 0:
                 trainer.save()
-                return True
-        if trainer.step % settings.checkpoint_every == 0:
-            trainer.save()
-        if trainer.should_stop():
-            if not logged:
-                trainer.log()  # the seconds up to the checkpoint that has just been written
-            return False
-    raise AssertionError("the schedule has no end that any time could reach")
+            if trainer.should_stop():
+                if not logged:
+                    trainer.log()  # the seconds up to the checkpoint that has just been written
+                return False
+        raise AssertionError("the schedule has no end that any time could reach")
+    return False  # it was asked to stop in the middle of a validation or a compilation
 
 
 def _validation_is_due(lines: Lines, seconds: float, validations: int) -> bool:

@@ -1,8 +1,24 @@
-"""What a user can put right."""
+"""What ends a command with one message and no traceback; all else that is raised is a defect."""
 
 
-class ConfigError(ValueError):
-    """A setting, a path or an input that the user can put right; shown without a traceback."""
+class FlaxTransformerError(Exception):
+    """The base of the errors below; the message names the thing, its value and the remedy."""
+
+
+class ConfigError(FlaxTransformerError, ValueError):
+    """A setting, a path or an input is wrong, and the user can correct it."""
+
+
+class DivergedError(FlaxTransformerError):
+    """Training has made the loss, the gradient or the parameters infinite or not a number."""
+
+
+class CheckpointError(FlaxTransformerError):
+    """Checkpoints cannot be written, or all that there are have been damaged."""
+
+
+class LostProcessError(FlaxTransformerError):
+    """Another process of the run has ended, or cannot be reached."""
 
 
 def require(condition: bool, message: str) -> None:

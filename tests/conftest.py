@@ -129,7 +129,7 @@ SIGNALS = process_state()["signals"]
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """Runs of this process have one device, and what they tokenise and compile is kept."""
-    from flax_transformer.training import trainer as trainer_module
+    from flax_transformer.training import run as run_module
     from flax_transformer.translation import trained_model as trained_model_module
 
     cache = str(tmp_path_factory.mktemp("cache"))
@@ -142,7 +142,7 @@ def quick(tmp_path_factory):
     one_device = partial(build_mesh, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", cache)
-        for module in (trainer_module, trained_model_module):
+        for module in (run_module, trained_model_module):
             patch.setattr(module, "build_mesh", one_device)
         for name, value in kept.items():
             jax.config.update(name, value)

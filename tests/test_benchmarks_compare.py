@@ -14,7 +14,7 @@ from flax_transformer.data.builtin import generate
 from flax_transformer.errors import ConfigError
 from flax_transformer.parallel import console
 from flax_transformer.training.metrics import read_metrics
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.train_loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -85,7 +85,7 @@ def stop_after(monkeypatch, step: int) -> None:
 
     def stopped(self, batch):
         take_step(self, batch)
-        if self.step == step:
+        if self.run.step == step:
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Trainer, "take_step", stopped)

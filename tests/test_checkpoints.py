@@ -25,7 +25,7 @@ from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.reading import CheckpointFolder
 from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import Config, MeshConfig, TrainingConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import CheckpointError, ConfigError
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.state import TrainState, create_state
 
@@ -223,9 +223,9 @@ def test_where_all_are_damaged_the_run_does_not_begin_anew(write, restore, load)
     for step in (10, 20):
         flip(directory / str(step))
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"damaged checkpoints only \(10: params/.*20: "):
+        with pytest.raises(CheckpointError, match=r"damaged checkpoints only \(10: params/.*20: "):
             restore()
-        with pytest.raises(ConfigError, match="no sound checkpoint"):
+        with pytest.raises(CheckpointError, match="no sound checkpoint"):
             load()
 
 
@@ -357,7 +357,7 @@ def test_one_failure_is_a_warning_and_two_are_the_end(tmp_path, config, initial_
     (tmp_path / "checkpoints").write_text("in the way")
     save_state(checkpoints, state_of(initial_state, 20), PROGRESS)
     assert len(said) == 1 and "could not be written to" in said[0]
-    with pytest.raises(ConfigError, match=r"could not be written to .*same command again"):
+    with pytest.raises(CheckpointError, match=r"could not be written to .*same command again"):
         save_state(checkpoints, state_of(initial_state, 30), PROGRESS)
     (tmp_path / "checkpoints").unlink()
     shutil.move(tmp_path / "moved", tmp_path / "checkpoints")
@@ -375,7 +375,7 @@ def test_an_error_in_the_background_is_the_end_at_the_end(
     monkeypatch.setattr(checkpoints_module, "write_checksums", fail)
     checkpoints = Checkpoints(tmp_path, config, print)
     save_state(checkpoints, state_of(initial_state, 10), PROGRESS)
-    with pytest.raises(ConfigError, match=r"No space left on device.*none has been written"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*none has been written"):
         checkpoints.close()
     assert list(tmp_path.glob("checkpoints/*")) == [], "what is unfinished takes room"
     assert "Traceback" not in capfd.readouterr().err

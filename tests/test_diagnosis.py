@@ -13,7 +13,8 @@ from flax_transformer.commands.command_line import parse_train_arguments
 from flax_transformer.diagnosis import figures
 from flax_transformer.diagnosis.attention_statistics import CROSS
 from flax_transformer.errors import ConfigError
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.run import Run
+from flax_transformer.training.train_loop import Trainer, start_training
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -65,9 +66,9 @@ def contents(workdir: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files if path.name != "diagnosis.json"}
 
 
-def open_run(words: list[str]) -> Trainer:
+def open_run(words: list[str]) -> Run:
     arguments = parse_train_arguments(words)
-    return Trainer(arguments.settings, arguments.run_directory, only_look=True)
+    return Run(arguments.settings, arguments.run_directory)
 
 
 def take_step(trainer: Trainer) -> None:
@@ -75,13 +76,14 @@ def take_step(trainer: Trainer) -> None:
 
 
 def test_run_is_diagnosed_and_goes_on_as_if_it_had_not_been(words, tmp_path, capsys):
-    with open_run(words("transformer")) as trainer:
+    run = open_run(words("transformer"))
+    with start_training(run) as trainer:
         for _ in range(2):
             take_step(trainer)
         trainer.log()
         trainer.save()
         take_step(trainer)
-        expected = jax.device_get(trainer.state)
+        expected = jax.device_get(run.state)
     before = contents(tmp_path / "run")
     assert any("checkpoints" in path.parts for path in before)
     assert tmp_path / "run" / "metrics.jsonl" in before
@@ -97,10 +99,11 @@ def test_run_is_diagnosed_and_goes_on_as_if_it_had_not_been(words, tmp_path, cap
     assert np.shape(record["attention"][CROSS]["entropy"]) == (1, 2)
     assert all(0 < module["ratio"] < 1 for module in record["modules"])
     assert {finding["seen"] for finding in record["findings"]}
-    with open_run(words("transformer")) as again:
+    run = open_run(words("transformer"))
+    with start_training(run) as again:
         again._train_step = trainer._train_step  # compiled already
         take_step(again)
-        chex.assert_trees_all_equal(jax.device_get(again.state), expected)
+        chex.assert_trees_all_equal(jax.device_get(run.state), expected)
 
 
 @pytest.mark.parametrize("model", ["attention", "no attention"])

@@ -30,7 +30,7 @@ from flax_transformer.dry_run.report import describe_memory, describe_roofline, 
 from flax_transformer.dry_run.roofline import roofline, utilisation
 from flax_transformer.errors import ConfigError
 from flax_transformer.parallel.sharding import batch_sharding, build_mesh, replicated
-from flax_transformer.training import step, trainer
+from flax_transformer.training import step, train_loop
 from flax_transformer.training.state import create_state
 
 ROOT = Path(__file__).parent.parent
@@ -69,8 +69,8 @@ def trace(config: Config):
 
 def test_training_compiles_what_the_dry_run_compiles(config, packed_batch):
     """From arrays as from descriptions comes the same program, of the same function."""
-    assert trainer.jit_train_step is compilation.jit_train_step is step.jit_train_step
-    assert not hasattr(trainer, "train_step"), "the trainer has a step of its own"
+    assert train_loop.jit_train_step is compilation.jit_train_step is step.jit_train_step
+    assert not hasattr(train_loop, "train_step"), "the loop has a step of its own"
     config = vary(config, batch={"target_length": 16})
     mesh = build_mesh(MeshConfig())
     state = create_state(config, mesh)

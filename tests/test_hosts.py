@@ -17,18 +17,18 @@ import pytest
 from states import load_chosen
 
 from flax_transformer.commands.command_line import load_config_file
-from flax_transformer.commands.train import train
 from flax_transformer.config import Config
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import ConfigError, DivergedError, LostProcessError
 from flax_transformer.parallel import hosts
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training import run_settings
 from flax_transformer.training.metrics import read_metrics
+from flax_transformer.training.run import Run
 from flax_transformer.training.run_settings import open_workdir
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.train_loop import start_training
 
 ROOT = Path(__file__).parent.parent
 
@@ -152,8 +152,7 @@ def test_two_processes_train_as_one(place, two_processes):
     # Gloo, which only simulated devices use, speaks in every process.
     assert "step" not in other_output and "work directory" not in other_output
 
-    with Trainer(load_config_file(place / "tiny.py"), place / "one") as trainer:
-        train(trainer)
+    Run(load_config_file(place / "tiny.py"), place / "one").train()
     one, two = losses(place / "one"), losses(place / "two")
     assert one.keys() == two.keys() and len(one) == 26
     np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=1e-5)
@@ -236,14 +235,15 @@ def test_a_run_compiles_each_step_once(place):
     training = dataclasses.replace(config.training, steps=8, evaluate_every=2, checkpoint_every=2)
     config = dataclasses.replace(config, training=training)
     for first, last in [(0, 5), (5, 8)]:
-        with Trainer(config, place / "compiled") as trainer:
-            assert trainer.step == first
+        run = Run(config, place / "compiled")
+        assert run.step == first
+        with start_training(run) as trainer:
             for batch in trainer.batches():
                 trainer.take_step(batch)
-                if trainer.step % 2 == 0:
+                if run.step % 2 == 0:
                     trainer.validate()
                     trainer.save()
-                if trainer.step == last:
+                if run.step == last:
                     trainer.save()
                     break
         assert trainer._train_step.compilations == 1
@@ -276,6 +276,7 @@ def test_a_process_of_several_that_fails_waits_for_nobody(monkeypatch, capsys):
         (1, ValueError("alone"), "ValueError('alone')"),
         (1, KeyboardInterrupt(), "KeyboardInterrupt()"),
         (2, ConfigError("a mistake"), "SystemExit(2)"),
+        (2, DivergedError("too far"), "SystemExit(2)"),
         (2, OSError(28, "No space left on device", "/a/b"), "SystemExit(2)"),
         (1, ConfigError("alone"), "ConfigError('alone')"),
     ]:
@@ -285,7 +286,8 @@ def test_a_process_of_several_that_fails_waits_for_nobody(monkeypatch, capsys):
         assert repr(raised.value) == expected
     errors = capsys.readouterr().err
     assert "ValueError: a defect" in errors and "KeyboardInterrupt" not in errors
-    assert "error: a mistake\n" in errors and "error: /a/b cannot be written" in errors
+    assert "error: a mistake\n" in errors and "error: too far\n" in errors
+    assert "error: /a/b cannot be written" in errors
     assert errors.count("Traceback") == 1
 
 
@@ -349,7 +351,7 @@ def test_a_machine_of_its_own_stays_alone(initialized, monkeypatch):
 def test_named_hosts_meet(initialized):
     hosts.join_hosts(HostsConfig(coordinator="a:1", count=3, index=2, patience=5))
     assert initialized == ["met", ("a:1", 3, 2, 5)]
-    with pytest.raises(ConfigError, match="cannot meet: address in use"):
+    with pytest.raises(LostProcessError, match="cannot meet: address in use"):
         hosts.join_hosts(HostsConfig(coordinator="taken:1", count=2, index=0))
 
 

@@ -130,7 +130,7 @@ def test_rules_have_something_to_judge():
     parts = imports_between_parts()
     assert "models" in parts["training"] and "ops" in parts["models"]
     assert "jax" in imports(ROOT / PACKAGE / "models" / "attention.py")
-    assert f"{PACKAGE}.training.trainer" in imports(ROOT / PACKAGE / "commands" / "train.py")
-    assert f"{PACKAGE}.training.trainer" not in imports(
+    assert f"{PACKAGE}.training.run" in imports(ROOT / PACKAGE / "commands" / "train.py")
+    assert f"{PACKAGE}.training.run" not in imports(
         ROOT / PACKAGE / "commands" / "train.py", top_level_only=True
     )

@@ -7,7 +7,7 @@ import pytest
 
 from flax_transformer.checkpoints.progress import Progress, measure_of
 from flax_transformer.config import Config, OptimizerConfig, TextFiles, TrainingConfig
-from flax_transformer.training.opening import check_text
+from flax_transformer.training.same_text import check_text
 
 WARM = Config(optimizer=OptimizerConfig(warmup_steps=10))
 FRESH = Progress(tokenizer="", validated_step=0, bleu_measure=measure_of(WARM))

@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from flax_transformer.config.hosts import HostsConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import ConfigError, LostProcessError
 from flax_transformer.parallel import hosts, rendezvous
 
 ROOT = Path(__file__).parent.parent
@@ -34,13 +34,13 @@ def settings(coordinator: str, index: int, count: int, patience: int = 30) -> Ho
 
 
 def outcomes(*processes: HostsConfig) -> list[str]:
-    """What becomes of each, all at the same time: "met", or the message of its error."""
+    """What becomes of each, all at the same time: "met", or its error."""
 
     def outcome(process: HostsConfig) -> str:
         try:
             rendezvous.meet(process)
-        except ConfigError as error:
-            return str(error)
+        except (ConfigError, LostProcessError) as error:
+            return f"{type(error).__name__}: {error}"
         return "met"
 
     with ThreadPoolExecutor(len(processes)) as pool:
@@ -67,7 +67,8 @@ def test_all_meet_in_any_order_and_the_port_is_free_again(coordinator):
 
 def test_all_that_are_there_hear_who_is_missing(coordinator):
     first, third = outcomes(settings(coordinator, 0, 4, 2), settings(coordinator, 2, 4, 60))
-    assert f"processes 1 and 3 of 4 did not come to {coordinator} within 2 s" in first
+    expected = f"LostProcessError: processes 1 and 3 of 4 did not come to {coordinator} within 2 s"
+    assert first.startswith(expected)
     assert third == first
 
 
@@ -86,7 +87,9 @@ def test_many_missing_processes_are_not_all_named(coordinator):
 )
 def test_a_first_process_that_cannot_be_reached_is_named(coordinator, address, reason):
     coordinator = coordinator.replace("127.0.0.1", address)
-    with pytest.raises(ConfigError, match=rf"process 0 did not answer at {coordinator}.*{reason}"):
+    with pytest.raises(
+        LostProcessError, match=rf"process 0 did not answer at {coordinator}.*{reason}"
+    ):
         rendezvous.meet(settings(coordinator, 1, 2, 1))
 
 
@@ -104,7 +107,7 @@ def test_another_service_is_not_taken_for_the_first_process(says, coordinator):
                     connection.sendall(says)
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(ConfigError, match=r"did not answer.*(else answers|closed|reset)"):
+        with pytest.raises(LostProcessError, match=r"did not answer.*(else answers|closed|reset)"):
             rendezvous.meet(settings(coordinator, 1, 2, 1))
         with pytest.raises(ConfigError, match=rf"port .* of hosts.coordinator {coordinator}.*use"):
             rendezvous.meet(settings(coordinator, 0, 2))
@@ -113,10 +116,11 @@ def test_another_service_is_not_taken_for_the_first_process(says, coordinator):
 
 def test_settings_that_do_not_fit_together_are_named_to_all(coordinator):
     told = outcomes(*(settings(coordinator, index, 4) for index in (0, 1, 1)))
-    assert len(set(told)) == 1 and "two processes have --hosts.index 1" in told[0]
+    assert len(set(told)) == 1
+    assert told[0].startswith("ConfigError: two processes have --hosts.index 1")
     told = outcomes(settings(coordinator, 0, 4), settings(coordinator, 2, 3))
     assert len(set(told)) == 1
-    assert "process 2 has --hosts.count 3, but process 0 has 4" in told[0]
+    assert told[0].startswith("ConfigError: process 2 has --hosts.count 3, but process 0 has 4")
 
 
 def test_strangers_do_not_count(coordinator, monkeypatch):
@@ -216,7 +220,7 @@ def test_ctrl_c_ends_jaxs_own_waiting(jax_waits, left, monkeypatch):
 
 def test_jaxs_own_waiting_is_bounded(jax_waits, left, monkeypatch, capsys):
     monkeypatch.setattr(hosts, "_JOINING_SECONDS", 0.2)
-    with pytest.raises(ConfigError, match=r"did not connect .* at a:1 within 0\.2 s"):
+    with pytest.raises(LostProcessError, match=r"did not connect .* at a:1 within 0\.2 s"):
         hosts.join_hosts(settings("a:1", 1, 2))
     assert not left
     # At a regular end JAX would wait for those to whom it has half connected.

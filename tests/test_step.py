@@ -12,7 +12,7 @@ from samples import draw_pairs
 from flax_transformer.config import OptimizerConfig
 from flax_transformer.data.packing import lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
-from flax_transformer.training import step as step_module
+from flax_transformer.runtime.compiler_options import GPU_OPTIONS, compiler_options
 from flax_transformer.training.step import train_step, validation_step
 
 
@@ -100,7 +100,7 @@ def test_dropout_depends_on_key_and_step(state, small_config, packed_batch):
 
 def test_a_gpu_gets_options_that_the_user_has_not_set(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
-    assert step_module._compiler_options("cpu") is None
-    assert step_module._compiler_options("gpu") == {"xla_gpu_dot_merger_threshold_mb": 0}
+    assert compiler_options("cpu") is None
+    assert compiler_options("gpu") == {"xla_gpu_dot_merger_threshold_mb": 0}
     monkeypatch.delenv("XLA_FLAGS")
-    assert step_module._compiler_options("cuda") == step_module._GPU_OPTIONS
+    assert compiler_options("cuda") == GPU_OPTIONS

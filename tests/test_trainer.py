@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from flax_transformer.checkpoints.files import list_steps
-from flax_transformer.commands.train import train
 from flax_transformer.config import (
     BatchConfig,
     Builtin,
@@ -26,13 +25,17 @@ from flax_transformer.config import (
 )
 from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import ConfigError, DivergedError
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
+from flax_transformer.runtime.program import Program
+from flax_transformer.training.final_scores import report_final_scores
 from flax_transformer.training.metrics import read_metrics
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.run import Run
+from flax_transformer.training.train_loop import Trainer, start_training
 from flax_transformer.training.validation import Validation
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
+from flax_transformer.translation.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -63,12 +66,12 @@ def config(small_config, tmp_path_factory) -> Config:
 def whole(config, tmp_path_factory) -> Path:
     """The work directory of a run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    with Trainer(config, workdir) as trainer:
-        train(trainer)
-    assert trainer.finished and trainer.interruption.exit_code is None
+    run = Run(config, workdir)
+    run.train()
+    assert run.finished and run.interruption.exit_code is None
     model = TrainedModel(workdir, config)
-    assert model.progress.trained_lengths == trainer.data.trained_lengths
-    assert model.translator._trained == trainer.validation.translator._trained is not None
+    assert model.progress.trained_lengths == run.data.trained_lengths
+    assert model.translator._trained == Validation(run).translator._trained is not None
     return workdir
 
 
@@ -101,43 +104,53 @@ def test_a_stop_in_a_validation_is_obeyed_at_once_and_made_up_for(
     config, whole, tmp_path, monkeypatch, moment, step
 ):
     workdir = tmp_path / "run"
-    with Trainer(config, workdir) as trainer:
-        program, calls = trainer.validation.program, []
-        put = trainer.validation.translator._put
+    run = Run(config, workdir)
+    place, name = (Program, "__call__") if moment == "loss" else (Translator, "_put")
+    function, calls = getattr(place, name), []
 
-        def count(function, *arguments):
-            if trainer.step == step:
-                calls.append(1)
-                if len(calls) == 2:
-                    signal.raise_signal(signal.SIGTERM)
-            return function(*arguments)
+    def count(*arguments):
+        # A training step is a program of three arguments.
+        if run.step == step and len(arguments) < 4:
+            calls.append(1)
+            if len(calls) == 2:
+                signal.raise_signal(signal.SIGTERM)
+        return function(*arguments)
 
-        if moment == "loss":
-            call = type(program).__call__
-            monkeypatch.setattr(
-                type(program), "__call__",
-                lambda self, *a: count(call, self, *a) if self is program else call(self, *a),
-            )  # fmt: skip
-        else:
-            monkeypatch.setattr(trainer.validation.translator, "_put", lambda ids: count(put, ids))
-        train(trainer)
+    monkeypatch.setattr(place, name, count)
+    run.train()
     assert len(calls) == 2, "nothing more was computed"
-    assert trainer.interruption.exit_code == 143
+    assert run.interruption.exit_code == 143 and run.finished == (step == 8)
     assert [line["step"] for line in read_metrics(workdir) if line["kind"] == "validation"] == (
         [4] if step == 8 else []
     )
     assert list_steps(workdir / "checkpoints")[-1] == step
     monkeypatch.undo()
-    with Trainer(config, workdir) as trainer:
-        train(trainer)
+    if moment == "loss":
+        run = Run(config, workdir)
+    run.train()
+    assert run.finished and run.interruption.exit_code is None
     assert_equal_runs(workdir, whole, config)
 
 
+def test_an_open_run_keeps_others_out_until_it_is_closed(config, copy):
+    with Run(config, copy), pytest.raises(ConfigError, match="is being trained by process"):
+        Run(config, str(copy))
+    Run(config, str(copy)).close()
+
+
+def test_a_run_can_be_looked_at_while_it_is_trained_but_not_trained(config, copy):
+    with Run(config, copy), Run(config, copy, only_look=True) as run:
+        assert run.step == 8 and run.finished
+        with pytest.raises(ValueError, match="only_look"):
+            run.train()
+
+
 def test_an_error_saves_first(config, tmp_path, capsys):
-    with pytest.raises(ZeroDivisionError), Trainer(config, tmp_path / "run") as trainer:
+    run = Run(config, tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), start_training(run) as trainer:
         for batch in trainer.batches():
             trainer.take_step(batch)
-            if trainer.step == 3:
+            if run.step == 3:
                 raise ZeroDivisionError
     assert list_steps(tmp_path / "run" / "checkpoints") == [3]
     assert "Saved step 3 before the error below" in capsys.readouterr().out
@@ -147,8 +160,8 @@ def test_numbers_that_are_not_finite_are_found_before_every_save(config, tmp_pat
     """Also in the last step, whose metrics nobody waits for, and at a stop."""
     for save in (Trainer.save, Trainer.validate, Trainer.log):
         with (
-            pytest.raises(ConfigError, match=r"the parameters became infinite .* in step 2\."),
-            Trainer(config, tmp_path / save.__name__) as trainer,
+            pytest.raises(DivergedError, match=r"the parameters became infinite .* in step 2\."),
+            start_training(Run(config, tmp_path / save.__name__)) as trainer,
         ):
             batches = trainer.batches()
             trainer.take_step(next(batches))
@@ -165,14 +178,15 @@ def test_numbers_that_are_not_finite_are_found_before_every_save(config, tmp_pat
 def test_checkpoints_are_written_by_time_too(config, tmp_path, monkeypatch):
     config = vary(config, checkpoint_every=100, checkpoint_minutes=1)
     clock = [0.0]
-    monkeypatch.setattr("flax_transformer.training.trainer.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flax_transformer.training.train_loop.time.monotonic", lambda: clock[0])
     due = []
-    with Trainer(config, tmp_path / "run") as trainer:
+    run = Run(config, tmp_path / "run")
+    with start_training(run) as trainer:
         for batch in trainer.batches():
             trainer.take_step(batch)
             clock[0] += 25
             if trainer.checkpoint_is_due():
-                due.append(trainer.step)
+                due.append(run.step)
                 trainer.save()
     assert due == [3, 6, 8]
     assert list_steps(tmp_path / "run" / "checkpoints") == [8]
@@ -195,14 +209,13 @@ def test_falling_bleu_ends_a_run_early_and_equal_or_early_bleu_does_not(
 
     measured = iter(found)
     monkeypatch.setattr(Validation, "measure", measure)
-    with Trainer(config, tmp_path / "run") as trainer:
-        train(trainer)
-    assert trainer.step == 8 and trainer.finished
+    run = Run(config, tmp_path / "run")
+    run.train()
+    assert run.step == 8 and run.finished
     assert "no better BLEU in 2 validations" in capsys.readouterr().out
     assert list_steps(tmp_path / "run" / "best") == [6], "the lower loss of two with 5.00"
-    with Trainer(config, tmp_path / "run") as trainer:
-        train(trainer)
-    assert trainer.step == 8
+    run.train()
+    assert run.step == 8
     assert "This run is complete: 8 steps are done." in capsys.readouterr().out
 
 
@@ -217,20 +230,21 @@ def test_a_run_into_chinese_is_validated_and_scored_by_characters(
     data = dataclasses.replace(config.data, directory=str(tmp_path), target_language="zh")
     tokenizer = dataclasses.replace(config.tokenizer, vocabulary_size=340)
     config = dataclasses.replace(config, data=data, tokenizer=tokenizer)
-    trainer = Trainer(config, tmp_path / "run")
+    run = Run(config, tmp_path / "run")
+    validation = Validation(run)
 
     def translate_perfectly(params, most):
         return pairs, [Hypothesis(target, 0.0, 1) for _, target in pairs]
 
-    monkeypatch.setattr(trainer.validation, "translate", translate_perfectly)
-    assert trainer.validation.measure(trainer.state.params)["bleu"] == pytest.approx(100)
-    assert load_config(tmp_path / "run" / "config.json") == trainer.config
-    assert trainer.config.training.bleu_tokenizer == "zh"
-    trainer.checkpoints.close()
+    monkeypatch.setattr(validation, "translate", translate_perfectly)
+    assert validation.measure(run.state.params)["bleu"] == pytest.approx(100)
+    assert load_config(tmp_path / "run" / "config.json") == run.config
+    assert run.config.training.bleu_tokenizer == "zh"
+    run.close()
     assert "warning" not in capsys.readouterr().err
     unnamed = dataclasses.replace(data, target_language="tgt")
     config = dataclasses.replace(config, data=unnamed)
-    Trainer(config, tmp_path / "unnamed").checkpoints.close()
+    Run(config, tmp_path / "unnamed").close()
     assert "--training.bleu-tokenizer" in capsys.readouterr().err
 
 
@@ -240,26 +254,24 @@ def test_another_text_is_refused_or_recorded(config, copy, tmp_path):
         config, data=dataclasses.replace(config.data, directory=str(tmp_path / "text"))
     )
     longer = vary(config, steps=10)
-    with Trainer(longer, copy):  # in another folder, but the same
-        pass
+    Run(longer, copy).close()  # in another folder, but the same
     path = tmp_path / "text" / "train.en"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
     with pytest.raises(ConfigError, match=r"text of train is not what.*--accept-changed-data"):
-        Trainer(longer, copy)
-    with Trainer(longer, copy, accept_changed_data=True) as trainer:
-        train(trainer)
-    with Trainer(longer, copy) as trainer:  # and from then on it is the run's text
-        assert trainer.finished
-    report_on(copy, longer, corpus_test_sets(trainer.corpus, longer))
+        Run(longer, copy)
+    Run(longer, copy, accept_changed_data=True).train()
+    with Run(longer, copy) as run:  # and from then on it is the run's text
+        assert run.finished
+    report_on(copy, longer, corpus_test_sets(run.corpus, longer))
     record = json.loads((copy / "evaluation" / "test.json").read_text())
     assert record["data_changes"] == [{"step": 8, "splits": ["train"]}]
 
 
 def test_another_vocabulary_is_refused(config, copy, tmp_path):
     other = dataclasses.replace(config, data=Builtin(num_pairs=500))
-    Trainer(other, tmp_path / "other", only_look=True).checkpoints.close()
+    Run(other, tmp_path / "other", only_look=True).close()
     shutil.copy(tmp_path / "other" / "tokenizer.model", copy / "tokenizer.model")
-    for use in (TrainedModel, lambda workdir, config: Trainer(config, workdir)):
+    for use in (TrainedModel, lambda workdir, config: Run(config, workdir)):
         with pytest.raises(ConfigError, match=r"tokenizer\.model is not the vocabulary that"):
             use(copy, config)
 
@@ -279,19 +291,20 @@ def test_recurrent_run_goes_on_exactly_where_it_stopped(config, tmp_path):
     first = dataclasses.replace(first, batch=dataclasses.replace(config.batch, read_ahead=1))
 
     def run(name, stop_after, config=config):
-        with Trainer(config, tmp_path / name) as trainer:
+        run = Run(config, tmp_path / name)
+        with start_training(run) as trainer:
             for batch in trainer.batches():
                 trainer.take_step(batch)
-                if trainer.step == stop_after:
+                if run.step == stop_after:
                     trainer.save()
-                    return trainer
+                    return run
             trainer.validate()
             trainer.save()
-        return trainer
+        return run
 
     run("stopped", 3, first)
     run("stopped", 7)
-    run("whole", 7).report()
+    report_final_scores(run("whole", 7))
     models = [TrainedModel(tmp_path / name, config) for name in ("stopped", "whole")]
     chex.assert_trees_all_equal(models[0]._params, models[1]._params)
     record = json.loads((tmp_path / "whole" / "evaluation" / "test.json").read_text())

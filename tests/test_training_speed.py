@@ -1,13 +1,16 @@
 """Tokens per second of a run, by a clock that a made-up step moves on."""
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flax_transformer.parallel import console as console_module
-from flax_transformer.parallel.console import Console
-from flax_transformer.training.metrics import RunningMeans
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.log import TrainingLog
+from flax_transformer.training.metrics import read_metrics
+from flax_transformer.training.train_loop import Trainer
 
 TOKENS = 7.0
 
@@ -38,25 +41,28 @@ class Step:
 
 
 @pytest.fixture
-def trainer(monkeypatch, small_config) -> Trainer:
+def trainer(monkeypatch, small_config, tmp_path) -> Iterator[Trainer]:
     """As much of one as takes steps, without a model."""
     monkeypatch.setattr(console_module, "time", clock := Clock())
     trainer = object.__new__(Trainer)
-    trainer.config, trainer.first_step, trainer._step = small_config, 0, 0
-    trainer.state, trainer.key, trainer.interruption = jnp.zeros(()), None, None
-    trainer._pending, trainer._means, trainer.metrics = None, RunningMeans(), None
-    trainer._train_step, trainer.console = Step(clock), Console(10, 0)
-    return trainer
+    trainer.run = SimpleNamespace(
+        config=small_config, workdir=tmp_path, step=0, first_step=0, state=jnp.zeros(()), key=None,
+        interruption=None,
+    )  # fmt: skip
+    trainer._log = TrainingLog(small_config, tmp_path, 0)
+    trainer.console, trainer.checkpoints = trainer._log.console, None
+    trainer._train_step, trainer._pending = Step(clock), None
+    yield trainer
+    trainer._log.close()
 
 
 @pytest.mark.parametrize("log_every", [1, 4])
-def test_every_token_that_counts_was_timed(trainer, monkeypatch, log_every):
+def test_every_token_that_counts_was_timed(trainer, tmp_path, log_every):
     """From the first step on, and without its compilation."""
-    logged = []
-    monkeypatch.setattr(trainer, "_write", lambda kind, values: logged.append(values))
     for step in range(1, 9):
         trainer.take_step(jnp.zeros(()))
         if step % log_every == 0:
             trainer.log()
+    logged = read_metrics(tmp_path)
     assert [values["tokens_per_second"] for values in logged] == [TOKENS / 2] * (8 // log_every)
     assert sum(values["tokens"] for values in logged) == 8 * TOKENS

@@ -13,7 +13,7 @@ from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.reading import CheckpointFolder, GoneError
 from flax_transformer.checkpoints.writing import PARAMS, PROGRESS, regular_steps
 from flax_transformer.config import Config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import CheckpointError, ConfigError
 from flax_transformer.workdir import BEST, CHECKPOINTS
 
 _ATTEMPTS = 100
@@ -40,7 +40,8 @@ def load_parameters(workdir: Path, config: Config, like: Any) -> Loaded:
 
     The arrays lie as `like` does: arrays, or descriptions of such.
 
-    Damaged checkpoints are left out. Raises `ConfigError` where there is none to use.
+    Damaged checkpoints are left out. Raises `CheckpointError` where no sound one is left, and
+    `ConfigError` where there is none at all or not the chosen one.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -64,7 +65,7 @@ def _load_parameters(workdir: Path, config: Config, like: Any) -> Loaded:
             mean = jax.tree.map(partial(_divide, len(used)), total)
             return Loaded(mean, used, choice.name, progress, notes)
         waiting = waiting[: -choice.most]
-    raise ConfigError(
+    raise CheckpointError(
         f"{folder.directory} holds no sound checkpoint ({folder.describe_damaged()}): put a copy "
         "of one back, or choose others with --checkpoint"
     )

@@ -8,7 +8,7 @@ from flax_transformer.checkpoints.files import DamagedCheckpointError, set_aside
 from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.reading import CheckpointFolder, GoneError
 from flax_transformer.checkpoints.writing import OPTIMIZER, PARAMS, PROGRESS
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import CheckpointError
 from flax_transformer.parallel.hosts import is_first_process
 from flax_transformer.workdir import CHECKPOINTS
 
@@ -35,7 +35,7 @@ def restore_newest(
     The arrays lie as `params_like` and `optimizer_state_like` do: arrays, or descriptions of such.
 
     Newer ones that are damaged are named through `warn` and set aside, unless `leave_as_is`. Raises
-    `ConfigError` where all are damaged.
+    `CheckpointError` where all are damaged.
     """
     folder = CheckpointFolder(workdir / CHECKPOINTS, (PARAMS, OPTIMIZER, PROGRESS))
     steps = folder.steps()
@@ -55,7 +55,7 @@ def restore_newest(
             warn(f"checkpoint {damaged} is damaged ({problem}); it lies in {name}")
         return Restored(step, params, optimizer, progress)
     if folder.damaged:
-        raise ConfigError(
+        raise CheckpointError(
             f"{folder.directory} holds damaged checkpoints only ({folder.describe_damaged()}): put "
             "a copy of one back, or start anew with another --workdir"
         )

@@ -18,7 +18,7 @@ from flax_transformer.checkpoints.files import (
 from flax_transformer.checkpoints.orbax_errors import reason
 from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.config import Config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import CheckpointError
 from flax_transformer.parallel.hosts import is_first_process
 from flax_transformer.workdir import BEST, CHECKPOINTS
 
@@ -92,7 +92,7 @@ class _Writer:
 class Checkpoints:
     """The checkpoints of a run that trains: the latest, and the best by validation BLEU.
 
-    Where one cannot be written, `warn` is told and training goes on; `ConfigError` where the
+    Where one cannot be written, `warn` is told and training goes on; `CheckpointError` where the
     next one cannot be written either, or at the end.
     """
 
@@ -146,7 +146,7 @@ class Checkpoints:
         failure = self._finish(writer)
         failure = self._attempt(writer, partial(writer.start, step, items | more)) or failure
         if failure and self._failures > 1:
-            raise ConfigError(f"{failure}. {self._advice()}")
+            raise CheckpointError(f"{failure}. {self._advice()}")
         if failure:
             self._warn(f"{failure}. Training goes on, and the next one is tried")
 
@@ -172,9 +172,9 @@ class Checkpoints:
         return f"Make it possible, then give the same command again ({kept})"
 
     def close(self) -> None:
-        """Waits until everything is written; `ConfigError` where it could not be."""
+        """Waits until everything is written; `CheckpointError` where it could not be."""
         writers = (self._latest, self._best)
         failures = [self._finish(writer) for writer in writers]
         failures += [self._attempt(writer, writer.close) for writer in writers]
         if failure := next(filter(None, failures), None):
-            raise ConfigError(f"{failure}. {self._advice()}")
+            raise CheckpointError(f"{failure}. {self._advice()}")

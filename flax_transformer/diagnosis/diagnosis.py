@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from contextlib import closing
 from typing import Any
 
 from flax_transformer.diagnosis.figures import Figures, measure
@@ -11,25 +10,21 @@ from flax_transformer.diagnosis.report import describe
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.parallel.console import Console
 from flax_transformer.parallel.hosts import is_first_process
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.run import Run
 from flax_transformer.workdir import DIAGNOSIS_FILE
 
 
-def diagnose(trainer: Trainer) -> None:
-    """Prints what is wrong with the run that `trainer` has opened, and writes DIAGNOSIS_FILE.
-
-    The run stays as it is: `trainer` must not have begun to train.
+def diagnose(run: Run) -> None:
+    """Prints what is wrong with `run`, which stays as it is, and writes DIAGNOSIS_FILE.
 
     Raises `ConfigError` where the file cannot be written.
     """
-    # Not `with trainer`, which would open the run's metrics for writing.
-    with closing(trainer.checkpoints):
-        figures = measure(trainer)
-    findings = find(trainer.config, figures)
-    path = trainer.workdir / DIAGNOSIS_FILE
+    figures = measure(run)
+    findings = find(run.config, figures)
+    path = run.workdir / DIAGNOSIS_FILE
     if is_first_process():
         write_whole(path, json.dumps(as_record(figures, findings), indent=2) + "\n")
-    Console.say("\n".join(describe(trainer.config, figures, findings)))
+    Console.say("\n".join(describe(run.config, figures, findings)))
     Console.say(f"\nall figures: {path}")
 
 

@@ -26,9 +26,10 @@ from flax_transformer.models import build_model
 from flax_transformer.models.initialization import parameter_axes
 from flax_transformer.parallel.sharding import on_mesh, replicated
 from flax_transformer.training.optimizer import build_optimizer, learning_rate_schedule
+from flax_transformer.training.run import Run
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import mean_gradient
-from flax_transformer.training.trainer import Trainer
+from flax_transformer.training.validation import Validation
 
 _BATCHES = 4  # of training and of validation, for the losses
 _SENTENCES = 100  # of validation, translated
@@ -89,14 +90,14 @@ def examine(config: Config, state: TrainState, batch: Batch, key: jax.Array) -> 
     )
 
 
-def measure(trainer: Trainer) -> Figures:
-    """Looks at the run that `trainer` has opened, and leaves it as it is."""
+def measure(run: Run) -> Figures:
+    """Looks at `run` where it stands, and leaves it as it is."""
     stages = {
         "gradients and attention": _examine_next_batch,
         "losses": _losses,
         "outputs": _outputs,
         "baselines": _baselines,
-        "pairs": lambda trainer: pair_figures(trainer.data.train, trainer.data.tokenizer.byte_ids),
+        "pairs": lambda run: pair_figures(run.data.train, run.data.tokenizer.byte_ids),
         "rate": _rate,
     }
     found: dict[str, Any] = {}
@@ -104,30 +105,32 @@ def measure(trainer: Trainer) -> Figures:
     with tqdm(stages.items(), desc="Diagnosing", leave=False, disable=None) as bar:
         for name, stage in bar:
             bar.set_postfix_str(name)
-            found[name] = stage(trainer)
+            found[name] = stage(run)
     modules, attention = found.pop("gradients and attention")
-    return Figures(step=trainer.step, modules=modules, attention=attention, **found)
+    return Figures(step=run.step, modules=modules, attention=attention, **found)
 
 
-def _examine_next_batch(trainer: Trainer) -> tuple[list[ModuleNorms], dict]:
+def _examine_next_batch(run: Run) -> tuple[list[ModuleNorms], dict]:
     program = jax.jit(
-        functools.partial(on_mesh(trainer.mesh, examine), trainer.config),
-        out_shardings=replicated(trainer.mesh),
+        functools.partial(on_mesh(run.mesh, examine), run.config),
+        out_shardings=replicated(run.mesh),
     )
-    batch = trainer.place(trainer.data.train.batch(trainer.step, trainer.own_rows))
-    found = jax.device_get(program(trainer.state, batch, trainer.key))
-    return by_module(found.norms, trainer.state.params), found.attention
+    batch = run.place(run.data.train.batch(run.step, run.own_rows))
+    found = jax.device_get(program(run.state, batch, run.key))
+    return by_module(found.norms, run.state.params), found.attention
 
 
-def _losses(trainer: Trainer) -> Losses:
-    seen = range(max(0, trainer.step - _BATCHES), trainer.step) or range(_BATCHES)
-    validation = list(itertools.islice(trainer.data.validation.once(trainer.own_rows), _BATCHES))
+def _losses(run: Run) -> Losses:
+    seen = range(max(0, run.step - _BATCHES), run.step) or range(_BATCHES)
+    validation = list(itertools.islice(run.data.validation.once(run.own_rows), _BATCHES))
+
+    validator = Validation(run)
 
     def mean(batches: Iterable[Batch]) -> float:
-        return math.log(trainer.validation.mean_loss(trainer.state.params, batches)["perplexity"])
+        return math.log(validator.mean_loss(run.state.params, batches)["perplexity"])
 
     return Losses(
-        training=mean(trainer.data.train.batch(step, trainer.own_rows) for step in seen),
+        training=mean(run.data.train.batch(step, run.own_rows) for step in seen),
         validation=mean(validation),
         shuffled=mean(shuffle_sources(validation)),
     )
@@ -143,32 +146,32 @@ def shuffle_sources(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield batch._replace(source_ids=ids)
 
 
-def _outputs(trainer: Trainer) -> OutputFigures:
-    pairs, outputs = trainer.validation.translate(trainer.state.params, _SENTENCES)
-    encode = trainer.data.tokenizer.encode
+def _outputs(run: Run) -> OutputFigures:
+    pairs, outputs = Validation(run).translate(run.state.params, _SENTENCES)
+    encode = run.data.tokenizer.encode
     sources = [source for source, _ in pairs]
     return output_figures(
         sources,
         outputs,
-        [longest_target(trainer.config, len(ids) + 1) for ids in encode(sources)],
+        [longest_target(run.config, len(ids) + 1) for ids in encode(sources)],
         encode([output.text for output in outputs]),
         encode([reference for _, reference in pairs]),
     )
 
 
-def _baselines(trainer: Trainer) -> Baselines:
+def _baselines(run: Run) -> Baselines:
     return baselines(
-        trainer.data.train.pairs.target.values,
-        trainer.data.validation.pairs.target.values,
-        trainer.config.tokenizer.vocabulary_size,
-        trainer.config.training.label_smoothing,
+        run.data.train.pairs.target.values,
+        run.data.validation.pairs.target.values,
+        run.config.tokenizer.vocabulary_size,
+        run.config.training.label_smoothing,
     )
 
 
-def _rate(trainer: Trainer) -> Rate:
-    schedule = learning_rate_schedule(trainer.config)
+def _rate(run: Run) -> Rate:
+    schedule = learning_rate_schedule(run.config)
     now, peak = (
         float(jax.device_get(schedule(count)))
-        for count in (trainer.step, trainer.config.optimizer.warmup_steps - 1)
+        for count in (run.step, run.config.optimizer.warmup_steps - 1)
     )
     return Rate(now=now, peak=peak)

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -47,24 +49,22 @@ class Console:
         """Counts to another number of steps, of a run that something else will end."""
         self._bar.total = steps
 
-    def pause(self) -> None:
-        """Stops the clock of tokens per second: for validation, saving, compilation."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops the clock of tokens per second in the body: for validation and saving."""
         self._seconds += time.perf_counter() - self._since
-
-    def go_on(self) -> None:
+        yield
         self._since = time.perf_counter()
 
     def restart(self) -> None:
         """Forgets the time so far, such as that of compiling the step."""
-        self._seconds = 0.0
-        self.go_on()
+        self._seconds, self._since = 0.0, time.perf_counter()
 
     def log(self, step: int, values: dict[str, float]) -> float:
         """Shows the loss; returns target tokens per second since the last time."""
-        self.pause()
-        speed = values["tokens"] / max(self._seconds, 1e-9)
-        self._seconds = 0.0
-        self.go_on()
+        seconds = self._seconds + time.perf_counter() - self._since
+        speed = values["tokens"] / max(seconds, 1e-9)
+        self.restart()
         self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:,.0f} tokens/s")
         if self._bar.disable:
             self.say(

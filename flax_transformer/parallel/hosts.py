@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from flax_transformer.config.hosts import HostsConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import ConfigError, FlaxTransformerError, LostProcessError
 from flax_transformer.parallel.rendezvous import meet
 from flax_transformer.runtime.exit_codes import exit_code
 
@@ -39,7 +39,8 @@ def join_hosts(hosts: HostsConfig) -> None:
     """Meets the run's other processes, if there are any; before anything else asks for devices.
 
     TPU pods, Slurm and Open MPI are found by JAX itself; elsewhere `hosts` says who and where.
-    Raises `ConfigError` where the others cannot be met. Ctrl-C meanwhile ends the program.
+    Raises `LostProcessError` where the others cannot be met, and `ConfigError` where the settings
+    of the processes do not fit together. Ctrl-C meanwhile ends the program.
     """
     launched = os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
     if hosts.coordinator is None and launched == "1":
@@ -87,9 +88,10 @@ def _join(hosts: HostsConfig) -> None:
 
 
 def _give_up(problem: str) -> NoReturn:
-    """A `ConfigError`, or the same end where JAX would wait for the others first."""
+    """Raises `LostProcessError`, or ends the same way at once where JAX would wait for the others
+    first."""
     if not jax.distributed.is_initialized():
-        raise ConfigError(problem)
+        raise LostProcessError(problem)
     print(f"error: {problem}", file=sys.stderr)
     _leave(2)
 
@@ -154,8 +156,8 @@ def leaving_when_failing() -> Iterator[None]:
         code = exit_code(error)
         if code is None:
             traceback.print_exc()
-        elif isinstance(error, ConfigError):
-            # Most mistakes are found by all, which end best together.
+        elif isinstance(error, FlaxTransformerError):
+            # Most of these are found by all, which end best together.
             with contextlib.suppress(Exception):
                 _heeding_interrupts(jax.distributed.shutdown, _LEAVING_SECONDS)
         _leave(1 if code is None else code)
@@ -166,7 +168,7 @@ def first_process_first() -> Iterator[None]:
     """Process 0 goes through the body before the others, which then find on disk what it left.
 
     An error in one process ends all of them: where it happened as it is, elsewhere as a
-    `ConfigError` that names the process. Ctrl-C waits for nobody.
+    `LostProcessError` that names the process. Ctrl-C waits for nobody.
     """
     if not is_first_process():
         _meet("process 0 is ready", None)
@@ -183,7 +185,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def _meet(name: str, problem: BaseException | None) -> None:
-    """Waits for all processes; raises `problem`, or a `ConfigError` if another one has one."""
+    """Waits for all processes; raises `problem`, or `LostProcessError` if another one has one."""
     if jax.process_count() > 1:
         # Not yet a collective on the devices, which would give up long before.
         everyone = set(range(jax.process_count()))
@@ -194,6 +196,8 @@ def _meet(name: str, problem: BaseException | None) -> None:
         )
         failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(problem is not None)))
         if problem is None and len(failed):
-            raise ConfigError(f"process {failed[0]} of this run stopped; its own message says why")
+            raise LostProcessError(
+                f"process {failed[0]} of this run stopped; its own message says why"
+            )
     if problem is not None:
         raise problem

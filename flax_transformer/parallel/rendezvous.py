@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from flax_transformer.config.hosts import HostsConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import ConfigError, LostProcessError
 
 _STRANGER_SECONDS = 5.0
 """Longest that process 0 waits for whoever has come to say who it is."""
@@ -29,6 +29,9 @@ _LONGEST = 10_000  # bytes of a message
 
 _MOST_NAMED = 8
 
+Problem = ConfigError | LostProcessError
+"""Why the processes do not meet: their settings do not fit together, or one is missing."""
+
 
 @dataclass(frozen=True)
 class _Process:
@@ -41,12 +44,12 @@ class _Process:
 def meet(hosts: HostsConfig) -> None:
     """Returns once every process has come.
 
-    `ConfigError`, in all that are there, for those that are not when `hosts.patience` is over, and
-    for those whose settings do not fit together.
+    In all that are there, raises `LostProcessError` for those that are not when `hosts.patience` is
+    over, and `ConfigError` for those whose settings do not fit together.
     """
     problem = _gather(hosts) if hosts.index == 0 else _come(hosts)
     if problem is not None:
-        raise ConfigError(problem)
+        raise problem
 
 
 def _address(hosts: HostsConfig) -> tuple[str, int]:
@@ -54,15 +57,16 @@ def _address(hosts: HostsConfig) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _gather(hosts: HostsConfig) -> str | None:
-    """Process 0: waits for all, and tells all that have come what it returns: the problem."""
+def _gather(hosts: HostsConfig) -> Problem | None:
+    """Process 0: waits for all, tells all that have come what the problem is, and returns it."""
     waiting: list[_Process] = []
     with _listen(hosts) as listener:
         problem = _wait_for_all(hosts, listener, waiting)
     for process in waiting:
         # One that has just left JAX will miss.
         with process.connection, contextlib.suppress(OSError):
-            _say(process.connection, problem=problem)
+            lost = isinstance(problem, LostProcessError)
+            _say(process.connection, problem=str(problem) if problem else None, lost=lost)
     return problem
 
 
@@ -82,13 +86,13 @@ def _listen(hosts: HostsConfig) -> socket.socket:
 
 def _wait_for_all(
     hosts: HostsConfig, listener: socket.socket, waiting: list[_Process]
-) -> str | None:
+) -> Problem | None:
     deadline = time.monotonic() + hosts.patience
     everyone = set(range(1, hosts.count or 1))
     while missing := sorted(everyone - {process.index for process in waiting}):
         left = deadline - time.monotonic()
         if left <= 0:
-            return (
+            return LostProcessError(
                 f"{_enumerate(missing)} of {hosts.count} did not come to {hosts.coordinator} "
                 f"within {hosts.patience} s (hosts.patience): start all of them, each with its own "
                 "--hosts.index, and have the network let them through"
@@ -100,12 +104,14 @@ def _wait_for_all(
             twins = [other for other in waiting if other.index == process.index]
             waiting.append(process)
             if count != hosts.count:
-                return (
+                return ConfigError(
                     f"process {process.index} has --hosts.count {count}, but process 0 has "
                     f"{hosts.count}: give all the same"
                 )
             if twins:
-                return f"two processes have --hosts.index {process.index}: give each its own"
+                return ConfigError(
+                    f"two processes have --hosts.index {process.index}: give each its own"
+                )
     return None
 
 
@@ -137,7 +143,7 @@ def _accept(listener: socket.socket, seconds: float) -> tuple[_Process, int] | N
         return None
 
 
-def _come(hosts: HostsConfig) -> str | None:
+def _come(hosts: HostsConfig) -> Problem | None:
     """Any other process: tells process 0 who it is, as soon as that can be reached, and returns
     the problem that process 0 names."""
     deadline = time.monotonic() + hosts.patience
@@ -152,11 +158,13 @@ def _come(hosts: HostsConfig) -> str | None:
                 _hear(file)
                 # From now on process 0 says how long: its patience may have begun just now.
                 connection.settimeout(hosts.patience + _STRANGER_SECONDS)
-                return _hear(file).get("problem")
+                answer = _hear(file)
+                kind = LostProcessError if answer.get("lost") else ConfigError
+                return kind(answer["problem"]) if answer.get("problem") else None
         except (OSError, UnicodeError) as error:  # the latter for what no name can be
             reason = error
             time.sleep(_PAUSE_SECONDS)
-    return (
+    return LostProcessError(
         f"process 0 did not answer at {hosts.coordinator} within {hosts.patience} s "
         f"(hosts.patience): {getattr(reason, 'strerror', None) or reason}. Start it there, or "
         "correct --hosts.coordinator"

@@ -6,13 +6,13 @@ import re
 import sys
 from pathlib import Path
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import FlaxTransformerError
 from flax_transformer.files.whole_file import cannot_write
 from flax_transformer.runtime.standard_streams import STANDARD_OUTPUT
 
 
 def exit_code(error: BaseException) -> int | None:
-    """The code for `error`, after telling the user about it; None if it is the program's own."""
+    """Tells the user about `error` and returns the code to exit with; None for a defect."""
     if isinstance(error, BrokenPipeError) and error.filename == STANDARD_OUTPUT:
         return 1  # whoever read our output has gone; there is nobody left to tell
     if (message := _message(error)) is None:
@@ -22,8 +22,9 @@ def exit_code(error: BaseException) -> int | None:
 
 
 def _message(error: BaseException) -> str | None:
-    """What to tell a user who can help it: of a mistake, or of a file that cannot be used."""
-    if isinstance(error, ConfigError):
+    """What to tell the user: an error's own message, or which file cannot be used; None for a
+    defect."""
+    if isinstance(error, FlaxTransformerError):
         return str(error)
     if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
         return str(cannot_write(Path(STANDARD_OUTPUT), error))
@@ -41,7 +42,8 @@ def _message(error: BaseException) -> str | None:
 
 
 def _file_of(error: BaseException) -> str:
-    """The file that an error of the system, or of TensorStore, which quotes it, is about."""
+    """Finds the file that an error is about, be it the system's or one of TensorStore's, which
+    quotes it."""
     if isinstance(error, OSError) and error.filename is not None:
         name = error.filename  # or the number of a descriptor
         return os.fsdecode(name) if isinstance(name, bytes) else str(name)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class MetricsWriter:
     """Appends to the metrics of a work directory, from `step` on.
 
-    Lines of later steps, which a killed run wrote and the resumed one will write again, are taken
-    out first, and so is what cannot be read. Whatever fails costs metrics, never the run.
+    First takes out the lines of later steps, which a killed run wrote and the resumed one will
+    write again, and what cannot be read. Whatever fails costs metrics, never the run.
     """
 
     def __init__(self, workdir: Path, step: int):
@@ -51,7 +51,8 @@ def _open_curves(directory: Path, step: int) -> "Curves | None":
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """All readable lines of the run's metrics, oldest first; empty where there are none.
+    """Reads the lines of the run's metrics, oldest first, without those that are damaged; empty
+    where there are none.
 
     Raises `ConfigError` where the file cannot be read.
     """
@@ -63,7 +64,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 class RunningMeans:
-    """Sums of `LossSums` on the host, read out as means over tokens."""
+    """Adds up the metrics of steps on the host, and gives their means over tokens."""
 
     def __init__(self):
         self._sums: dict[str, float] = {}
@@ -75,7 +76,8 @@ class RunningMeans:
         self._steps += 1
 
     def means(self) -> dict[str, float]:
-        """Loss, perplexity and accuracy over the tokens added, the gradient's mean norm if any."""
+        """Returns loss, perplexity and accuracy over the tokens added, and the gradient's mean norm
+        over the steps if it was added."""
         tokens = max(self._sums["tokens"], 1)
         values = {
             "loss": self._sums["loss"] / tokens,

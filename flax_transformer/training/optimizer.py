@@ -7,9 +7,11 @@ from flax_transformer.config import Config
 
 
 def learning_rate_schedule(config: Config) -> optax.Schedule:
-    """Rate of an update, counted from 0: scale * d^-0.5 * min(step^-0.5, step * warmup^-1.5)
-    with step = count + 1 (equation 3), times a linear fall to zero over the last
-    `cooldown_steps`."""
+    """Returns the rate of each update as a function of its number, counted from 0.
+
+    scale * d^-0.5 * min(step^-0.5, step * warmup^-1.5) with step = count + 1 (equation 3), times a
+    linear fall to zero over the last `cooldown_steps`.
+    """
     optimizer, steps = config.optimizer, config.training.steps
     warmup, cooldown = optimizer.warmup_steps, optimizer.cooldown_steps
     peak = optimizer.learning_rate_scale * (config.model.d_model * warmup) ** -0.5
@@ -27,7 +29,8 @@ def learning_rate_schedule(config: Config) -> optax.Schedule:
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformation:
-    """Adam with beta1 0.9, beta2 0.98, epsilon 1e-9 in the paper, after clipping where asked."""
+    """Builds Adam, in the paper with beta1 0.9, beta2 0.98 and epsilon 1e-9, after clipping where
+    `clip_norm` asks for it."""
     optimizer = config.optimizer
     adam = optax.adam(
         learning_rate_schedule(config),

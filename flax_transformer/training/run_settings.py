@@ -1,4 +1,4 @@
-"""The folder of a run: once something depends on a setting, the setting stays."""
+"""The settings of a run in its work directory: once something depends on one, it stays."""
 
 import dataclasses
 import os
@@ -22,9 +22,9 @@ _NEVER_BIND = (
     "training.deterministic", "training.evaluate_every", "training.keep_checkpoints",
     "training.log_every", "training.patience", "training.validation_sentences",
 )  # fmt: skip
-"""Settings and sections that change no parameter: where the text lies, what is tested, shown and
-kept, and when, on which devices, and how exactly these repeat themselves. Whether another
-data.directory holds the same text is another question than this one."""
+"""Settings and sections that change no parameter: where the text lies; what is tested, shown and
+kept, and when; the devices, and how exactly they repeat themselves. Whether another data.directory
+holds the same text is for `same_text.check_text` to say."""
 
 _OF_THE_VOCABULARY = (
     "data", "tokenizer.character_coverage", "tokenizer.normalization",
@@ -36,12 +36,11 @@ _NOT_OF_THE_VOCABULARY = ("data.concatenate", "data.placeholders", "data.test", 
 def settle(
     workdir: Path, config: Config, device: jax.Device, note: Callable[[str], None]
 ) -> Config:
-    """`config` with what "auto" stands for in its settings, for `open_workdir` to keep, and with
-    the layers a turn of a run that was begun with a number of them.
+    """Replaces "auto" and None in `config` by what they stand for, for `open_workdir` to keep.
 
-    That is what the run in `workdir` has had, or the first process has chosen: BLEUs could not be
-    compared otherwise, nor would a run that goes on elsewhere be the same run. Else it is what the
-    target language and `device` ask for. `note` is told what is amiss.
+    That is what the run in `workdir` has had, or what the first process has chosen: otherwise BLEUs
+    could not be compared, and a run that goes on elsewhere would not be the same run. For a new run
+    it is what the target language and `device` ask for. `note` is told what is amiss.
     """
     path = workdir / CONFIG_FILE
     if (_has_checkpoints(workdir) or not is_first_process()) and os.path.exists(path):
@@ -52,7 +51,7 @@ def settle(
 
 
 def _as_before(config: Config, before: Config) -> Config:
-    """`config` with what `before` says where it says "auto", or None."""
+    """Takes from `before` what `config` leaves open by "auto" or None."""
     if config.training.bleu_tokenizer == "auto":
         tokenizer = before.training.bleu_tokenizer
         training = dataclasses.replace(config.training, bleu_tokenizer=tokenizer)
@@ -67,12 +66,11 @@ def _as_before(config: Config, before: Config) -> Config:
 
 
 def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> None:
-    """Creates `workdir` for a run with `config`, or checks that its run may go on with it.
+    """Creates `workdir` for a run with `config`, or checks that its run may go on with `config`.
 
-    What the vocabulary depends on binds once it has been learnt, and all that parameters depend on
-    once there is a checkpoint; what does not bind is replaced, unless the run is `only_look`ed at.
-    Between the processes of a run nothing may differ. Raises `ConfigError` naming the settings that
-    do.
+    Settings of the vocabulary bind once it has been learnt, and settings that parameters depend on
+    once there is a checkpoint. All others are replaced, but not with `only_look`. Between the
+    processes of a run no setting may differ. Raises `ConfigError`, which names those that do.
     """
     path = workdir / CONFIG_FILE
     if is_first_process():
@@ -116,7 +114,7 @@ def _has_checkpoints(workdir: Path) -> bool:
 
 
 def _binding_on_parameters(before: Config, config: Config, newest: int) -> list[str]:
-    """The differences that a run whose newest checkpoint is of step `newest` cannot go on with."""
+    """Lists the differences that forbid a run to go on after step `newest`, its last checkpoint."""
     lines = []
     for name, line in differing_fields(before, config).items():
         if name == "training.steps":
@@ -135,7 +133,7 @@ def _binding_on_parameters(before: Config, config: Config, newest: int) -> list[
 
 
 def _binding_on_vocabulary(before: Config, config: Config) -> list[str]:
-    """The differences in what a vocabulary was learnt from, and how."""
+    """Lists the differences in what a vocabulary was learnt from, and how."""
     return [
         line
         for name, line in differing_fields(before, config).items()
@@ -146,7 +144,7 @@ def _binding_on_vocabulary(before: Config, config: Config) -> list[str]:
 
 
 def _text_and_tags(config: Config) -> list[tuple[str, str | None]]:
-    """The training files without their weights: a vocabulary is learnt from each pair once."""
+    """Lists the training files, not their weights: a vocabulary is learnt from each pair once."""
     assert isinstance(config.data, TextFiles)
     return [(files.name, files.tag) for files in config.data.training_files]
 

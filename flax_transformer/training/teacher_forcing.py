@@ -7,8 +7,8 @@ from flax_transformer.config import TrainingConfig
 
 
 def teacher_forcing_ratio(config: TrainingConfig, step: jax.Array) -> jax.Array | None:
-    """Probability () of feeding the true token at `step` (), counted from 0; None where it is
-    always fed. The three decays of section 2.4, with k in steps."""
+    """Returns the probability () of feeding the true token at `step` (), counted from 0; None where
+    it is always fed. The three decays of section 2.4, with k in steps."""
     k = config.teacher_forcing_steps
     progress = step.astype(jnp.float32) / k
     match config.teacher_forcing:

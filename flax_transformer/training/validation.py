@@ -1,77 +1,73 @@
 """How well a model does on the validation split while it is trained."""
 
+from __future__ import annotations
+
 import dataclasses
+import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from jax.sharding import Mesh
 
 from flax_transformer.batch import Batch
-from flax_transformer.config import Config
-from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.pairs import Pair
-from flax_transformer.data.training_data import TrainingData
 from flax_transformer.evaluation.scores import bleu_only
-from flax_transformer.parallel.sharding import own_rows, place_rows
-from flax_transformer.runtime.interruption import Interruption
 from flax_transformer.runtime.program import Program
 from flax_transformer.training.metrics import RunningMeans
 from flax_transformer.training.step import jit_validation_step
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.translator import Translator
 
+if TYPE_CHECKING:
+    from flax_transformer.training.run import Run
+
 
 class Validation:
-    """Loss, perplexity and greedy BLEU of parameters; compiles each program once.
+    """Measures parameters on the validation split of `run`; compiles each program once.
 
-    All methods raise `InterruptedRunError` when the `interruption` asks to stop meanwhile.
+    All methods raise `InterruptedRunError` when the run is asked to stop meanwhile.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        mesh: Mesh,
-        corpus: Corpus,
-        data: TrainingData,
-        interruption: Interruption,
-    ):
-        self._config, self._mesh, self._interruption = config, mesh, interruption
-        self._corpus, self._data = corpus, data
-        self.program = Program(jit_validation_step(config, mesh))
+    def __init__(self, run: Run):
+        self._run = run
+        self.program = Program(jit_validation_step(run.config, run.mesh))
         # Validation looks at progress, for which greedy search is enough.
-        greedy = dataclasses.replace(config.decoding, beam_size=1)
-        self.translator = Translator(
-            dataclasses.replace(config, decoding=greedy), data.tokenizer, mesh, data.trained_lengths
-        )
+        greedy = dataclasses.replace(run.config.decoding, beam_size=1)
+        config = dataclasses.replace(run.config, decoding=greedy)
+        self.translator = Translator(config, run.data.tokenizer, run.mesh, run.data.trained_lengths)
 
     def measure(self, params: Any) -> dict[str, float]:
-        """Loss, perplexity and accuracy of the split, and the BLEU of its first sentences."""
-        rows = own_rows(self._mesh, self._config.batch.rows)
-        values = self.mean_loss(params, self._data.validation.once(rows))
-        pairs, hypotheses = self.translate(params, self._config.training.validation_sentences)
+        """Returns loss, perplexity and accuracy of the split, the BLEU of its first sentences, and
+        the seconds that it took."""
+        started = time.perf_counter()
+        training = self._run.config.training
+        values = self.mean_loss(params, self._run.data.validation.once(self._run.own_rows))
+        pairs, hypotheses = self.translate(params, training.validation_sentences)
         texts = [best.text for best in hypotheses]
         references = [target for _, target in pairs]
-        tokenizer = self._config.training.bleu_tokenizer
-        return values | {"bleu": bleu_only(texts, references, tokenizer)}
+        values["bleu"] = bleu_only(texts, references, training.bleu_tokenizer)
+        values["seconds"] = time.perf_counter() - started
+        return values
 
     def mean_loss(self, params: Any, batches: Iterable[Batch]) -> dict[str, float]:
-        """Loss, perplexity and accuracy of `batches`, of each its `own_rows`, without dropout."""
+        """Returns loss, perplexity and accuracy without dropout of `batches`, of each the rows that
+        this process makes."""
         means = RunningMeans()
         for own in batches:
-            self._interruption.poll()
-            batch = place_rows(self._mesh, self._config.batch.rows, own)
-            self.program.compile(self._interruption, params, batch)
+            self._run.interruption.poll()
+            batch = self._run.place(own)
+            self.program.compile(self._run.interruption, params, batch)
             means.add(jax.device_get(self.program(params, batch))._asdict())
         return means.means()
 
     def translate(self, params: Any, most: int) -> tuple[list[Pair], list[Hypothesis]]:
-        """Up to `most` pairs of the split, and what greedy search makes of each."""
-        pairs = self._corpus.split(self._corpus.validation)[:most]
+        """Returns up to `most` pairs of the split, and what greedy search makes of each."""
+        corpus = self._run.corpus
+        pairs = corpus.split(corpus.validation)[:most]
         lines = self.translator.translate(
             params,
             [source for source, _ in pairs],
             progress="Validation",
-            interruption=self._interruption,
+            interruption=self._run.interruption,
         )
         return pairs, [hypotheses[0] for hypotheses in lines]

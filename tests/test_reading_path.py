@@ -1,0 +1,89 @@
+"""How much a reader must read to follow a setting through the model and the step to the command.
+
+The path begins at the files that the README names, and goes on to every module of ours that one on
+the path imports, at its top or in a function, but for those that a reader can pass by: plumbing,
+which keeps a run alive and its files whole, and side roads, which are stories of their own.
+"""
+
+import re
+
+from test_layers import MODULES, PACKAGE, file_of, imports, name_of
+
+START = ("config.run", "config.model", "models.transformer", "training.step", "commands.train")
+
+PLUMBING = {
+    "errors": "what ends a command with a message",
+    "files": "files that are written whole or not at all",
+    "workdir": "names of files",
+    "runtime": "signals, streams, exit codes, what XLA is told",
+    "parallel.hosts": "processes that meet and keep in step",
+    "parallel.console": "the progress bar",
+    "checkpoints": "how a state is written, checked and read",
+    "commands.command_line": "flags",
+    "config.json": "settings as a file",
+    "config.setting_types": "types of settings",
+    "training.run_lock": "one training at a time in a folder",
+    "training.run_settings": "settings that bind a run which goes on",
+    "training.same_text": "text and vocabulary that bind a run which goes on",
+    "training.(log|metrics)": "lines for a person and lines of metrics",
+    "training.divergence": "what ends a run with a message",
+    r"ops\.(\w+_tpu|\w+_gpu|gpus)": "kernels of one platform",
+}
+SIDE_ROADS = {
+    "data": "from text to packed rows",
+    "config.data": "where the text lies",
+    "config.hosts": "where processes find each other",
+    "text": "from text to ids",
+    "models.recurrent": "the other family of models",
+    "decoding": "search",
+    "translation": "search over lines of text",
+    "evaluation": "scores",
+    "training.final_scores": "scores once a run is complete",
+    "diagnosis": "train.py --diagnose",
+    "dry_run": "train.py --dry-run",
+}
+
+MOST = 2400
+"""Lines that are not blank. What was aimed at is 1,400."""
+
+
+def is_left_out(module: str) -> bool:
+    """Whether `module`, named from the package on, or its folder is plumbing or a side road."""
+    return any(re.fullmatch(rf"{known}(\..*)?", module) for known in PLUMBING | SIDE_ROADS)
+
+
+def modules_on_the_path() -> dict[str, int]:
+    """Lines that are not blank, by module."""
+    found: dict[str, int] = {}
+    waiting = list(START)
+    while waiting:
+        name = waiting.pop()
+        path = file_of(f"{PACKAGE}.{name}")
+        assert path, f"{name} is no module"
+        found[name] = sum(bool(line.strip()) for line in path.read_text("utf-8").splitlines())
+        ours = {module.removeprefix(PACKAGE + ".") for module in imports(path) if file_of(module)}
+        waiting += [other for other in ours - found.keys() - set(waiting) if not is_left_out(other)]
+    return found
+
+
+def test_the_path_of_a_reader_is_short():
+    found = modules_on_the_path()
+    lines = sorted(((count, name) for name, count in found.items()), reverse=True)
+    table = "\n".join(f"{count:6,}  {name}" for count, name in lines)
+    total = sum(found.values())
+    print(f"{total:,} lines\n{table}")
+    assert total <= MOST, f"{total:,} lines, but at most {MOST:,} should be on the path:\n{table}"
+
+
+def test_the_path_holds_the_loop_the_step_and_the_model():
+    assert {
+        "training.train_loop", "training.run", "training.state",
+        "training.optimizer", "models.attention", "ops.cross_entropy", "batch",
+    } <= modules_on_the_path().keys()  # fmt: skip
+
+
+def test_what_is_left_out_exists():
+    names = [name_of(path).removeprefix(PACKAGE + ".") for path in MODULES]
+    for known in PLUMBING | SIDE_ROADS:
+        assert any(re.fullmatch(rf"{known}(\..*)?", name) for name in names), known
+    assert not any(map(is_left_out, START))
