@@ -34,6 +34,10 @@ class Progress:
     data_changes: tuple[dict[str, Any], ...] = ()
     """Where the text became another one, as the user allowed: "step", and the "splits"."""
 
+    start: dict[str, Any] | None = None
+    """Of fine-tuning: the other run's "directory", the "checkpoint" asked for there, its "steps",
+    and what they were "trained_on", as `corpus` has it."""
+
     @property
     def trained_lengths(self) -> TrainedLengths | None:
         """What the source sentences kept to."""

@@ -34,6 +34,8 @@ class TrainArguments:
     """Python file that builds the settings, such as configs/quickstart.py."""
     workdir: Path | None = None
     """Folder of the run; by default runs/<name of the config file>."""
+    start_from: Path | None = None
+    """Work directory of another run to start from; the same as --training.start-from."""
     hosts: HostsConfig = field(default_factory=HostsConfig)
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only compile the training step, and say what it needs: memory, operations, traffic, time.
@@ -125,6 +127,12 @@ def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
         raise ConfigError(
             f"--topology {arguments.topology} names chips that are not there, so it needs --dry-run"
         )
+    if arguments.start_from is not None:
+        training = dataclasses.replace(
+            arguments.settings.training, start_from=str(arguments.start_from)
+        )
+        settings = dataclasses.replace(arguments.settings, training=training)
+        arguments = dataclasses.replace(arguments, settings=settings)
     if arguments.diagnose and arguments.dry_run:
         raise ConfigError("--diagnose and --dry-run exclude each other: give one of them")
     return arguments

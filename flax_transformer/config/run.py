@@ -107,8 +107,8 @@ class OptimizerConfig:
 
     def __post_init__(self):
         require_types(self, "optimizer")
-        require_positive(self, "optimizer", "learning_rate_scale", "warmup_steps", "epsilon")
-        require_not_negative(self, "optimizer", "cooldown_steps")
+        require_positive(self, "optimizer", "warmup_steps", "epsilon")
+        require_not_negative(self, "optimizer", "learning_rate_scale", "cooldown_steps")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name} is {value}, but must be in [0, 1)")
@@ -126,6 +126,11 @@ class TrainingConfig:
     """Optimizer steps."""
     seed: int = 0
     """Seed of parameters, data order and dropout."""
+    start_from: str | None = None
+    """Work directory of another run, from whose parameters and vocabulary this one starts instead
+    of from random ones and its own (fine-tuning); optimizer, rate and data are its own."""
+    start_checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
+    """With start_from: which of the other run's parameters; see decoding.checkpoint."""
     label_smoothing: float = 0.1
     """Probability taken from the true token and spread over the vocabulary (Section 5.4)."""
     teacher_forcing: Literal["always", "linear", "exponential", "inverse_sigmoid"] = "always"

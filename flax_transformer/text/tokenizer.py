@@ -45,7 +45,8 @@ class Tokenizer:
         specials = [processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id()]
         if specials != [PAD_ID, EOS_ID, BOS_ID, UNK_ID]:
             raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
-        self._model = model
+        self.model = model
+        """The vocabulary as a file."""
         self.vocabulary_size: int = processor.get_piece_size()
         first = processor.piece_to_id("<0x00>")  # after the tags
         self.byte_ids = range(first, first + 256)
@@ -64,7 +65,10 @@ class Tokenizer:
         """The pieces of text and their ids; `ValueError` where a piece is not what its place says,
         as in a model of which some bytes have changed."""
         processor, every = self._processor, range(self.vocabulary_size)
-        ordinary = range(self.byte_ids.stop, self.vocabulary_size)
+        end = self.vocabulary_size
+        while end > self.byte_ids.stop and processor.is_control(end - 1):
+            end -= 1  # a tag that was added later (added_tags.py)
+        ordinary = range(self.byte_ids.stop, end)
         try:
             pieces = processor.id_to_piece(list(every))
         except UnicodeDecodeError:
@@ -100,7 +104,7 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """Another process loads the model afresh."""
-        return Tokenizer, (self._model,)
+        return Tokenizer, (self.model,)
 
     @classmethod
     def load(cls, path: Path, vocabulary_size: int | None = None) -> "Tokenizer":
@@ -124,6 +128,10 @@ class Tokenizer:
                 f"{_OR_DELETE}"
             )
         return tokenizer
+
+    def has_tag(self, tag: str) -> bool:
+        """Whether there is a symbol for a corpus' tag."""
+        return bool(self._processor.is_control(self._processor.piece_to_id(tag)))
 
     def tag_id(self, tag: str) -> int:
         """The id of a symbol that `train_tokenizer` was told of; `ConfigError` if there is none."""

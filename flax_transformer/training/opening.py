@@ -1,5 +1,6 @@
 """Where a run begins or goes on: its state, restored or created."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.training_data import TrainingData
 from flax_transformer.parallel.console import Console
 from flax_transformer.training.same_text import check_text, warn_of_changes
+from flax_transformer.training.starting_point import describe_choice, describe_start, load_start
 from flax_transformer.training.state import (
     TrainState,
     abstract_state,
@@ -47,6 +49,13 @@ def open_state(
     if restored is None:
         state = create_state(config, mesh)
         progress = Progress(tokenizer=vocabulary, corpus=text, validated_step=0)
+        if config.training.start_from is not None:
+            params, loaded = load_start(config, mesh, state.params)
+            state = state._replace(params=params)
+            progress = dataclasses.replace(progress, start=describe_start(config, loaded))
+            Console.say(
+                f"starting from the {describe_choice(loaded)} of {config.training.start_from}"
+            )
         Console.say(
             f"{count_parameters(state.params):,} parameters on {mesh.size} device(s), "
             f"{data.train.steps_per_epoch:,.1f} steps an epoch"

@@ -1,5 +1,6 @@
 """A run: the settings, the data, the state that is trained and how far it has come."""
 
+import dataclasses
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from flax_transformer.training.opening import open_state
 from flax_transformer.training.run_lock import RunLock
 from flax_transformer.training.run_settings import open_workdir, settle
 from flax_transformer.training.same_text import warn_of_words_run_together
+from flax_transformer.training.starting_point import copy_vocabulary
 
 
 class Run(AbstractContextManager):
@@ -46,16 +48,22 @@ class Run(AbstractContextManager):
         config: Config,
         workdir: Path | str,
         *,
+        start_from: Path | str | None = None,
         accept_changed_data: bool = False,
         only_look: bool = False,
     ):
-        """accept_changed_data: goes on although the text is not the one of the run so far.
+        """start_from: work directory of another run, in place of `config.training.start_from`.
+
+        accept_changed_data: goes on although the text is not the one of the run so far.
 
         only_look: leaves the run as it is, also while another process trains it.
 
         Until `close` no other process can train in the work directory. Raises `ConfigError` for
         settings, text or folders that cannot be used.
         """
+        if start_from is not None:
+            training = dataclasses.replace(config.training, start_from=str(start_from))
+            config = dataclasses.replace(config, training=training)
         self.config, self.workdir = config, Path(workdir)
         self.accept_changed_data, self.only_look = accept_changed_data, only_look
         self._open()
@@ -92,6 +100,8 @@ class Run(AbstractContextManager):
             self.corpus = open_corpus(config.data)
             Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
             Console.say(f"matrix products in {config.model.compute_dtype}")
+            if is_first_process() and not self.only_look:
+                copy_vocabulary(config, workdir)
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)

@@ -14,6 +14,7 @@ from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer
 from flax_transformer.ops.compute_dtype import settle_compute_dtype, with_compute_dtype
 from flax_transformer.parallel.hosts import is_first_process
+from flax_transformer.training.starting_point import take_vocabulary
 from flax_transformer.workdir import BEST, CHECKPOINTS, CONFIG_FILE, TOKENIZER_FILE
 
 _NEVER_BIND = (
@@ -29,6 +30,7 @@ holds the same text is for `same_text.check_text` to say."""
 _OF_THE_VOCABULARY = (
     "data", "tokenizer.character_coverage", "tokenizer.normalization",
     "tokenizer.training_sentences", "tokenizer.vocabulary_size", "training.seed",
+    "training.start_from",
 )  # fmt: skip
 _NOT_OF_THE_VOCABULARY = ("data.concatenate", "data.placeholders", "data.test", "data.validation")
 
@@ -43,8 +45,11 @@ def settle(
     it is what the target language and `device` ask for. `note` is told what is amiss.
     """
     path = workdir / CONFIG_FILE
+    before = None
     if (_has_checkpoints(workdir) or not is_first_process()) and os.path.exists(path):
-        config = _as_before(config, load_config(path))
+        before = load_config(path)
+        config = _as_before(config, before)
+    config = take_vocabulary(config, before)
     chosen = choose_tokenizer(config.training.bleu_tokenizer, config.data, note)
     training = dataclasses.replace(config.training, bleu_tokenizer=chosen)
     return settle_compute_dtype(dataclasses.replace(config, training=training), device)
@@ -52,6 +57,10 @@ def settle(
 
 def _as_before(config: Config, before: Config) -> Config:
     """Takes from `before` what `config` leaves open by "auto" or None."""
+    if config.training.start_from is None:
+        start = before.training.start_from
+        training = dataclasses.replace(config.training, start_from=start)
+        config = dataclasses.replace(config, training=training)
     if config.training.bleu_tokenizer == "auto":
         tokenizer = before.training.bleu_tokenizer
         training = dataclasses.replace(config.training, bleu_tokenizer=tokenizer)

@@ -1,0 +1,152 @@
+"""Fine-tuning: a run that starts from the parameters and the vocabulary of another run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flax_transformer.checkpoints.averaging import Loaded, load_parameters
+from flax_transformer.config import Config, TextFiles
+from flax_transformer.config.json import differing_fields, load_config
+from flax_transformer.errors import ConfigError
+from flax_transformer.files.whole_file import write_whole
+from flax_transformer.models.initialization import abstract_params, parameter_axes
+from flax_transformer.text.added_tags import add_tags
+from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.workdir import CONFIG_FILE, TOKENIZER_FILE
+
+_OF_TRAINING_ALONE = ("dropout", "samples")
+"""Settings of the tokenizer that do not enter the vocabulary."""
+
+
+def take_vocabulary(config: Config, before: Config | None) -> Config:
+    """Returns `config` with the settings of the vocabulary that the run starts with.
+
+    before  the settings of this run, where it has begun: the other run need no longer be there
+
+    Raises `ConfigError` where the other run cannot be read.
+    """
+    if config.training.start_from is None:
+        return config
+    if before is not None:
+        tokenizer = before.tokenizer
+    else:
+        start = _start_directory(config)
+        tokenizer = load_config(start / CONFIG_FILE).tokenizer
+        vocabulary = Tokenizer.load(start / TOKENIZER_FILE, tokenizer.vocabulary_size)
+        size = tokenizer.vocabulary_size + len(_missing_tags(config, vocabulary))
+        tokenizer = dataclasses.replace(tokenizer, vocabulary_size=size)
+    kept = {name: getattr(config.tokenizer, name) for name in _OF_TRAINING_ALONE}
+    return dataclasses.replace(config, tokenizer=dataclasses.replace(tokenizer, **kept))
+
+
+def copy_vocabulary(config: Config, workdir: Path) -> None:
+    """Writes the vocabulary of the other run to `workdir`, with the tags that it lacks, unless
+    there is one already."""
+    path = workdir / TOKENIZER_FILE
+    if config.training.start_from is None or path.exists():
+        return
+    vocabulary = Tokenizer.load(_start_directory(config) / TOKENIZER_FILE)
+    write_whole(path, add_tags(vocabulary, _missing_tags(config, vocabulary)))
+
+
+def load_start(config: Config, mesh: jax.sharding.Mesh, fresh: Any) -> tuple[Any, Loaded]:
+    """Returns the parameters to start with, laid out like `fresh`, and where they come from.
+
+    Rows of the vocabulary that the other run does not have stay those of `fresh`, the parameters
+    before training. Raises `ConfigError` where a shape does not fit.
+    """
+    start = _start_directory(config)
+    theirs = load_config(start / CONFIG_FILE)
+    _check_shapes(start, theirs, config, mesh)
+    decoding = dataclasses.replace(theirs.decoding, checkpoint=config.training.start_checkpoint)
+    theirs = dataclasses.replace(theirs, decoding=decoding)
+    loaded = load_parameters(start, theirs, abstract_params(theirs, mesh))
+    vocabulary = Tokenizer.load(start / TOKENIZER_FILE)
+    if loaded.progress.tokenizer != vocabulary.fingerprint:
+        raise ConfigError(
+            f"{start / TOKENIZER_FILE} is not the vocabulary that its checkpoints were trained "
+            "with: put that one back"
+        )
+    params = jax.tree.map(_with_rows_of, fresh, loaded.params)
+    return params, loaded
+
+
+def describe_choice(loaded: Loaded) -> str:
+    """Names the parameters for a person, such as "mean of the checkpoints of steps 40 and 50"."""
+    *others, last = (f"{step:,}" for step in loaded.steps)
+    if not others:
+        return f"checkpoint of step {last}"
+    return f"mean of the checkpoints of steps {', '.join(others)} and {last}"
+
+
+def describe_start(config: Config, loaded: Loaded) -> dict[str, Any]:
+    """What a run remembers of its start."""
+    return {
+        "directory": config.training.start_from,
+        "checkpoint": loaded.choice,
+        "steps": loaded.steps,
+        "trained_on": loaded.progress.corpus,
+    }
+
+
+def _with_rows_of(fresh: jax.Array, start: jax.Array) -> jax.Array:
+    """`start`, followed by the rows of `fresh` that it lacks, laid out like `fresh`."""
+    if start.shape == fresh.shape:
+        return jax.device_put(start, fresh.sharding)
+
+    def join(fresh: jax.Array, start: jax.Array) -> jax.Array:
+        return fresh.at[tuple(slice(size) for size in start.shape)].set(start)
+
+    return jax.jit(join, out_shardings=fresh.sharding)(fresh, start)
+
+
+def _check_shapes(start: Path, theirs: Config, ours: Config, mesh: jax.sharding.Mesh) -> None:
+    """Raises `ConfigError` for parameters that one model has and the other lacks, or that differ in
+    an axis other than the vocabulary's."""
+    shapes = [_shapes(config, mesh) for config in (theirs, ours)]
+    for name in sorted({*shapes[0], *shapes[1]}):
+        there, here = (one.get(name, "missing") for one in shapes)
+        if there != here:
+            differing = "\n".join(
+                f"  {line}"
+                for line in differing_fields(theirs, ours).values()
+                if line.startswith("model.")
+            )
+            raise ConfigError(
+                f"--start-from {start}: {name} is {there} there and {here} here. Take the settings "
+                f"of the model from there:\n{differing}"
+            )
+
+
+def _shapes(config: Config, mesh: jax.sharding.Mesh) -> dict[str, str]:
+    """Of every parameter the axes and sizes as text, that of the vocabulary without its size."""
+    leaves = jax.tree_util.tree_leaves_with_path(abstract_params(config, mesh))
+    axes = jax.tree.leaves(parameter_axes(config), is_leaf=lambda x: isinstance(x, tuple))
+    return {
+        ".".join(key.key for key in path): "("
+        + ", ".join(
+            letter if letter == "v" else f"{letter} {size}"
+            for letter, size in zip(names, leaf.shape, strict=True)
+        )
+        + ")"
+        for (path, leaf), names in zip(leaves, axes, strict=True)
+    }
+
+
+def _missing_tags(config: Config, vocabulary: Tokenizer) -> list[str]:
+    """The tags of the training files that `vocabulary` has no symbol for."""
+    if not isinstance(config.data, TextFiles):
+        return []
+    tags = {files.tag for files in config.data.training_files if files.tag is not None}
+    return sorted(tag for tag in tags if not vocabulary.has_tag(tag))
+
+
+def _start_directory(config: Config) -> Path:
+    start = Path(str(config.training.start_from))
+    if not (start / CONFIG_FILE).exists():
+        raise ConfigError(
+            f"--start-from {start} is not the work directory of a run: it holds no {CONFIG_FILE}"
+        )
+    return start
