@@ -33,6 +33,7 @@ from flax_transformer.parallel.sharding import (
     replicated,
 )
 from flax_transformer.runtime.interruption import InterruptedRunError, Interruption
+from flax_transformer.runtime.invocation import how_to_start
 from flax_transformer.runtime.program import Program
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans
 from flax_transformer.training.opening import open_state, warn_of_words_run_together
@@ -307,7 +308,7 @@ class Trainer:
             report_on(self.workdir, self.config, test_sets, samples=10, metrics=("bleu", "chrf"))
         Console.say(
             f"Next: translate something of your own,\n"
-            f'  echo "..." | python translate.py --workdir {self.workdir}\n'
+            f'  echo "..." | {how_to_start("translate")} --workdir {self.workdir}\n'
             f"or look at the curves,\n  tensorboard --logdir {self.workdir}"
         )
 
