@@ -10,13 +10,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax.numpy as jnp
 import pytest
 from sacrebleu.tokenizers import tokenizer_ja_mecab
-from states import save_state
+from states import save_untrained_run
 
 from flax_transformer.checkpoints.progress import Progress
-from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import (
     Config,
     DecodingConfig,
@@ -27,9 +25,6 @@ from flax_transformer.config import (
 from flax_transformer.config.json import save_config
 from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation import report
-from flax_transformer.parallel.sharding import build_mesh
-from flax_transformer.text.tokenizer_training import train_tokenizer
-from flax_transformer.training.state import create_state
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.translator import Counts
 
@@ -59,15 +54,7 @@ def workdir(tmp_path_factory):
             beam_size=2, extra_length=2, batch_tokens=16, max_source_length=32
         ),
     )  # fmt: skip
-    save_config(config, directory / "config.json")
-    texts = [*ENGLISH, *FRENCH]
-    tokenizer = train_tokenizer(texts, config.tokenizer, directory / "tokenizer.model", seed=0)
-    checkpoints = Checkpoints(directory, config)
-    state = create_state(config, build_mesh(config.mesh))
-    for step in (1000, 2000):
-        state = state._replace(step=jnp.int32(step))
-        save_state(checkpoints, state, Progress(tokenizer=tokenizer.fingerprint))
-    checkpoints.close()
+    save_untrained_run(directory, config, [*ENGLISH, *FRENCH])
     return directory
 
 
