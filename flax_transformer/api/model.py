@@ -37,7 +37,7 @@ class Score:
 
 
 class Model(TrainedModel):
-    """A `TrainedModel` that is judged, too: what builds on more than translation stands here."""
+    """A `TrainedModel`, and what takes more than translation, such as scores."""
 
     def score(
         self,

@@ -18,6 +18,8 @@ def program_name() -> str:
 def how_to_start(command: str) -> str:
     """What to type for `command`: `python translate.py` where a script of the checkout was started,
     else `flax-transformer translate`."""
-    script = Path(sys.argv[0]).parent / f"{command}.py"
+    started = Path(sys.argv[0])
+    script = started.parent / f"{command}.py"
     beside_package = script.is_file() and script.resolve().parent == _CHECKOUT
-    return f"python {script}" if beside_package else f"{INSTALLED} {command}"
+    by_script = beside_package and started.stem != INSTALLED
+    return f"python {script}" if by_script else f"{INSTALLED} {command}"
