@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from states import load_chosen
 
-from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.commands.train import train
 from flax_transformer.config import Config
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.data.builtin import generate
 from flax_transformer.errors import ConfigError
 from flax_transformer.parallel import hosts
