@@ -72,12 +72,14 @@ _HOMES = {
 """Where a name lives, and what it is called there; all others live in `flax_transformer.config`."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, original = _HOMES.get(name, "flax_transformer.config").partition(":")
-    value = globals()[name] = getattr(importlib.import_module(module), original or name)
-    return value
+if not TYPE_CHECKING:  # to a type checker it would mean that every name is there
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, original = _HOMES.get(name, "flax_transformer.config").partition(":")
+        value = globals()[name] = getattr(importlib.import_module(module), original or name)
+        return value
 
 
 def __dir__() -> list[str]:
