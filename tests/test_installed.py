@@ -19,6 +19,7 @@ import yaml
 
 import flax_transformer
 from flax_transformer.commands import main
+from flax_transformer.runtime import invocation
 from flax_transformer.runtime.invocation import how_to_start, program_name
 
 ROOT = Path(__file__).parents[1]
@@ -229,6 +230,16 @@ def test_what_to_type_next_fits_how_it_was_started(monkeypatch, started, program
     monkeypatch.setattr(sys, "argv", [word.replace("{root}", str(ROOT)) for word in started])
     assert program_name() == program
     assert how_to_start("translate") == following.replace("{root}", str(ROOT))
+
+
+def test_scripts_of_others_are_not_taken_for_ours(monkeypatch, tmp_path):
+    """Neither those of the same names, nor what lies beside an installed package, as Jupyter's."""
+    (tmp_path / "translate.py").touch()
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py")])
+    assert how_to_start("translate") == "flax-transformer translate"
+    monkeypatch.setattr(invocation, "_CHECKOUT", tmp_path)
+    assert how_to_start("translate") == f"python {tmp_path}/translate.py"
+    assert how_to_start("evaluate") == "flax-transformer evaluate"
 
 
 def test_a_name_of_a_config_is_as_good_as_its_path():
