@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from recording import RECORDS, append_record
 
-from flax_transformer.commands.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import TextFiles
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.data.corpus import Corpus, open_corpus
 from flax_transformer.errors import ConfigError
 from flax_transformer.training.metrics import read_metrics

@@ -28,8 +28,8 @@ from flax_transformer.checkpoints.files import write_checksums
 from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.restoring import restore_newest
 from flax_transformer.checkpoints.writing import Checkpoints
-from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.runtime.memory import keep_freed_memory
 from flax_transformer.training import step

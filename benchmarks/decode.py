@@ -46,9 +46,10 @@ from decode_batches import Batch, batches_of, made_up_sources
 from recording import RECORDS, append_record
 
 from flax_transformer.checkpoints.averaging import load_parameters
-from flax_transformer.commands.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config.json import load_config
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.data.packing import Batch as PackedBatch
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
 from flax_transformer.errors import ConfigError

@@ -123,7 +123,7 @@ def main() -> None:
     model = TrainedModel(arguments.workdir, dataclasses.replace(config, decoding=decoding))
 
     def translate(lines: Sequence[str]) -> list[str]:
-        return [hypotheses[0].text for hypotheses in model.translate(lines, progress="lines")]
+        return model.translate(lines, progress="lines")
 
     pairs = open_corpus(data).split(arguments.split)[: arguments.sentences]
     sources, references = (list(side) for side in zip(*pairs, strict=True))

@@ -18,9 +18,10 @@ from typing import Any
 
 import tyro
 
-from flax_transformer.commands.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import Config
 from flax_transformer.config.json import config_to_dict
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.dry_run.topology import prepare_environment, require_compiler
 from flax_transformer.errors import ConfigError
 from flax_transformer.files.whole_file import write_whole

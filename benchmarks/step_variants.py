@@ -21,8 +21,8 @@ import numpy as np
 import tyro
 
 from flax_transformer.batch import Batch
-from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.ops import dropout
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.runtime.memory import keep_freed_memory

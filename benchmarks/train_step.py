@@ -35,7 +35,7 @@ from made_up_batches import made_up_batches
 from recording import RECORDS, append_record
 
 from flax_transformer.batch import Batch
-from flax_transformer.commands.command_line import load_config_file, parse_arguments, run_command
+from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import (
     BatchConfig,
     Config,
@@ -44,6 +44,7 @@ from flax_transformer.config import (
     TokenizerConfig,
     TransformerConfig,
 )
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.dry_run.chips import CHIPS
 from flax_transformer.dry_run.flops import model_flops
 from flax_transformer.errors import ConfigError

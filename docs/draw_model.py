@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.config import Config, MeshConfig, TransformerConfig
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.models.initialization import abstract_params, parameter_axes
 from flax_transformer.parallel.sharding import build_mesh
 

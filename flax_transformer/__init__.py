@@ -1,0 +1,86 @@
+"""The Transformer of "Attention Is All You Need" in JAX and Flax: train, evaluate, translate.
+
+    import flax_transformer as ft
+
+    model = ft.load("runs/quickstart")
+    model.translate(["The cat sleeps."])
+
+What stands in `__all__` is loaded when it is first used: the import itself loads neither JAX nor
+anything else that takes time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flax_transformer.api.model import Model, Score, load
+    from flax_transformer.config import (
+        BatchConfig,
+        Builtin,
+        Config,
+        DecodingConfig,
+        MeshConfig,
+        OptimizerConfig,
+        RecurrentConfig,
+        TextFiles,
+        Tfds,
+        TokenizerConfig,
+        TrainingConfig,
+        TrainingFiles,
+        TransformerConfig,
+    )
+    from flax_transformer.config.shipped import load_config_file as load_config
+    from flax_transformer.errors import ConfigError
+    from flax_transformer.training.run import Run
+    from flax_transformer.translation.hypotheses import Hypothesis
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchConfig",
+    "Builtin",
+    "Config",
+    "ConfigError",
+    "DecodingConfig",
+    "Hypothesis",
+    "MeshConfig",
+    "Model",
+    "OptimizerConfig",
+    "RecurrentConfig",
+    "Run",
+    "Score",
+    "TextFiles",
+    "Tfds",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "TrainingFiles",
+    "TransformerConfig",
+    "__version__",
+    "load",
+    "load_config",
+]
+
+_HOMES = {
+    "ConfigError": "flax_transformer.errors",
+    "Hypothesis": "flax_transformer.translation.hypotheses",
+    "Model": "flax_transformer.api.model",
+    "Run": "flax_transformer.training.run",
+    "Score": "flax_transformer.api.model",
+    "load": "flax_transformer.api.model",
+    "load_config": "flax_transformer.config.shipped:load_config_file",
+}
+"""Where a name lives, and what it is called there; all others live in `flax_transformer.config`."""
+
+
+if not TYPE_CHECKING:  # to a type checker it would mean that every name is there
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, original = _HOMES.get(name, "flax_transformer.config").partition(":")
+        value = globals()[name] = getattr(importlib.import_module(module), original or name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from flax_transformer.commands.command_line import load_config_file, parse_train_arguments
+from flax_transformer.commands.command_line import parse_train_arguments
 from flax_transformer.config import (
     Builtin,
     Config,
@@ -24,6 +24,7 @@ from flax_transformer.config import (
 from flax_transformer.config import run as settings
 from flax_transformer.config.data import TrainingFiles
 from flax_transformer.config.json import differing_fields, load_config, save_config
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.errors import ConfigError
 from flax_transformer.parallel.sharding import build_mesh

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.config import Config, MeshConfig, TransformerConfig
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.models.initialization import abstract_params
 from flax_transformer.parallel.sharding import build_mesh
 

@@ -1,7 +1,6 @@
 """evaluate.py and translate.py on the work directory of a small untrained model."""
 
 import gzip
-import importlib.util
 import io
 import json
 import os
@@ -10,13 +9,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax.numpy as jnp
 import pytest
 from sacrebleu.tokenizers import tokenizer_ja_mecab
-from states import save_state
+from states import save_untrained_run
 
 from flax_transformer.checkpoints.progress import Progress
-from flax_transformer.checkpoints.writing import Checkpoints
+from flax_transformer.commands import evaluate as evaluate_command
+from flax_transformer.commands import translate as translate_command
 from flax_transformer.config import (
     Config,
     DecodingConfig,
@@ -27,9 +26,6 @@ from flax_transformer.config import (
 from flax_transformer.config.json import save_config
 from flax_transformer.errors import ConfigError
 from flax_transformer.evaluation import report
-from flax_transformer.parallel.sharding import build_mesh
-from flax_transformer.text.tokenizer_training import train_tokenizer
-from flax_transformer.training.state import create_state
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.translator import Counts
 
@@ -59,40 +55,14 @@ def workdir(tmp_path_factory):
             beam_size=2, extra_length=2, batch_tokens=16, max_source_length=32
         ),
     )  # fmt: skip
-    save_config(config, directory / "config.json")
-    texts = [*ENGLISH, *FRENCH]
-    tokenizer = train_tokenizer(texts, config.tokenizer, directory / "tokenizer.model", seed=0)
-    checkpoints = Checkpoints(directory, config)
-    state = create_state(config, build_mesh(config.mesh))
-    for step in (1000, 2000):
-        state = state._replace(step=jnp.int32(step))
-        save_state(checkpoints, state, Progress(tokenizer=tokenizer.fingerprint))
-    checkpoints.close()
+    save_untrained_run(directory, config, [*ENGLISH, *FRENCH])
     return directory
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """Imports one of the commands."""
-
-    def load(name):
-        module = importlib.util.module_from_spec(
-            importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-        )
-        # dataclasses look their module up here.
-        monkeypatch.setitem(sys.modules, name, module)
-        module.__spec__.loader.exec_module(module)
-        return module
-
-    return load
-
-
-@pytest.fixture
-def evaluate(script):
-    module = script("evaluate")
-
+def evaluate():
     def run(*words):
-        module.main([str(word) for word in words])
+        evaluate_command.main([str(word) for word in words])
 
     return run
 
@@ -337,11 +307,14 @@ class Shouting:
         self.progress = Progress(tokenizer="")
 
     def translate(self, lines, progress=None):
+        return [best.text for (best,) in self.search(lines)]
+
+    def search(self, lines, progress=None):
         return [[Hypothesis(line.upper(), 0.0, 1)] for line in lines]
 
 
 @pytest.fixture
-def shout(script, monkeypatch, tmp_path):
+def shout(monkeypatch, tmp_path):
     """translate.py from in.txt to out.txt, as on a terminal."""
     from flax_transformer.translation import trained_model
 
@@ -354,7 +327,7 @@ def shout(script, monkeypatch, tmp_path):
         terminal.isatty = lambda: True
         monkeypatch.setattr(sys, "stderr", terminal)
         files = ["--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "out.txt")]
-        script("translate").main(["--workdir", str(tmp_path), *files])
+        translate_command.main(["--workdir", str(tmp_path), *files])
         return terminal.getvalue()
 
     return run
@@ -390,11 +363,11 @@ def test_a_file_of_translations_is_whole_or_as_it_was(shout, tmp_path):
         (("--output", "{}"), "--output {} is a folder"),
     ],
 )
-def test_files_are_checked_before_the_model_is_loaded(script, tmp_path, words, message):
+def test_files_are_checked_before_the_model_is_loaded(tmp_path, words, message):
     save_config(Config(), tmp_path / "config.json")  # and no model
     words = [word.replace("{}", str(tmp_path)) for word in words]
     with pytest.raises(ConfigError, match=message.replace("{}", str(tmp_path))):
-        script("translate").main(["--workdir", str(tmp_path), *words])
+        translate_command.main(["--workdir", str(tmp_path), *words])
 
 
 @pytest.mark.parametrize("n_best", [0, 3])

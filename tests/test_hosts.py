@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from states import load_chosen
 
-from flax_transformer.commands.command_line import load_config_file
 from flax_transformer.config import Config
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.data.builtin import generate
 from flax_transformer.errors import ConfigError, DivergedError, LostProcessError
 from flax_transformer.parallel import hosts

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from flax_transformer.commands import main
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "flax_transformer"
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
-COMMANDS = [ROOT / PACKAGE / "commands" / path.name for path in sorted(ROOT.glob("*.py"))]
+COMMANDS = [ROOT / PACKAGE / "commands" / f"{name}.py" for name in main.COMMANDS]
 
 # What every folder may use; all else lies in a folder.
 AT_THE_ROOT = {"", "batch", "errors", "workdir"}

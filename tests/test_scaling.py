@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.commands.command_line import load_config_file
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent

@@ -89,7 +89,7 @@ def assert_equal_runs(one: Path, other: Path, config: Config) -> None:
     """Parameters bit for bit, and what each validation found."""
     models = [TrainedModel(workdir, config) for workdir in (one, other)]
     assert models[0].steps == models[1].steps
-    chex.assert_trees_all_equal(models[0]._params, models[1]._params)
+    chex.assert_trees_all_equal(models[0].params, models[1].params)
     assert models[0].progress == models[1].progress
     validations = [
         [(line["step"], line["loss"], line["bleu"]) for line in read_metrics(workdir)
@@ -306,7 +306,7 @@ def test_recurrent_run_goes_on_exactly_where_it_stopped(config, tmp_path):
     run("stopped", 7)
     report_final_scores(run("whole", 7))
     models = [TrainedModel(tmp_path / name, config) for name in ("stopped", "whole")]
-    chex.assert_trees_all_equal(models[0]._params, models[1]._params)
+    chex.assert_trees_all_equal(models[0].params, models[1].params)
     record = json.loads((tmp_path / "whole" / "evaluation" / "test.json").read_text())
     assert record["sentences"] == 4 and record["checkpoints"] == [6]
     # TER would take longer than all the rest.

@@ -1,7 +1,6 @@
 """From the words of a command to settings; a user's mistake ends in one message and exit code 2."""
 
 import dataclasses
-import runpy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,17 @@ import tyro
 from flax_transformer.config import Config, DecodingConfig
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
+from flax_transformer.config.shipped import load_config_file
 from flax_transformer.errors import ConfigError
 from flax_transformer.runtime.compiled_programs import keep_compiled_programs
 from flax_transformer.runtime.exit_codes import exit_code
+from flax_transformer.runtime.invocation import program_name
 from flax_transformer.runtime.memory import keep_freed_memory
 from flax_transformer.runtime.standard_streams import end_output, prepare_streams
 from flax_transformer.runtime.stop_signals import StopSignals
 
 Arguments = TypeVar("Arguments")
+Command = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,8 @@ class TrainArguments:
     """
 
     config: Path
-    """Python file that builds the settings, such as configs/quickstart.py."""
+    """Python file that builds the settings, such as configs/quickstart.py; or the name of one that
+    comes with the package, such as quickstart."""
     workdir: Path | None = None
     """Folder of the run; by default runs/<name of the config file>."""
     start_from: Path | None = None
@@ -59,7 +62,7 @@ class DecodingArguments:
     """What every command that translates with a trained model is told."""
 
     workdir: Path
-    """Folder of the run, as train.py left it."""
+    """Folder of the run, as training left it."""
     decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = field(
         default_factory=DecodingConfig
     )
@@ -68,20 +71,21 @@ class DecodingArguments:
 WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 
 
-def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Calls `main` with the command's words.
+def run_command(main: Command, words: Sequence[str] | None = None) -> None:
+    """Calls `main` with the command's words; by default all that the program was started with.
 
     What a user can put right ends the program with a message and code 2; Ctrl-C and other signals
     with the code that shells have for them, such as 130; a reader of our output who has gone with
     code 1. Only errors of the program itself are shown with a traceback.
     """
     prepare_streams()
+    words = sys.argv[1:] if words is None else words
     try:
         with StopSignals():
-            if not {"-h", "--help"} & set(sys.argv):  # which compiles nothing
+            if not {"-h", "--help", "--version"} & set(words):  # which compile nothing
                 keep_compiled_programs()
             keep_freed_memory()
-            _call(main)
+            _call(main, words)
     except BaseException as error:
         code = exit_code(error)
         end_output()
@@ -90,9 +94,9 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(code)
 
 
-def _call(main: Callable[[Sequence[str]], None]) -> None:
+def _call(main: Command, words: Sequence[str]) -> None:
     try:
-        main(sys.argv[1:])
+        main(words)
     except SystemExit:
         sys.stdout.flush()
         raise
@@ -111,16 +115,16 @@ def parse_arguments(
     # Which kind of corpus and of model it is, the default says; otherwise tyro would ask for
     # subcommands.
     options: dict[str, Any] = {"config": (tyro.conf.AvoidSubcommands,)}
-    return tyro.cli(cls, args=list(words), default=default, **options)
+    return tyro.cli(cls, prog=program_name(), args=list(words), default=default, **options)
 
 
 def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
-    """What train.py is told; its settings are those of the file with the flags laid over.
+    """What training is told; its settings are those of the file with the flags laid over.
 
     All flags are laid over at once, so that checks which concern several settings see them all.
     """
     path = _value_of("--config", words)
-    settings = Config() if path is None else load_config_file(Path(path))
+    settings = Config() if path is None else load_config_file(path)
     default = TrainArguments(config=tyro.MISSING, settings=settings)
     arguments = parse_arguments(TrainArguments, words, default)
     if arguments.topology and not arguments.dry_run:
@@ -147,23 +151,6 @@ def parse_decoding_arguments(
     default = cls(workdir=tyro.MISSING, decoding=config.decoding)
     arguments = parse_arguments(cls, words, default)
     return arguments, dataclasses.replace(config, decoding=arguments.decoding)
-
-
-def load_config_file(path: Path) -> Config:
-    """The `Config` that a Python file assigns to the name `config`.
-
-    Raises `ConfigError` naming the file for anything wrong in it.
-    """
-    if not path.is_file():
-        known = ", ".join(sorted(str(other) for other in path.parent.glob("*.py")))
-        raise ConfigError(f"{path} does not exist; there is: {known or 'no .py file beside it'}")
-    try:
-        config = runpy.run_path(str(path)).get("config")
-    except Exception as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise ConfigError(f"{path} must assign a Config to the name 'config'")
-    return config
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str | None:

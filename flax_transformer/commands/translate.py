@@ -153,7 +153,7 @@ def translate(
     with tqdm(total=lines.total, desc="Translating", unit=" lines", disable=hidden) as bar:
         for chunk in lines.chunks():
             progress = None if lines.typed else f"from line {first:,}"
-            translations = model.translate(chunk, progress=progress)
+            translations = model.search(chunk, progress=progress)
             write(
                 "".join(
                     as_text(hypotheses, number, n_best)

@@ -40,7 +40,7 @@ def load_config(path: Path) -> Config:
         reason = str(error)
     raise ConfigError(
         f"{path} cannot be read: {reason}\n"
-        "Mend it, or delete it: train.py with the settings of the run writes it anew."
+        "Mend it, or delete it: training with the settings of the run writes it anew."
     )
 
 

@@ -58,7 +58,7 @@ def report_on(
     """
     test_sets = list(test_sets)
     make_room(workdir, test_sets)
-    bleu_tokenizer = _bleu_tokenizer(config, tokenize) if "bleu" in metrics else "none"
+    bleu_tokenizer = settle_bleu_tokenizer(config, tokenize) if "bleu" in metrics else "none"
     if compound_split:
         compounds.require_moses()
     model = TrainedModel(workdir, config)
@@ -79,7 +79,12 @@ def report_on(
             print(f"  written     {', '.join(map(str, paths))}\n", flush=True)
 
 
-def _bleu_tokenizer(config: Config, tokenize: BleuTokenizer) -> str:
+def settle_bleu_tokenizer(config: Config, tokenize: BleuTokenizer) -> str:
+    """How BLEU splits words: as `tokenize` says, where "auto" means as in the run's validations.
+
+    Raises `ConfigError` where sacreBLEU cannot do so here.
+    """
+
     def note(line: str) -> None:
         if is_first_process():
             print(line, flush=True)
@@ -128,7 +133,7 @@ def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], d
     elapsed = time.perf_counter() - start
     taken = model.translator.counts - counts
     seconds = elapsed - taken.compile_seconds
-    return [best[0].text for best in hypotheses], {
+    return hypotheses, {
         "test_set": test_set.origin,
         "sentences": len(hypotheses),
         "sentences_cut": taken.cut_lines,

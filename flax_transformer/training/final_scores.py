@@ -3,6 +3,7 @@
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.evaluation.report import report_path
 from flax_transformer.parallel.console import Console
+from flax_transformer.runtime.invocation import how_to_start
 from flax_transformer.training.run import Run
 
 
@@ -20,6 +21,6 @@ def report_final_scores(run: Run) -> None:
         report_on(workdir, run.config, test_sets, samples=10, metrics=("bleu", "chrf"))
     Console.say(
         f"Next: translate something of your own,\n"
-        f'  echo "..." | python translate.py --workdir {workdir}\n'
+        f'  echo "..." | {how_to_start("translate")} --workdir {workdir}\n'
         f"or look at the curves,\n  tensorboard --logdir {workdir}"
     )

@@ -1,5 +1,6 @@
-"""A run's model, ready to translate: `TrainedModel(Path("runs/base"), config).translate(lines)`."""
+"""A trained model, ready to translate: `TrainedModel(workdir, config).translate(lines)`."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import jax
 
 from flax_transformer.checkpoints.averaging import load_parameters
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import ConfigError, require
+from flax_transformer.models import build_model
 from flax_transformer.models.initialization import abstract_params
 from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
@@ -18,37 +20,79 @@ from flax_transformer.workdir import TOKENIZER_FILE
 
 
 class TrainedModel:
-    """The parameters of a work directory that `config.decoding` chooses, and a translator for them.
+    """The parameters of a work directory that `config.decoding` chooses, and what they can do.
 
-    steps: of the checkpoints averaged. choice: which were asked for. notes: for a person, about the
-    choice. progress: what the run remembered at the last of the steps. translator: counts tokens,
-    compilations and long lines.
+    config:     the settings of the run, `config.decoding` those of the search
+    params:     float32, unboxed, whole on every device
+    tokenizer:  text to ids and back
+    module:     the network, which is pure: `module.apply({"params": params}, ...)`
+    translator: of `config`; it counts tokens, compilations and long lines
+    steps:      those of the checkpoints averaged
+    choice:     which of them were asked for
+    progress:   what the run remembered at the last of them
+    notes:      for a person, about the choice
     """
 
     def __init__(self, workdir: Path, config: Config):
-        """`config`: of the run, as `load_config` reads it; its `decoding` may be changed. Matrix
-        products are those of the run, but in float32 where bfloat16 is only emulated.
+        """Reads what a run left in `workdir`, of which `load_config` reads the `config`; its
+        `decoding` may be changed.
 
-        Raises `ConfigError` where the work directory lacks a vocabulary or checkpoints, or where
-        the vocabulary is not that of the checkpoints.
+        Matrix products are those of the run, but in float32 where bfloat16 is only emulated. Raises
+        `ConfigError` where the work directory lacks a vocabulary or checkpoints, or where the
+        vocabulary is not that of the checkpoints.
         """
         # Every device translates sentences of its own, however many the run was trained on.
-        mesh = build_mesh(MeshConfig())
-        self.config = config = decoding_config(config, mesh.devices.flat[0])
-        tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE, config.tokenizer.vocabulary_size)
-        self._params, self.steps, self.choice, self.progress, self.notes = load_parameters(
-            workdir, config, abstract_params(config, mesh)
+        self._mesh = build_mesh(MeshConfig())
+        self.config = config = decoding_config(config, self._mesh.devices.flat[0])
+        vocabulary_size = config.tokenizer.vocabulary_size
+        self.tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE, vocabulary_size)
+        self.params, self.steps, self.choice, self.progress, self.notes = load_parameters(
+            workdir, config, abstract_params(config, self._mesh)
         )
-        if self.progress.tokenizer != tokenizer.fingerprint:
+        if self.progress.tokenizer != self.tokenizer.fingerprint:
             raise ConfigError(
                 f"{workdir / TOKENIZER_FILE} is not the vocabulary that the checkpoints were "
                 "trained with: put that one back"
             )
-        self.translator = Translator(config, tokenizer, mesh, self.progress.trained_lengths)
+        self.module = build_model(config.model, vocabulary_size)
+        self._translators: dict[int, Translator] = {}
+        self.translator = self._translator(config.decoding.beam_size)
 
-    def translate(
-        self, lines: Sequence[str], *, progress: str | None = None
+    def translate(self, lines: Sequence[str], *, progress: str | None = None) -> list[str]:
+        """Returns the best translation of each line. `progress` names a bar on stderr."""
+        return [best.text for best, *_ in self.search(lines, progress=progress)]
+
+    def search(
+        self,
+        lines: Sequence[str],
+        *,
+        beam_size: int | None = None,
+        n_best: int | None = None,
+        progress: str | None = None,
     ) -> list[list[Hypothesis]]:
-        """As `Translator.translate`."""
+        """Returns the hypotheses of each line, best first, no text twice.
+
+        beam_size: hypotheses kept at each position; by default `config.decoding.beam_size`
+        n_best:    most hypotheses of a line, of which there may be fewer; by default all
+        progress:  name of a bar on stderr
+
+        A line without text has one hypothesis without text. Each beam size is compiled for itself.
+        """
+        if isinstance(lines, str):
+            raise TypeError("lines is one text, but must be a list of them: [line]")
+        width = self.config.decoding.beam_size if beam_size is None else beam_size
+        translator = self._translator(width)
+        most = width if n_best is None else n_best
+        require(1 <= most <= width, f"n_best is {n_best}, but must be from 1 to beam_size {width}")
         with jax.transfer_guard("disallow"):
-            return self.translator.translate(self._params, lines, progress=progress)
+            found = translator.translate(self.params, lines, progress=progress)
+        return [hypotheses[:most] for hypotheses in found]
+
+    def _translator(self, beam_size: int) -> Translator:
+        """The translator of `config` with that beam, which keeps what it has compiled."""
+        if beam_size not in self._translators:
+            decoding = dataclasses.replace(self.config.decoding, beam_size=beam_size)
+            config = dataclasses.replace(self.config, decoding=decoding)
+            trained = self.progress.trained_lengths
+            self._translators[beam_size] = Translator(config, self.tokenizer, self._mesh, trained)
+        return self._translators[beam_size]

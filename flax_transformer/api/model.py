@@ -1,0 +1,100 @@
+"""A trained model for a Python program: `ft.load("runs/base").translate(["Hello."])`."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flax_transformer.config import BleuTokenizer, DecodingConfig
+from flax_transformer.config.json import load_config
+from flax_transformer.errors import ConfigError, require
+from flax_transformer.evaluation.evaluation import settle_bleu_tokenizer
+from flax_transformer.evaluation.scores import score
+from flax_transformer.translation.trained_model import TrainedModel
+from flax_transformer.workdir import CONFIG_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How good translations are, in points of 100.
+
+    bleu, signature:       sacreBLEU's BLEU, and how exactly it was taken
+    chrf, chrf_signature:  its chrF2, likewise
+    hypotheses:            the translations that were scored
+    """
+
+    bleu: float
+    signature: str
+    chrf: float
+    chrf_signature: str
+    hypotheses: tuple[str, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        bleu = f"BLEU {self.bleu:.2f} ({self.signature})"
+        return f"{bleu}\nchrF2 {self.chrf:.2f} ({self.chrf_signature})"
+
+
+class Model(TrainedModel):
+    """A `TrainedModel`, and what takes more than translation, such as scores."""
+
+    def score(
+        self,
+        sources: Sequence[str],
+        references: Sequence[str],
+        *,
+        lowercase: bool = False,
+        tokenize: BleuTokenizer = "auto",
+    ) -> Score:
+        """Returns the scores of the translations of `sources` against one reference each.
+
+        lowercase: BLEU takes capitals for small letters
+        tokenize:  how BLEU splits words; "auto" as in the run's validations
+
+        Raises `ConfigError` where there is no sentence, or not a reference for each.
+        """
+        require(len(sources) > 0, "sources is empty: there is nothing to score")
+        require(
+            len(sources) == len(references),
+            f"there are {len(sources)} sources and {len(references)} references: give one "
+            "reference for each source",
+        )
+        tokenizer = settle_bleu_tokenizer(self.config, tokenize)
+        hypotheses = self.translate(sources)
+        found = score(
+            hypotheses,
+            references,
+            metrics=("bleu", "chrf"),
+            lowercase=lowercase,
+            tokenize=tokenizer,
+        )
+        return Score(
+            bleu=found["bleu"],
+            signature=found["bleu_signature"],
+            chrf=found["chrf"],
+            chrf_signature=found["chrf_signature"],
+            hypotheses=tuple(hypotheses),
+        )
+
+
+def load(workdir: str | Path, **decoding: Any) -> Model:
+    """Returns the model that was trained in `workdir`, ready to translate.
+
+    decoding: fields of `DecodingConfig` to be other than in the run, such as beam_size=8 or
+        checkpoint="best"
+
+    What is to be said about the choice of checkpoints, such as that one is damaged, is warned of.
+    Raises `ConfigError` where `workdir` holds no trained model, and for wrong fields or values.
+    """
+    workdir = Path(workdir)
+    config = load_config(workdir / CONFIG_FILE)
+    known = [each.name for each in dataclasses.fields(DecodingConfig)]
+    for name in decoding:
+        if name not in known:
+            raise ConfigError(f"decoding.{name} is no setting; there is: {', '.join(known)}")
+    chosen = dataclasses.replace(config.decoding, **decoding)
+    model = Model(workdir, dataclasses.replace(config, decoding=chosen))
+    for note in model.notes:
+        warnings.warn(note.removeprefix("warning: "), stacklevel=2)
+    return model

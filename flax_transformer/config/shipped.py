@@ -1,0 +1,49 @@
+"""Config files: those that come with the package by name, any other by its path."""
+
+import runpy
+from pathlib import Path
+
+from flax_transformer.config.run import Config
+from flax_transformer.errors import ConfigError
+
+_PACKAGE = Path(__file__).parents[1]
+_PLACES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+"""Where the shipped files lie: inside an installed package, or beside the package in a checkout."""
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The files that come with the package, by name."""
+    place = next((place for place in _PLACES if place.is_dir()), None)
+    return {path.stem: path for path in sorted(place.glob("*.py"))} if place else {}
+
+
+def load_config_file(name_or_path: str | Path) -> Config:
+    """The `Config` that a Python file assigns to the name `config`.
+
+    name_or_path: of a file; or, where there is no such file, what a shipped one is called, such as
+    "quickstart".
+
+    Raises `ConfigError` naming the file for anything wrong in it.
+    """
+    path = _find(Path(name_or_path))
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path} must assign a Config to the name 'config'")
+    return config
+
+
+def _find(path: Path) -> Path:
+    shipped = shipped_configs()
+    if path.is_file():
+        return path
+    if (name := str(path)) in shipped:
+        return shipped[name]
+    by_name = ", ".join(shipped)
+    if not path.suffix and len(path.parts) == 1:
+        raise ConfigError(f"{path} is neither a file nor a shipped config; there is: {by_name}")
+    beside = ", ".join(sorted(map(str, path.parent.glob("*.py"))))
+    known = beside or f"no .py file beside it, but by name: {by_name}"
+    raise ConfigError(f"{path} does not exist; there is: {known}")
