@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import flax_transformer as ft
 from flax_transformer.commands.command_line import parse_train_arguments
 from flax_transformer.config import (
     BatchConfig,
@@ -84,7 +85,7 @@ def params_of(workdir: Path, **decoding):
     config = load_config(workdir / "config.json")
     decoding = dataclasses.replace(config.decoding, **decoding)
     model = TrainedModel(workdir, dataclasses.replace(config, decoding=decoding))
-    return jax.device_get(model._params)
+    return jax.device_get(model.params)
 
 
 @pytest.mark.parametrize("checkpoint", ["auto", 2])
@@ -194,8 +195,10 @@ def test_the_flag_is_a_setting(tmp_path, base):
     assert parse_train_arguments(words).settings.training.start_from == str(base)
 
 
-def test_python_users_name_it_too(config, base, other_text, tmp_path):
+@pytest.mark.parametrize("loaded", [False, True])
+def test_python_users_name_it_too(config, base, other_text, tmp_path, loaded):
+    start = ft.load(base) if loaded else base
     settings = dataclasses.replace(tuned(config, base, other_text), training=config.training)
-    with Run(settings, tmp_path, start_from=base) as run:
+    with Run(settings, tmp_path, start_from=start) as run:
         chex.assert_trees_all_equal(jax.device_get(run.state.params), params_of(base))
     assert json.loads((tmp_path / "config.json").read_text())["training"]["start_from"] == str(base)

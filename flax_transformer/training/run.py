@@ -3,6 +3,7 @@
 import dataclasses
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -28,6 +29,9 @@ from flax_transformer.training.run_settings import open_workdir, settle
 from flax_transformer.training.same_text import warn_of_words_run_together
 from flax_transformer.training.starting_point import copy_vocabulary
 
+if TYPE_CHECKING:
+    from flax_transformer.translation.trained_model import TrainedModel
+
 
 class Run(AbstractContextManager):
     """Opens the run in a work directory, new or where it stopped: `Run(config, workdir).train()`.
@@ -48,11 +52,12 @@ class Run(AbstractContextManager):
         config: Config,
         workdir: Path | str,
         *,
-        start_from: Path | str | None = None,
+        start_from: "Path | str | TrainedModel | None" = None,
         accept_changed_data: bool = False,
         only_look: bool = False,
     ):
-        """start_from: work directory of another run, in place of `config.training.start_from`.
+        """start_from: another run's work directory, or its model, in place of
+        `config.training.start_from`.
 
         accept_changed_data: goes on although the text is not the one of the run so far.
 
@@ -62,7 +67,8 @@ class Run(AbstractContextManager):
         settings, text or folders that cannot be used.
         """
         if start_from is not None:
-            training = dataclasses.replace(config.training, start_from=str(start_from))
+            start = start_from if isinstance(start_from, Path | str) else start_from.workdir
+            training = dataclasses.replace(config.training, start_from=str(start))
             config = dataclasses.replace(config, training=training)
         self.config, self.workdir = config, Path(workdir)
         self.accept_changed_data, self.only_look = accept_changed_data, only_look

@@ -22,6 +22,7 @@ from flax_transformer.workdir import TOKENIZER_FILE
 class TrainedModel:
     """The parameters of a work directory that `config.decoding` chooses, and what they can do.
 
+    workdir:    where the run left it
     config:     the settings of the run, `config.decoding` those of the search
     params:     float32, unboxed, whole on every device
     tokenizer:  text to ids and back
@@ -41,6 +42,7 @@ class TrainedModel:
         `ConfigError` where the work directory lacks a vocabulary or checkpoints, or where the
         vocabulary is not that of the checkpoints.
         """
+        self.workdir = workdir
         # Every device translates sentences of its own, however many the run was trained on.
         self._mesh = build_mesh(MeshConfig())
         self.config = config = decoding_config(config, self._mesh.devices.flat[0])
