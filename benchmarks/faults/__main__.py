@@ -87,6 +87,7 @@ def held(figures: dict[str, Any]) -> bool:
         not figures.get("kills", {}).get("arrays that differ")
         and not figures.get("flips", {}).get("not seen")
         and not any(row["traceback"] or row.get("arrays that differ") for row in rows)
+        and not any(row.get("then") for row in rows)
         and all(row["code"] not in (None, "hangs") for row in rows)
         and not readers.get("failed loads")
         and not readers.get("failed commands")

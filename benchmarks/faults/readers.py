@@ -1,6 +1,7 @@
 """Readers of a work directory while training writes to it and removes from it."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,18 +17,17 @@ from flax_transformer.parallel.sharding import build_mesh
 def read_while_training(run: Whole, seconds: float) -> dict[str, Any]:
     """Loads the average of the last checkpoints again and again, and translates with it."""
     workdir = run.folder / "read"
-    process = start(train_command(workdir, 100_000), run.cache)
-    wait_until(process, lambda: last_step(workdir) >= 30)
-    mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
-    loads = failed_loads = commands = failed_commands = 0
-    used = set()
+    training = start(train_command(workdir, 100_000), run.cache)
+    wait_until(training, lambda: last_step(workdir) >= 30)
     source = run.folder / "source"
     source.write_text("the cat sees the dog.\n")
+    words = f"translate.py --workdir {workdir} --input {source}".split()
+    loads = failed_loads = commands = failed_commands = 0
+    used: set[tuple[int, ...] | None] = set()
     end = time.monotonic() + seconds
     translation = None
     while time.monotonic() < end or translation is not None:
         if translation is None:
-            words = f"translate.py --workdir {workdir} --input {source}".split()
             translation = start(words, run.cache)
         elif translation.poll() is not None:
             ended = finish(translation)
@@ -36,24 +36,30 @@ def read_while_training(run: Whole, seconds: float) -> dict[str, Any]:
             translation = None
         if time.monotonic() < end:
             loads += 1
-            try:
-                config = load_config(workdir / "config.json")
-                steps = load_parameters(workdir, config, abstract_params(config, mesh)).steps
-                used.add(tuple(steps))
-            except Exception as error:
-                failed_loads += 1
-                print(f"load {loads}: {type(error).__name__}: {error}", flush=True)
+            used.add(steps := _averaged_steps(workdir))
+            failed_loads += steps is None
         else:
             time.sleep(0.05)
-    process.terminate()
-    ended = finish(process)
+    training.terminate()
+    code = finish(training).code
     return {
         "seconds": seconds,
         "loads": loads,
         "failed loads": failed_loads,
-        "different checkpoints averaged": len(used),
+        "different checkpoints averaged": len(used - {None}),
         "translate commands": commands,
         "failed commands": failed_commands,
         "steps trained meanwhile": last_step(workdir),
-        "training ended with": ended.code,
+        "training ended with": code,
     }
+
+
+def _averaged_steps(workdir: Path) -> tuple[int, ...] | None:
+    """Loads the average; returns the steps that are in it, or None where that failed."""
+    mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
+    try:
+        config = load_config(workdir / "config.json")
+        return tuple(load_parameters(workdir, config, abstract_params(config, mesh)).steps)
+    except Exception as error:
+        print(f"a load failed: {type(error).__name__}: {error}", flush=True)
+        return None

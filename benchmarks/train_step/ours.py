@@ -35,10 +35,11 @@ SMALL = Config(
 )
 
 
-def settings_before_flags(words: Sequence[str]) -> Config:
-    """Reads the settings of --config, or takes the small model's; flags go over them."""
+def settings_before_flags(words: Sequence[str], default: Path | None = None) -> Config:
+    """Reads the settings of --config or of `default`, or takes the small model's; flags go over
+    them."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", type=Path)
+    finder.add_argument("--config", type=Path, default=default)
     path = finder.parse_known_args(words)[0].config
     return SMALL if path is None else load_config_file(path)
 
