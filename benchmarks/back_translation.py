@@ -1,13 +1,13 @@
 """What back-translation gains (Sennrich et al. 2016): BLEU with and without it, on one test set.
 
-    python benchmarks/back_translation.py --directory DIR --source-language en --target-language fr
+    python -m benchmarks.back_translation --directory DIR --source-language en --target-language fr
 
 Some training pairs stay true, and of others only the target side is kept, as monolingual text. Four
 stages, each a command of docs/back_translation.md, in folders of the work directory: baseline (true
 pairs), reverse (true pairs, target to source), translation of the monolingual text, mixed (true and
 translated pairs, the latter tagged). Baseline and mixed take the same number of steps with the same
 number of rows, so the baseline goes over its few pairs more often. The same command again goes on
-where it stopped. The defaults are for 2 CPU cores, 10 to 15 minutes a training.
+where it stopped. The defaults are for 2 CPU cores, 10 to 15 minutes per training.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recording import RECORDS, append_record
 
+from benchmarks.recording import RECORDS, Recorded, append_record
 from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import TextFiles
 from flax_transformer.config.shipped import load_config_file
@@ -35,7 +35,7 @@ TEST = "test"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Recorded):
     """Trains with and without back-translation, and records the BLEU of both."""
 
     directory: str
@@ -62,13 +62,11 @@ class Arguments:
     vocabulary_size: int = 4000
     flags: str = ""
     """More flags of train.py for all trainings: --flags="--model.dropout 0.2"."""
-    note: str = ""
-    """What a reader should know, such as other load on the machine."""
     record: Path = RECORDS / "back_translation.json"
 
 
 def write_text(arguments: Arguments, folder: Path) -> None:
-    """true.* and mono.<target>, drawn at random from the training pairs, and valid.* and test.*.
+    """Writes true.* and mono.<target>, drawn from the training pairs, and valid.* and test.*.
 
     Monolingual lines are distinct, and none is a sentence to be scored on.
     """
@@ -110,7 +108,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def training_command(arguments: Arguments, name: str, train: Sequence[str]) -> list[str]:
-    """The training called `name`; `reverse` swaps the languages, and the lengths of the rows."""
+    """Returns the words of a training; `reverse` swaps the languages and the rows' lengths."""
     batch = load_config_file(arguments.config).batch
     languages = [arguments.source_language, arguments.target_language]
     lengths = [batch.source_length, batch.target_length]
@@ -151,7 +149,7 @@ def run_stage(name: str, words: Sequence[str], result: Path) -> None:
 
 
 def check_same_arguments(arguments: Arguments) -> None:
-    """`ConfigError` where the work directory is of a measurement with other arguments."""
+    """Raises `ConfigError` where the work directory is of a measurement with other arguments."""
     path = arguments.workdir / "arguments.json"
     told = {k: v for k, v in dataclasses.asdict(arguments).items() if k not in ("note", "record")}
     text = json.dumps(told, indent=2, default=str)
@@ -162,7 +160,8 @@ def check_same_arguments(arguments: Arguments) -> None:
 
 
 def scores(workdir: Path) -> dict[str, Any]:
-    """Of the last checkpoints on the test set, and the best on the way, to see overfitting."""
+    """Reads those of the last checkpoints on the test set, and the best on the way, to see
+    overfitting."""
     record = json.loads((workdir / "evaluation" / f"{TEST}.json").read_text(encoding="utf-8"))
     validation = [line["bleu"] for line in read_metrics(workdir) if line["kind"] == "validation"]
     return {
@@ -202,7 +201,7 @@ def main(words: Sequence[str]) -> None:
     for name, result in results.items():
         print(f"{name}: BLEU {result['bleu']:.2f}")
     print(f"back-translation gains {gain:.2f} BLEU")
-    append_record(arguments.record, ("jax", "flax", "sentencepiece"), arguments.note, figures)
+    append_record(arguments, ("jax", "flax", "sentencepiece"), figures)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,26 @@
-"""How fast text becomes ids, and ids become batches.
+"""How fast text becomes ids and ids become batches, and how full the packed rows are.
 
-    python benchmarks/input_pipeline.py --directory DIR --source-language en --target-language fr \
-        --train train-1of4
+    python -m benchmarks.input_pipeline --directory DIR --train train-1of4
+    python -m benchmarks.input_pipeline --directory DIR --target-language de \
+        --vocabulary-size 10000 --source-length 256
 
 Tokenising is timed cold: from text in memory to a token cache on disk. Batches are read from that
 cache as in training: packed, laid out and read ahead by one background thread of this process.
-Appends a record to benchmarks/records/input_pipeline.json.
 """
 
 import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from recording import RECORDS, append_record
 
+from benchmarks.recording import RECORDS, Recorded, append_record
+from benchmarks.timing import Seconds, in_turns
 from flax_transformer.config import BatchConfig, Builtin, TextFiles, TokenizerConfig
 from flax_transformer.data.corpus import Corpus, open_corpus
 from flax_transformer.data.packing import PackedRows, select_pairs
@@ -30,7 +32,7 @@ from flax_transformer.text.tokenizer_training import train_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Recorded):
     """Times the way from sentence pairs to packed batches."""
 
     directory: str | None = None
@@ -50,13 +52,11 @@ class Arguments:
     batches: int = 300
     """Batches to make in each repeat."""
     repeats: int = 3
-    note: str = ""
-    """What a reader should know, such as other load on the machine."""
     record: Path = RECORDS / "input_pipeline.json"
 
 
 def read_pairs(arguments: Arguments) -> PairList:
-    """The training text, in memory."""
+    """Reads the training text into memory."""
     if arguments.directory is None:
         corpus = open_corpus(Builtin(num_pairs=arguments.pairs or Builtin().num_pairs))
     else:
@@ -75,28 +75,63 @@ def read_pairs(arguments: Arguments) -> PairList:
 
 def time_tokenizing(
     pairs: PairList, tokenizer: Tokenizer, folder: Path, repeats: int
-) -> tuple[TokenizedPairs, list[float]]:
-    """Ids of all `pairs`, and the pairs a second of each repeat."""
-    speeds = []
-    for repeat in range(repeats):
-        start = time.perf_counter()
-        tokens = tokenize_pairs(pairs, tokenizer, "text", folder / str(repeat), "Tokenising")
-        speeds.append(len(pairs) / (time.perf_counter() - start))
-    return tokens, speeds
+) -> tuple[TokenizedPairs, Seconds]:
+    """Tokenises all `pairs` again and again; returns their ids too."""
+    numbers = count()
+    found: list[TokenizedPairs] = []
+
+    def tokenize() -> None:
+        place = folder / str(next(numbers))  # another one, or it would be read from there
+        found[:] = [tokenize_pairs(pairs, tokenizer, "text", place, "Tokenising")]
+
+    seconds = in_turns({"tokenize": tokenize}, repeats, warm_up=0)["tokenize"]
+    return found[0], seconds
 
 
 def time_batches(rows: PackedRows, batches: int, repeats: int) -> list[float]:
-    """Target tokens a second in each repeat, which goes on where the one before ended."""
-    speeds = []
+    """Returns the target tokens per second of each repeat, which goes on where the one before
+    ended."""
+    tokens: list[int] = []
     own = slice(0, rows.config.rows)
-    for repeat in range(repeats):
-        stream = read_batches(rows, range(repeat * batches, (repeat + 1) * batches + 1), own)
-        next(stream)  # starts the thread, and draws the plan of an epoch
-        start, tokens = time.perf_counter(), 0
-        for batch in stream:
-            tokens += np.count_nonzero(batch.target_segments)
-        speeds.append(tokens / (time.perf_counter() - start))
-    return speeds
+    stream = read_batches(rows, range(repeats * batches + 1), own)
+    next(stream)  # starts the thread, and draws the plan of an epoch
+
+    def read() -> None:
+        some = islice(stream, batches)
+        tokens.append(sum(np.count_nonzero(batch.target_segments) for batch in some))
+
+    seconds = in_turns({"read": read}, repeats, warm_up=0)["read"]
+    return [int(number) / taken for number, taken in zip(tokens, seconds.turns, strict=True)]
+
+
+def collect(arguments: Arguments, pairs: PairList) -> dict[str, Any]:
+    """Learns a vocabulary, then times both ways and counts the slots of the packed rows."""
+    settings = TokenizerConfig(
+        vocabulary_size=arguments.vocabulary_size,
+        training_sentences=arguments.vocabulary_sentences,
+    )
+    lengths = (arguments.source_length, arguments.target_length)
+    batch = BatchConfig(rows=arguments.rows, source_length=lengths[0], target_length=lengths[1])
+    with tempfile.TemporaryDirectory() as folder:
+        sentences = (side for pair in pairs for side in pair)
+        tokenizer = train_tokenizer(sentences, settings, Path(folder) / "tokenizer.model", 0)
+        tokens, tokenizing = time_tokenizing(pairs, tokenizer, Path(folder), arguments.repeats)
+        rows = PackedRows(tokens, select_pairs(tokens, batch).kept, batch, seed=0)
+        reading = time_batches(rows, arguments.batches, arguments.repeats)
+    source, target = rows.fill
+    return {
+        "pairs_per_second": round(len(pairs) / tokenizing.median),
+        "pairs_per_second_of_repeats": [round(len(pairs) / each) for each in tokenizing.turns],
+        "target_tokens_per_second": round(statistics.median(reading)),
+        "target_tokens_per_second_of_repeats": [round(speed) for speed in reading],
+        "packed_pairs": len(rows.lengths),
+        "rows": rows.template.num_rows,
+        "source_length": lengths[0],
+        "target_length": lengths[1],
+        "source_slots_filled": round(source, 4),
+        "target_slots_filled": round(target, 4),
+        "slots_filled": round((source * lengths[0] + target * lengths[1]) / sum(lengths), 4),
+    }
 
 
 def main(arguments: Arguments) -> None:
@@ -104,37 +139,23 @@ def main(arguments: Arguments) -> None:
     pairs = read_pairs(arguments)
     words = sum(len(side.split()) for pair in pairs for side in pair) / (2 * len(pairs))
     print(
-        f"{len(pairs):,} pairs of {words:.1f} words a sentence, read in "
+        f"{len(pairs):,} pairs of {words:.1f} words per sentence, read in "
         f"{time.perf_counter() - start:.1f} s"
     )
-    settings = TokenizerConfig(
-        vocabulary_size=arguments.vocabulary_size,
-        training_sentences=arguments.vocabulary_sentences,
-    )
-    batch = BatchConfig(
-        rows=arguments.rows,
-        source_length=arguments.source_length,
-        target_length=arguments.target_length,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        sentences = (side for pair in pairs for side in pair)
-        tokenizer = train_tokenizer(sentences, settings, Path(folder) / "tokenizer.model", 0)
-        tokens, tokenizing = time_tokenizing(pairs, tokenizer, Path(folder), arguments.repeats)
-        rows = PackedRows(tokens, select_pairs(tokens, batch).kept, batch, seed=0)
-        reading = time_batches(rows, arguments.batches, arguments.repeats)
-    figures: dict[str, Any] = {
+    figures = {
         "pairs": len(pairs),
         "words_per_sentence": round(words, 1),
         "vocabulary_size": arguments.vocabulary_size,
-        "pairs_per_second": round(statistics.median(tokenizing)),
-        "pairs_per_second_of_repeats": [round(speed) for speed in tokenizing],
-        "target_tokens_per_second": round(statistics.median(reading)),
-        "target_tokens_per_second_of_repeats": [round(speed) for speed in reading],
-        "target_slots_filled": round(rows.fill[1], 4),
-    }
+    } | collect(arguments, pairs)
     print(f"tokenising: {figures['pairs_per_second']:,} pairs/s")
     print(f"batches from the cache: {figures['target_tokens_per_second']:,} target tokens/s")
-    append_record(arguments.record, ("numpy", "sentencepiece", "grain"), arguments.note, figures)
+    print(
+        f"{figures['packed_pairs']:,} pairs in {figures['rows']:,} rows of "
+        f"{arguments.source_length} + {arguments.target_length} slots: "
+        f"{figures['source_slots_filled']:.1%} of source, {figures['target_slots_filled']:.1%} of "
+        f"target, {figures['slots_filled']:.1%} of all slots hold a token"
+    )
+    append_record(arguments, ("numpy", "sentencepiece", "grain"), figures)
 
 
 if __name__ == "__main__":

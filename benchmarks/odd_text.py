@@ -1,7 +1,7 @@
 """What a trained model makes of text as people have it: BLEU with odd white space, with several
 sentences in a line, and words in characters that the model has no pieces for.
 
-    python benchmarks/odd_text.py --workdir runs/quickstart
+    python -m benchmarks.odd_text --workdir runs/quickstart
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from recording import RECORDS, append_record
 
+from benchmarks.recording import RECORDS, Recorded, append_record
 from flax_transformer.config.json import load_config
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.evaluation.scores import bleu_only
@@ -37,7 +37,7 @@ Translate = Callable[[Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Recorded):
     """Translates variants of the first sentences of a test split."""
 
     workdir: Path
@@ -54,10 +54,11 @@ class Arguments:
     """Whether lines of several sentences are translated sentence by sentence."""
     concatenated: int = 240
     """Sentences that are put into lines of two, three and four."""
+    record: Path = RECORDS / "odd_text.json"
 
 
 def put_in(text: str, inserted: str, draw: random.Random) -> str:
-    """`inserted` in the place of a space, or beside one where it is not white space."""
+    """Puts `inserted` in the place of a space, or beside one where it is not white space."""
     words = text.split(" ")
     place = draw.randrange(1, len(words)) if len(words) > 1 else 1
     gap = inserted if inserted.isspace() else f" {inserted}"
@@ -73,7 +74,7 @@ def placed(text: str, word: str, place: str) -> str:
 
 
 def first_name(source: str, translation: str) -> str | None:
-    """A word with a capital letter inside of both."""
+    """Finds a word with a capital letter inside of both."""
     names = re.findall(r"(?<=\w )[A-Z]\w+", source)
     return next((name for name in names if re.search(rf"\b{name}\b", translation)), None)
 
@@ -83,7 +84,7 @@ def letters(words: Sequence[str]) -> list[str]:
 
 
 def carried(translate: Translate, lines: Sequence[str], place: str) -> dict[str, Any]:
-    """Shares of the lines whose word comes out, and of those in which the rest is as without it."""
+    """Counts the lines whose word comes out, and those in which the rest is as without it."""
     plain = translate(lines)
     changed, words, expected = [], [], []
     for source, translation in zip(lines, plain, strict=True):
@@ -112,9 +113,27 @@ def carried(translate: Translate, lines: Sequence[str], place: str) -> dict[str,
     }
 
 
-def main() -> None:
-    arguments = tyro.cli(Arguments)
-    keep_freed_memory()
+def bleu(
+    translate: Translate, sources: list[str], references: list[str], concatenated: int
+) -> dict[str, float]:
+    """Scores the sentences as they are, with odd characters, and several in a line."""
+    found = {"plain": bleu_only(translate(sources), references)}
+    draw = random.Random(0)
+    for name, character in CHARACTERS.items():
+        odd = [put_in(source, character, draw) for source in sources]
+        found[name] = bleu_only(translate(odd), references)
+    for count in (2, 3, 4):
+        most = min(concatenated, len(sources)) // count * count
+        starts = range(0, most, count)
+        lines, expected = (
+            [" ".join(side[start : start + count]) for start in starts]
+            for side in (sources, references)
+        )
+        found[f"{count} sentences a line"] = bleu_only(translate(lines), expected)
+    return found
+
+
+def main(arguments: Arguments) -> None:
     config = load_config(arguments.workdir / "config.json")
     data = config.data
     if arguments.directory is not None:
@@ -127,30 +146,21 @@ def main() -> None:
 
     pairs = open_corpus(data).split(arguments.split)[: arguments.sentences]
     sources, references = (list(side) for side in zip(*pairs, strict=True))
-    figures: dict[str, Any] = {"bleu": {"plain": bleu_only(translate(sources), references)}}
-    draw = random.Random(0)
-    for name, character in CHARACTERS.items():
-        odd = [put_in(source, character, draw) for source in sources]
-        figures["bleu"][name] = bleu_only(translate(odd), references)
-    for count in (2, 3, 4):
-        most = min(arguments.concatenated, len(sources)) // count * count
-        starts = range(0, most, count)
-        lines, expected = (
-            [" ".join(side[start : start + count]) for start in starts]
-            for side in (sources, references)
-        )
-        figures["bleu"][f"{count} sentences a line"] = bleu_only(translate(lines), expected)
-    figures["words"] = {
-        place: carried(translate, sources[: arguments.words], place)
-        for place in ("start", "middle", "end", "name")
+    figures: dict[str, Any] = {
+        "model": f"{arguments.workdir.name}, {arguments.split}, checkpoints {model.steps}",
+        "bleu": bleu(translate, sources, references, arguments.concatenated),
+        "words": {
+            place: carried(translate, sources[: arguments.words], place)
+            for place in ("start", "middle", "end", "name")
+        },
     }
     for name, value in figures["bleu"].items():
         print(f"BLEU {value:6.2f}  {name}")
     for place, found in figures["words"].items():
         print(f"an unreadable word, {place}: {found}")
-    note = f"{arguments.workdir.name}, {arguments.split}, checkpoints {model.steps}"
-    append_record(RECORDS / "odd_text.json", ("jax", "sentencepiece"), note, figures)
+    append_record(arguments, ("jax", "sentencepiece"), figures)
 
 
 if __name__ == "__main__":
-    main()
+    keep_freed_memory()
+    main(tyro.cli(Arguments))

@@ -1,23 +1,20 @@
 """Makes a record of a finished run: settings, machine, versions, learning curve and scores.
 
-    python benchmarks/record_training.py --workdir runs/NAME --command "python train.py ..."
+    python -m benchmarks.record_training --workdir runs/NAME --command "python train.py ..."
 
-Writes benchmarks/records/<name>.json and a picture of the curve beside it. The text that was
-trained on or translated is not part of a record.
+Writes benchmarks/records/training/NAME/record.json and a picture of the curve beside it. The text
+that was trained on or translated is not part of a record.
 """
 
-import datetime
 import json
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import tyro
-from recording import RECORDS, machine
 
+from benchmarks.recording import RECORDS, measurement, write_record
 from flax_transformer.config.json import config_to_dict, load_config
 from flax_transformer.training.metrics import read_metrics
 
@@ -38,55 +35,41 @@ class Arguments:
     """Name of the record; by default that of the work directory."""
     note: str = ""
     """What a reader should know, such as other load on the machine."""
+    records: Path = RECORDS / "training"
+    """Folder of all such records."""
 
 
 def draw_curve(lines: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Training and validation loss, and BLEU on an axis of its own, over steps."""
-    train = [line for line in lines if line["kind"] == "train"]
-    validation = [line for line in lines if line["kind"] == "validation"]
+    """Draws training and validation loss, and BLEU on an axis of its own, over steps."""
+
+    def points(kind: str, name: str) -> tuple[list[float], list[float]]:
+        some = [line for line in lines if line["kind"] == kind]
+        return [line["step"] for line in some], [line[name] for line in some]
+
     figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
-    left.plot(
-        [x["step"] for x in train], [x["loss"] for x in train], color="0.6", label="training loss"
-    )
-    left.plot(
-        [x["step"] for x in validation],
-        [x["loss"] for x in validation],
-        "o-",
-        color="tab:blue",
-        label="validation loss",
-    )
-    left.set(xlabel="step", ylabel="label-smoothed cross entropy, nats a token", title=title)
+    left.plot(*points("train", "loss"), color="0.6", label="training loss")
+    left.plot(*points("validation", "loss"), "o-", color="tab:blue", label="validation loss")
+    left.set(xlabel="step", ylabel="label-smoothed cross entropy, nats per token", title=title)
     right = left.twinx()
-    right.plot(
-        [x["step"] for x in validation],
-        [x["bleu"] for x in validation],
-        "s-",
-        color="tab:orange",
-        label="validation BLEU (greedy)",
-    )
+    bleu = points("validation", "bleu")
+    right.plot(*bleu, "s-", color="tab:orange", label="validation BLEU (greedy)")
     right.set(ylabel="BLEU", ylim=(0, None))
     handles = [*left.get_lines(), *right.get_lines()]
     left.legend(handles, [str(line.get_label()) for line in handles], loc="center right")
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
-def main(arguments: Arguments) -> None:
-    lines = read_metrics(arguments.workdir)
-    name = arguments.name or arguments.workdir.name
+def figures_of(workdir: Path, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Reads settings, times, scores and curves of the run in `workdir`."""
     train = [line for line in lines if line["kind"] == "train"]
     scores = {
         path.stem: {k: v for k, v in json.loads(path.read_text()).items() if k != "test_set"}
-        for path in sorted((arguments.workdir / "evaluation").glob("*.json"))
+        for path in sorted((workdir / "evaluation").glob("*.json"))
     }
-    config = config_to_dict(load_config(arguments.workdir / "config.json"))
+    config = config_to_dict(load_config(workdir / "config.json"))
     config["data"].pop("directory", None)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "command": arguments.command,
-        "note": arguments.note,
+    return {
         "config": config,
         "training_seconds": round(sum(x["tokens"] / x["tokens_per_second"] for x in train)),
         "validation_seconds": round(sum(x.get("seconds", 0) for x in lines)),
@@ -95,11 +78,15 @@ def main(arguments: Arguments) -> None:
         "validation": [x for x in lines if x["kind"] == "validation"],
         "training": [{k: x[k] for k in ("step", "loss", "tokens_per_second")} for x in train],
     }
-    RECORDS.mkdir(exist_ok=True)
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    (RECORDS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    draw_curve(lines, name, RECORDS / f"{name}.png")
-    print(RECORDS / f"{name}.json")
+
+
+def main(arguments: Arguments) -> None:
+    lines = read_metrics(arguments.workdir)
+    name = arguments.name or arguments.workdir.name
+    path = arguments.records / name / "record.json"
+    figures = figures_of(arguments.workdir, lines)
+    write_record(path, [measurement(PACKAGES, arguments.note, figures, arguments.command)])
+    draw_curve(lines, name, path.with_name("curve.png"))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ import pytest
 from flax_transformer.commands.command_line import parse_train_arguments
 from flax_transformer.errors import ConfigError
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 BLEU = {"baseline": 10.0, "reverse": 7.0, "mixed": 12.5}
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
     """The script as a module."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import back_translation
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import back_translation
 
     return back_translation
 
@@ -61,7 +61,7 @@ def words(tmp_path):
             (tmp_path / f"{name}.{language}").write_text("".join(f"{line}\n" for line in lines))
     return (
         f"--directory {tmp_path} --source-language en --target-language fr --test dev "
-        f"--workdir {tmp_path}/work --config {BENCHMARKS.parent}/configs/tatoeba_en_fr.py "
+        f"--workdir {tmp_path}/work --config {ROOT}/configs/tatoeba_en_fr.py "
         f"--pairs 10 --lines 15 --steps 80 --record {tmp_path}/record.json"
     ).split()
 
@@ -95,7 +95,7 @@ def test_commands_differ_where_they_must(benchmark, commands, words, tmp_path):
     assert mixed.data.train == ("true,weight=5", "synthetic,tag=<bt>")
     assert (baseline.batch, baseline.training) == (mixed.batch, mixed.training)
     assert baseline.training.steps == 80 and baseline.optimizer == mixed.optimizer
-    record = json.loads((tmp_path / "record.json").read_text())[-1]
+    record = json.loads((tmp_path / "record.json").read_text())[-1]["figures"]
     assert record["bleu_gain"] == 2.5 and record["results"]["reverse"]["bleu"] == 7.0
 
 

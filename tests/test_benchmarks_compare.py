@@ -18,7 +18,7 @@ from flax_transformer.training.train_loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 TINY = (
     "--systems lstm_dot transformer --pairs 200 --minutes 0.20833 --validations 2 "
     "--model.num-encoder-layers 1 --model.num-decoder-layers 1 --model.d-model 16 "
@@ -33,10 +33,10 @@ TINY = (
 @pytest.fixture
 def compare(monkeypatch):
     """The script as a module."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import compare_architectures
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.compare import __main__
 
-    return compare_architectures
+    return __main__
 
 
 def short_pairs() -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ def stop_after(monkeypatch, step: int) -> None:
 
 
 def curve_of(workdir: Path) -> list[tuple[int, float]]:
-    from compare_training import learning_curve
+    from benchmarks.compare.training import learning_curve
 
     return [(point.step, point.seconds) for point in learning_curve(read_metrics(workdir))]
 
@@ -124,9 +124,7 @@ def test_from_text_to_tables_with_a_stop_on_the_way(
     (entry,) = json.loads(record.read_text())
     check_figures(entry, expected)
     pictures = {path.name for path in record.parent.glob("*.png")}
-    assert pictures == {
-        f"tiny_{x}.png" for x in ("learning_curves", "bleu_by_length", "alignments")
-    }
+    assert pictures == {f"{x}.png" for x in ("learning_curves", "bleu_by_length", "alignments")}
     assert len((workdir / "corpus_200_pairs_seed_0" / "train.en").read_text().splitlines()) == 200
 
     # All is there: nothing is trained or scored again.
@@ -141,7 +139,8 @@ def test_from_text_to_tables_with_a_stop_on_the_way(
 
 
 def check_figures(entry: dict, curves: dict) -> None:
-    assert entry["note"] == "tiny" and entry["pairs"] == 200
+    assert entry["note"] == "tiny" and entry["figures"]["pairs"] == 200
+    entry = entry["figures"]
     losses = [found["curve"][-1]["loss"] for found in entry["systems"].values()]
     assert entry["target_loss"] == max(losses)
     for system, found in entry["systems"].items():
@@ -158,8 +157,8 @@ def check_figures(entry: dict, curves: dict) -> None:
 
 
 def test_all_systems_have_about_as_many_parameters(compare):
-    from compare_arguments import parse, shared_config
-    from compare_systems import configurations, parameters
+    from benchmarks.compare.arguments import parse, shared_config
+    from benchmarks.compare.systems import configurations, parameters
 
     arguments = parse(["--data.directory", "nowhere"])
     found = configurations(shared_config(arguments, arguments.data), arguments.systems, 0.3)
@@ -174,7 +173,7 @@ def test_all_systems_have_about_as_many_parameters(compare):
 
 
 def test_seconds_to_a_loss_lie_between_two_validations(compare):
-    from compare_training import Point, seconds_to_loss
+    from benchmarks.compare.training import Point, seconds_to_loss
 
     curve = [Point(0, 10.0, 4.0, 0.0), Point(0, 20.0, 3.0, 0.0), Point(0, 30.0, 2.0, 0.0)]
     assert seconds_to_loss(curve, 2.5) == pytest.approx(25.0)

@@ -13,7 +13,7 @@ from flax_transformer.config import Config, DecodingConfig
 from flax_transformer.errors import ConfigError
 from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 TINY = (
     "--model.num-encoder-layers 1 --model.num-decoder-layers 2 --model.d-model 16 "
     "--model.num-heads 2 --model.d-ff 32 --tokenizer.vocabulary-size 300 "
@@ -25,18 +25,19 @@ TINY = (
 @pytest.fixture
 def decode(monkeypatch):
     """The script as a module."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import decode
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.decode import __main__
 
-    return decode
+    return __main__
 
 
 def test_the_command_measures_and_records(decode, tmp_path, capsys):
     record = tmp_path / "folder" / "record.json"
     decode.main([*TINY.split(), "--record", str(record), "--note", "tiny"])
     (entry,) = json.loads(record.read_text())
-    assert {"date", "machine", "versions", "command", "parameters"} <= set(entry)
-    assert entry["note"] == "tiny" and not entry["trained"]
+    assert entry["note"] == "tiny"
+    entry = entry["figures"]
+    assert entry["parameters"] > 0 and not entry["trained"]
     cache, full = entry["results"]["cache"], entry["results"]["full pass"]
     assert cache["target_tokens"] > full["target_tokens"] > 0
     assert full["batches"] == 1 < cache["batches"]
@@ -51,8 +52,10 @@ def test_searches_with_and_without_cache_find_the_same(decode):
     ids = np.full((3, 32), PAD_ID, np.int32)
     for row, length in zip(ids, (8, 5, 2), strict=True):
         row[:length] = [*range(20, 19 + length), EOS_ID]
+    from benchmarks.decode.contenders import search
+
     found = [
-        decode.search(config, with_cache, params, jnp.asarray(ids), jnp.int32(40))
+        search(config, with_cache, params, jnp.asarray(ids), jnp.int32(40))
         for with_cache in (True, False)  # through two stages
     ]
     np.testing.assert_array_equal(found[0].ids, found[1].ids)
@@ -61,14 +64,16 @@ def test_searches_with_and_without_cache_find_the_same(decode):
 
 def test_ctranslate2_runs_the_same_model(decode, monkeypatch):
     pytest.importorskip("ctranslate2")
+    from benchmarks.decode.contenders import search
+
     flags = [*TINY.split(), "--model.compute-dtype", "float32", "--decoding.beam-size", "1"]
     arguments = decode.parse(flags)
     config, params = arguments.settings, decode.parameters(arguments)
     sources = decode.made_up_sources(config, 8, None)
     batch = decode.batches_of(config, sources, fixed_length=True)[0]
-    ours = decode.search(config, True, params, jnp.asarray(batch.ids), jnp.int32(batch.longest))
+    ours = search(config, True, params, jnp.asarray(batch.ids), jnp.int32(batch.longest))
 
-    from ctranslate2_model import CTranslate2Model
+    from benchmarks.decode.peers.ctranslate2 import CTranslate2Model
 
     rows = [[index for index in row if index != PAD_ID] for row in batch.ids.tolist()]
     model = CTranslate2Model(config, params, "float32", threads=1)
@@ -79,8 +84,8 @@ def test_ctranslate2_runs_the_same_model(decode, monkeypatch):
 
 def test_a_vocabulary_map_holds_what_translates_what(monkeypatch):
     pytest.importorskip("ctranslate2")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from ctranslate2_model import candidates_of
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.decode.peers.ctranslate2 import candidates_of
 
     found = candidates_of([([10, 11], [20, 21]), ([10, 12], [20, 22]), ([12], [22])], 1, 1)
     assert found[10] == [20] and found[12] == [22] and found[None][-1] in (20, 22)
@@ -91,7 +96,8 @@ def test_sentences_one_at_a_time(decode, tmp_path):
     flags = ["--one-at-a-time", "--full-pass-batches", "0", "--record", str(record)]
     decode.main([*TINY.split(), *flags])
     (entry,) = json.loads(record.read_text())
-    assert entry["one_at_a_time"] and entry["results"]["cache"]["batches"] == 16
+    figures = entry["figures"]
+    assert figures["one_at_a_time"] and figures["results"]["cache"]["batches"] == 16
 
 
 def test_batches_hold_every_sentence_in_few_shapes(decode):

@@ -213,8 +213,8 @@ def test_a_full_disk_is_told_once(cache, monkeypatch, capsys):
     warnings.warn("Error writing persistent compilation cache entry for 'jit_f': no", stacklevel=1)
 
 
-def refused(monkeypatch, capsys, *words: object) -> None:
-    """Whether nothing is kept, and one line says why and what to do."""
+def assert_refused(monkeypatch, capsys, *words: object) -> None:
+    """Nothing is kept, and one line says why and what to do."""
     assert start(monkeypatch) is None
     start(monkeypatch)
     (line,) = capsys.readouterr().err.splitlines()
@@ -225,13 +225,15 @@ def refused(monkeypatch, capsys, *words: object) -> None:
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
 def test_a_folder_that_others_can_write_to_is_not_used(cache, monkeypatch, capsys, mode):
     cache.chmod(mode)
-    refused(monkeypatch, capsys, f"{cache} can be written to by other users", f"rm -r {cache}")
+    assert_refused(
+        monkeypatch, capsys, f"{cache} can be written to by other users", f"rm -r {cache}"
+    )
 
 
 def test_a_folder_that_others_can_exchange_is_not_used(cache, monkeypatch, capsys):
     above = cache.parent.parent
     above.chmod(0o777)
-    refused(monkeypatch, capsys, f"{above} can be written to", f"chmod go-w {above}")
+    assert_refused(monkeypatch, capsys, f"{above} can be written to", f"chmod go-w {above}")
     above.chmod(0o1777)  # as /tmp: only its owner can
     assert start(monkeypatch) == str(cache)
 
@@ -239,14 +241,14 @@ def test_a_folder_that_others_can_exchange_is_not_used(cache, monkeypatch, capsy
 @as_root
 def test_a_folder_of_another_user_is_not_used(cache, monkeypatch, capsys):
     os.chown(cache, OTHER, OTHER)
-    refused(monkeypatch, capsys, f"{cache} belongs to user {OTHER}")
+    assert_refused(monkeypatch, capsys, f"{cache} belongs to user {OTHER}")
 
 
 @as_root
 def test_a_folder_in_that_of_another_user_is_neither_used_nor_made(cache, monkeypatch, capsys):
     theirs = cache.parent.parent
     os.chown(theirs, OTHER, OTHER)
-    refused(monkeypatch, capsys, f"{theirs} belongs to user {OTHER}")
+    assert_refused(monkeypatch, capsys, f"{theirs} belongs to user {OTHER}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(theirs / "new"))
     start(monkeypatch)
     assert not (theirs / "new").exists()
@@ -277,22 +279,22 @@ def test_a_link_is_no_folder_but_may_lead_to_it(cache, monkeypatch, capsys, tmp_
     assert start(monkeypatch) == str(cache)
     cache.rename(tmp_path / "elsewhere")
     cache.symlink_to(tmp_path / "elsewhere")
-    refused(monkeypatch, capsys, f"{cache} is a link")
+    assert_refused(monkeypatch, capsys, f"{cache} is a link")
     assert entries(tmp_path / "elsewhere") == {"first-cache", "second-cache"}
 
 
 def test_without_a_place_nothing_is_kept(cache, monkeypatch, capsys):
     (cache.parent.parent / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent.parent / "file"))
-    refused(monkeypatch, capsys, "file is no folder")
+    assert_refused(monkeypatch, capsys, "file is no folder")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(compiled_programs, "default_cache_directory", lambda: None)
-    refused(monkeypatch, capsys, "no home directory")
+    assert_refused(monkeypatch, capsys, "no home directory")
 
 
 def test_a_folder_that_cannot_be_written_is_not_used(cache, monkeypatch, capsys):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root all can be
-    refused(monkeypatch, capsys, cache, "Read-only")
+    assert_refused(monkeypatch, capsys, cache, "Read-only")
 
 
 def test_a_folder_that_the_user_names_is_his_affair(cache, monkeypatch, capsys, tmp_path):

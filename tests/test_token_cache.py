@@ -111,8 +111,8 @@ def test_other_text_or_vocabulary_is_not_taken_for_it(tmp_path):
     assert len(tokenize(tmp_path, Characters(), PAIRS[:2])) == 2
 
 
-def made_anew(directory, path, whole, why):
-    """Whether the cached ids in `path` are not used, but made again."""
+def assert_made_anew(directory, path, whole, why):
+    """The cached ids in `path` are not used, but made again."""
     tokenizer = Characters()
     tokens = tokenize(directory, tokenizer)
     assert tokenizer.calls > 0, why
@@ -135,7 +135,7 @@ def test_damaged_file_is_made_again(tmp_path, capsys, damage):
         "count": whole[:64] + b"\1" + whole[65:],
     }[damage]
     path.write_bytes(broken)
-    made_anew(tmp_path, path, whole, damage)
+    assert_made_anew(tmp_path, path, whole, damage)
     (line,) = capsys.readouterr().err.splitlines()
     assert str(path) in line and "made anew" in line
 
@@ -148,7 +148,7 @@ def test_no_flipped_bit_is_used(tmp_path):
         broken = bytearray(whole)
         broken[bit // 8] ^= 1 << bit % 8
         path.write_bytes(broken)
-        made_anew(tmp_path, path, whole, f"bit {bit}")
+        assert_made_anew(tmp_path, path, whole, f"bit {bit}")
 
 
 def test_file_under_the_name_of_another_is_not_used(tmp_path):
@@ -159,7 +159,7 @@ def test_file_under_the_name_of_another_is_not_used(tmp_path):
     tokenize(tmp_path, Characters(), [("x", "y")] * len(PAIRS), fingerprint="other")
     (other,) = tmp_path.iterdir()
     other.rename(path)
-    made_anew(tmp_path, path, whole, "renamed")
+    assert_made_anew(tmp_path, path, whole, "renamed")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_ids_and_rows_that_cannot_be_are_not_used(tmp_path, monkeypatch, change)
         context.setattr(token_cache, "encode_pairs", wrong)
         tokenize(tmp_path, Characters())
     assert len(path.read_bytes()) == len(whole)
-    made_anew(tmp_path, path, whole, "wrong")
+    assert_made_anew(tmp_path, path, whole, "wrong")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])
@@ -198,7 +198,7 @@ def test_what_is_no_file_is_replaced(tmp_path, kind):
     path.unlink()
     (tmp_path / "precious").write_bytes(whole)
     os.mkfifo(path) if kind == "pipe" else path.symlink_to(tmp_path / "precious")
-    made_anew(cache, path, whole, kind)
+    assert_made_anew(cache, path, whole, kind)
     assert not path.is_symlink() and (tmp_path / "precious").read_bytes() == whole
 
 
@@ -232,8 +232,8 @@ def test_what_killed_writers_left_is_removed(tmp_path):
     assert [path.suffix for path in tmp_path.iterdir()] == [".tokens"]
 
 
-def held_in_memory(directory, capsys, reason):
-    """Whether ids are right, and the user is told once, where nothing can be written."""
+def assert_held_in_memory(directory, capsys, reason):
+    """Ids are right, and the user is told once, where nothing can be written."""
     for pairs, name in ((PAIRS, "text"), (PAIRS[:2], "other")):
         tokens = tokenize(directory, Characters(), pairs, name)
         assert rows(tokens.source) == expected(0)[: len(pairs)]
@@ -245,7 +245,7 @@ def held_in_memory(directory, capsys, reason):
 
 def test_without_a_folder_ids_are_held_in_memory(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    held_in_memory(tmp_path / "file" / "cache", capsys, f"{tmp_path}/file/cache")
+    assert_held_in_memory(tmp_path / "file" / "cache", capsys, f"{tmp_path}/file/cache")
 
 
 def test_on_a_full_disk_ids_are_held_in_memory(tmp_path, monkeypatch, capsys):
@@ -253,7 +253,7 @@ def test_on_a_full_disk_ids_are_held_in_memory(tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fill)
-    held_in_memory(tmp_path, capsys, "No space left on device")
+    assert_held_in_memory(tmp_path, capsys, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -265,7 +265,7 @@ def test_without_a_home_ids_are_held_in_memory(monkeypatch, capsys):
     monkeypatch.setattr(Path, "expanduser", unknown)
     assert default_cache_directory() is None
     cache_directory.say_once.cache_clear()
-    held_in_memory(default_cache_directory(), capsys, "no home directory")
+    assert_held_in_memory(default_cache_directory(), capsys, "no home directory")
 
 
 def test_ids_on_a_disk_that_loses_them_are_held_in_memory(tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""Measurements of flax_transformer; README.md names the command of each figure."""
