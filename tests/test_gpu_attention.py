@@ -12,14 +12,11 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import PartitionSpec
 from jaxprs import equations
+from samples import equation_1, packed_attention
 
 from flax_transformer.config import MeshConfig
-from flax_transformer.models.attention import (
-    packed_attention,
-    scaled_dot_product_attention,
-    visible,
-)
 from flax_transformer.ops import attention_gpu
+from flax_transformer.ops.attention import visible
 from flax_transformer.parallel import collectives
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.training.step import loss_sums
@@ -95,7 +92,7 @@ def test_without_cudnn_the_formula_runs(as_on_gpu, monkeypatch):
     monkeypatch.setattr(cudnn, "check_cudnn_version", missing)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 2, 8)), jnp.bfloat16)
     segments = jnp.ones((1, 8), jnp.int32)
-    expected = scaled_dot_product_attention(x, x, x, visible(segments, segments, True))
+    expected = equation_1(x, x, x, visible(segments, segments, True))
     chex.assert_trees_all_equal(packed_attention(x, x, x, segments, segments, True), expected)
 
 
