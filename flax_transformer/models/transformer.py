@@ -179,7 +179,6 @@ class Embedding(nn.Module):
 
     def __call__(self, ids: jax.Array, positions: jax.Array, num_positions: int) -> jax.Array:
         """Embeds `ids` (b,t) at `positions` (b,t), all less than `num_positions`: (b,t,d)."""
-        chex.assert_equal_shape([ids, positions])
         learned, d = self.config.positions == "learned", self.config.d_model
         encodings = self.position_table if learned else sinusoids(num_positions, d)  # pd
         vectors = ops_for(self.config).lookup(self.table, ids) * d**0.5  # btd
