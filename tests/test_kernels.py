@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxprs import equations
+from jaxprs import equations, products
 from samples import recurrent
 
 from flax_transformer.config import MeshConfig, OptimizerConfig
@@ -17,7 +17,7 @@ from flax_transformer.models.initialization import init_params
 from flax_transformer.ops.kernels import FAST, REFERENCE, ops_for
 from flax_transformer.parallel.sharding import build_mesh, on_mesh
 from flax_transformer.training.state import create_state
-from flax_transformer.training.step import mean_gradient, train_step
+from flax_transformer.training.step import loss_sums, mean_gradient, train_step
 
 TRANSFORMERS = {
     "post-sinusoidal": {"norm": "post", "remat": "dots", "unroll_layers": 2},
@@ -82,7 +82,7 @@ def test_initial_values_are_the_same(variant, small_config):
 def test_reference_decodes_as_fast(variant, small_config, random_params):
     """Beams whose hypotheses have changed places, so that slots of others are among theirs."""
     config = small(small_config, variant)
-    params = random_params(config)
+    params = jax.device_put(random_params(config))
     ids = np.random.default_rng(0).integers(4, 304, (3, 2, 3))
     source = np.random.default_rng(1).integers(4, 304, (2, 5))
     segments = (np.arange(5) < np.array([[5], [3]])).astype(np.int32)
@@ -150,6 +150,22 @@ def test_the_reference_is_made_of_plain_lines(variant, small_config, random_para
 
     assert used("reference") == set()
     assert "custom_vjp_call" in used("fast")
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize("variant", ["post-sinusoidal", "concat"])
+def test_products_in_float32_round_no_operand(
+    variant, kernels, small_config, random_params, packed_batch
+):
+    """As a TPU and a GPU would by default; forward, backward and in the loss."""
+    config = vary(small(small_config, variant), kernels=kernels)
+
+    def loss(params):
+        return loss_sums(config, params, packed_batch, None).loss
+
+    found = products(jax.make_jaxpr(jax.grad(loss))(random_params(config)))
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert {each.params["precision"] for each in found} == {highest}
 
 
 def test_every_function_has_a_reference_that_its_docstring_shows():
