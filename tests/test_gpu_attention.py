@@ -15,6 +15,7 @@ from jaxprs import equations
 from samples import equation_1, packed_attention
 
 from flax_transformer.config import MeshConfig
+from flax_transformer.models.attention_weights import attention_weights
 from flax_transformer.ops import attention_gpu
 from flax_transformer.ops.attention import visible
 from flax_transformer.parallel import collectives
@@ -113,6 +114,19 @@ def test_gpus_that_have_no_such_kernel(as_on_gpu, monkeypatch, software, capabil
     monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
     query = describe(2, 256, 8, 64)
     assert attention_gpu.fits(query, query) == taken
+
+
+def test_weights_can_be_read_where_cudnn_never_has_them(
+    as_on_gpu, small_config, random_params, packed_batch
+):
+    model = dataclasses.replace(small_config.model, num_heads=2, compute_dtype="bfloat16")
+    config = dataclasses.replace(small_config, model=model)
+    found = jax.eval_shape(
+        lambda params: attention_weights(config, params, packed_batch), random_params(config)
+    )
+    assert {name: weights.shape for name, weights in found.items()} == dict.fromkeys(
+        ("encoder", "decoder", "cross"), (2, 8, 2, 16, 16)
+    )
 
 
 def test_devices_with_rows_of_their_own_use_it(as_on_gpu):
