@@ -1,12 +1,17 @@
-"""Tokenised sentence pairs and models made up for tests."""
+"""Tokenised sentence pairs and models made up for tests, and attention as models call it."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from flax_transformer.config import Config, RecurrentConfig
 from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
+from flax_transformer.models.transformer import scaled_dot_product_attention
+from flax_transformer.ops.attention import attention
+from flax_transformer.ops.einsum import einsum
 from flax_transformer.text.tokenizer import EOS_ID
 
 FIRST_WORD = 4
@@ -49,3 +54,12 @@ def recurrent(config: Config, variant: str, **model) -> Config:
     settings = {"d_model": 16, "dropout": 0.0, "compute_dtype": "float32"}
     settings |= RECURRENT[variant] | model
     return dataclasses.replace(config, model=RecurrentConfig(**settings))
+
+
+def equation_1(query, key, value, mask) -> jax.Array:
+    """Attention by the formula, in the type of the queries."""
+    own_einsum = functools.partial(einsum, dtype=query.dtype)
+    return scaled_dot_product_attention(query, key, value, mask, own_einsum, lambda x: x)
+
+
+packed_attention = functools.partial(attention, equation_1)

@@ -1,5 +1,7 @@
 """Attention against numpy, and what its mask promises."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,22 @@ import numpy as np
 import pytest
 import reference
 
-from flax_transformer.models.attention import MultiHeadAttention, scaled_dot_product_attention
+from flax_transformer.config import TransformerConfig
+from flax_transformer.models import transformer
+from flax_transformer.models.transformer import MultiHeadAttention
+from flax_transformer.ops.einsum import einsum
 
+scaled_dot_product_attention = functools.partial(
+    transformer.scaled_dot_product_attention,
+    einsum=functools.partial(einsum, dtype=jnp.float32),
+    tap=lambda weights: weights,
+)
 attend = jax.jit(scaled_dot_product_attention)
+
+
+def attention_of(d_model, num_heads):
+    config = TransformerConfig(d_model=d_model, num_heads=num_heads, compute_dtype="float32")
+    return MultiHeadAttention(config)
 
 
 def draw(*shape, seed=0):
@@ -71,7 +86,7 @@ def test_multi_head_attention_equals_the_formula():
     names = ("query", "key", "value")
     params = {name: draw(8, 4, 2, seed=i) for i, name in enumerate(names)}
     params["output"] = draw(4, 2, 8, seed=3)
-    module = MultiHeadAttention(num_heads=4, d_model=8, dtype=jnp.dtype("float32"))
+    module = attention_of(d_model=8, num_heads=4)
     result = jax.jit(module.apply)({"params": params}, x, memory, *segments)
     expected = reference.multi_head_attention(params, x, memory, mask)
     chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-4)
@@ -81,7 +96,7 @@ def test_kernels_start_as_xavier_matrices():
     """A uniform distribution of variance 2 / (fan in + fan out) for a matrix (h k) x d, and for
     the d x 3 (h k) that queries, keys and values come from."""
     d, h = 256, 8
-    module = MultiHeadAttention(num_heads=h, d_model=d, dtype=jnp.dtype("float32"))
+    module = attention_of(d_model=d, num_heads=h)
     x, segments = jnp.zeros((1, 1, d)), jnp.ones((1, 1), jnp.int32)
     params = jax.jit(module.init)(jax.random.key(0), x, x, segments, segments)["params"]
     for name, kernel in params.items():

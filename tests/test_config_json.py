@@ -101,8 +101,9 @@ def load_with(path: Path, section: str, value: str) -> Config:
         ("model.norm", '"evil"', "model.norm is 'evil', but must be one of post, pre"),
         ("model.norm", "null", "model.norm is None, but must be one of post, pre"),
         ("model.norm", '["post"]', r"model.norm is \['post'\], but must be one of post, pre"),
-        ("model.fused_attention", "1", "fused_attention is 1, but must be true or false"),
-        ("model.fused_attention", '"true"', "fused_attention is 'true', but must be true or false"),
+        ("training.deterministic", "1", "deterministic is 1, but must be true or false"),
+        ("training.deterministic", '"true"', "deterministic is 'true', but must be true or false"),
+        ("model.kernels", "true", "model.kernels is True, but must be one of fast, reference"),
         ("model.dropout", "1.5", r"model.dropout is 1.5, but must be in \[0, 1\)"),
         ("model.kind", '"Mamba"', "model.kind is 'Mamba', but must be one of TransformerConfig, R"),
         ("model.kind", "[]", r"model.kind is \[\], but must be one of"),
@@ -214,6 +215,17 @@ def test_the_checkpoint_to_translate_with_is_typed_and_remembered(path, checkpoi
     save_config(config, path)
     assert load_config(path) == config
     assert type(load_config(path).decoding.checkpoint) is type(checkpoint)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_run_with_a_setting_that_is_gone_loads(path, fused):
+    """It goes on with the fast functions, which but for this kernel it had in either case."""
+    values = config_to_dict(Config())
+    values["model"]["fused_attention"] = fused
+    del values["model"]["kernels"]
+    loaded = load_text(path, json.dumps(values))
+    assert loaded == Config()
+    assert loaded.model.kernels == "fast"
 
 
 def test_a_run_from_before_a_setting_existed_loads(path):

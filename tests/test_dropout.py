@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_transformer.models.layer_stack import stack_layers
-from flax_transformer.ops.dropout import Dropout, keep_mask
+from flax_transformer.config import TransformerConfig
+from flax_transformer.models.dropout import Dropout
+from flax_transformer.ops.dropout import dropout, dropout_reference, keep_mask
+from flax_transformer.ops.layer_stack import stack_layers
 
 SHAPE = (64, 32, 48)
+
+
+def module(rate):
+    return Dropout(TransformerConfig(dropout=rate, compute_dtype="float32"))
 
 
 def mask(seed, keep_rate, shape=SHAPE):
@@ -20,7 +26,7 @@ def mask(seed, keep_rate, shape=SHAPE):
 
 def drop(rate, x, seed):
     rngs = None if seed is None else {"dropout": jax.random.key(seed)}
-    return Dropout(rate).apply({}, x, rngs=rngs)
+    return module(rate).apply({}, x, rngs=rngs)
 
 
 @pytest.mark.parametrize("keep_rate", [0.5, 0.7, 0.9])
@@ -91,13 +97,23 @@ def test_same_mask_on_one_and_on_eight_devices(axes):
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     x = jnp.ones(SHAPE)
     key = jax.random.key(0)
-    apply = jax.jit(lambda x, key: Dropout(0.5).apply({}, x, rngs={"dropout": key}))
+    apply = jax.jit(lambda x, key: module(0.5).apply({}, x, rngs={"dropout": key}))
     split = apply(
         jax.device_put(x, sharding), jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
     )
     assert len(split.sharding.device_set) == 8
     assert split.addressable_shards[0].data.size == x.size // 8
     chex.assert_trees_all_equal(np.asarray(split), np.asarray(apply(x, key)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_equals_its_reference(dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), dtype)
+    result, expected = (f(x, jax.random.key(5), 0.3) for f in (dropout, dropout_reference))
+    np.testing.assert_array_equal(result == 0, expected == 0)
+    assert result.dtype == expected.dtype == x.dtype
+    widened = [np.asarray(each, np.float32) for each in (result, expected)]
+    np.testing.assert_allclose(*widened, rtol=1e-6 if dtype == "float32" else 0.01)
 
 
 class TwoDropouts(nn.Module):
@@ -108,7 +124,7 @@ class TwoDropouts(nn.Module):
     @nn.compact
     def __call__(self, x, _):
         ones = jnp.ones(SHAPE)
-        return x, (Dropout(0.5)(ones), Dropout(0.5)(ones))
+        return x, (module(0.5)(ones), module(0.5)(ones))
 
 
 def test_layers_of_a_stack_have_their_own_masks(small_config):

@@ -12,14 +12,12 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import PartitionSpec
 from jaxprs import equations
+from samples import equation_1, packed_attention
 
 from flax_transformer.config import MeshConfig
-from flax_transformer.models.attention import (
-    packed_attention,
-    scaled_dot_product_attention,
-    visible,
-)
+from flax_transformer.models.attention_weights import attention_weights
 from flax_transformer.ops import attention_gpu
+from flax_transformer.ops.attention import visible
 from flax_transformer.parallel import collectives
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.training.step import loss_sums
@@ -95,7 +93,7 @@ def test_without_cudnn_the_formula_runs(as_on_gpu, monkeypatch):
     monkeypatch.setattr(cudnn, "check_cudnn_version", missing)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 2, 8)), jnp.bfloat16)
     segments = jnp.ones((1, 8), jnp.int32)
-    expected = scaled_dot_product_attention(x, x, x, visible(segments, segments, True))
+    expected = equation_1(x, x, x, visible(segments, segments, True))
     chex.assert_trees_all_equal(packed_attention(x, x, x, segments, segments, True), expected)
 
 
@@ -116,6 +114,19 @@ def test_gpus_that_have_no_such_kernel(as_on_gpu, monkeypatch, software, capabil
     monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
     query = describe(2, 256, 8, 64)
     assert attention_gpu.fits(query, query) == taken
+
+
+def test_weights_can_be_read_where_cudnn_never_has_them(
+    as_on_gpu, small_config, random_params, packed_batch
+):
+    model = dataclasses.replace(small_config.model, num_heads=2, compute_dtype="bfloat16")
+    config = dataclasses.replace(small_config, model=model)
+    found = jax.eval_shape(
+        lambda params: attention_weights(config, params, packed_batch), random_params(config)
+    )
+    assert {name: weights.shape for name, weights in found.items()} == dict.fromkeys(
+        ("encoder", "decoder", "cross"), (2, 8, 2, 16, 16)
+    )
 
 
 def test_devices_with_rows_of_their_own_use_it(as_on_gpu):

@@ -131,7 +131,7 @@ def test_rules_have_something_to_judge():
     assert {path.name for path in COMMANDS} >= {"train.py"}
     parts = imports_between_parts()
     assert "models" in parts["training"] and "ops" in parts["models"]
-    assert "jax" in imports(ROOT / PACKAGE / "models" / "attention.py")
+    assert "jax" in imports(ROOT / PACKAGE / "models" / "transformer.py")
     assert f"{PACKAGE}.training.run" in imports(ROOT / PACKAGE / "commands" / "train.py")
     assert f"{PACKAGE}.training.run" not in imports(
         ROOT / PACKAGE / "commands" / "train.py", top_level_only=True

@@ -8,11 +8,11 @@ import optax
 import pytest
 
 from flax_transformer.ops import cross_entropy as loss_module
-from flax_transformer.ops.cross_entropy import smoothed_cross_entropy
+from flax_transformer.ops.cross_entropy import cross_entropy, cross_entropy_reference
 
 B, T, D, V = 3, 8, 4, 11
 
-loss_sums = jax.jit(smoothed_cross_entropy, static_argnums=(4, 5))
+loss_sums = jax.jit(cross_entropy, static_argnums=(4, 5))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_loss_and_gradients_equal_those_of_optax(
         weights = 1 - weights  # the last token counts
 
     def chunked_loss(features, table):
-        sums = smoothed_cross_entropy(features, table, targets, weights, label_smoothing, "float32")
+        sums = cross_entropy(features, table, targets, weights, label_smoothing, "float32")
         return 3 * sums.loss, sums
 
     def expected_loss(features, table):
@@ -87,9 +87,10 @@ def test_there_are_few_chunks_whatever_the_number_of_tokens(monkeypatch):
         assert count * length - n < count, n  # filled up with less than one token a chunk
 
 
-def test_sums(inputs):
+@pytest.mark.parametrize("function", [cross_entropy, cross_entropy_reference])
+def test_sums(inputs, function):
     features, table, targets, weights = inputs
-    sums = loss_sums(features, table, targets, weights, 0.1, "float32")
+    sums = jax.jit(function, static_argnums=(4, 5))(*inputs, 0.1, "float32")
     logits = np.einsum("btd,vd->btv", features, table).astype(np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     true = np.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
@@ -120,7 +121,7 @@ def test_bfloat16_rounds_operands_only(inputs, chunk_length, monkeypatch):
 
     @jax.jit
     def ours(features, table):
-        return smoothed_cross_entropy(features, table, targets, weights, 0.1, "bfloat16").loss
+        return cross_entropy(features, table, targets, weights, 0.1, "bfloat16").loss
 
     @jax.jit
     def theirs(features, table):
@@ -132,3 +133,23 @@ def test_bfloat16_rounds_operands_only(inputs, chunk_length, monkeypatch):
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     # The gradient of the logits is rounded as well.
     chex.assert_trees_all_close(gradients, expected_gradients, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_equals_its_reference(inputs, label_smoothing, dtype):
+    features, table, *rest = inputs
+
+    def evaluate(function):
+        def loss(features, table):
+            sums = function(features, table, *rest, label_smoothing, dtype)
+            return sums.loss, sums
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(features, table)
+
+    (gradients, sums), (expected, expected_sums) = map(
+        evaluate, (cross_entropy, cross_entropy_reference)
+    )
+    chex.assert_trees_all_close(sums, expected_sums, rtol=1e-5)
+    tolerance = 1e-5 if dtype == "float32" else 0.02
+    chex.assert_trees_all_close(gradients, expected, rtol=tolerance, atol=tolerance)

@@ -10,7 +10,7 @@ import pytest
 from jax.experimental import pallas as pl
 
 from flax_transformer.ops import cross_entropy_gpu, cross_entropy_tpu
-from flax_transformer.ops.cross_entropy import smoothed_cross_entropy
+from flax_transformer.ops.cross_entropy import cross_entropy
 from flax_transformer.parallel import collectives
 
 KERNELS = {"tpu": cross_entropy_tpu, "gpu": cross_entropy_gpu}
@@ -36,7 +36,7 @@ def evaluate(v: int):
     weights = jnp.asarray(np.arange(T) < np.array([[T], [50], [0]]), jnp.float32)
 
     def loss(features, table):
-        sums = smoothed_cross_entropy(features, table, targets, weights, 0.1, jnp.bfloat16)
+        sums = cross_entropy(features, table, targets, weights, 0.1, jnp.bfloat16)
         return sums.loss, sums
 
     (_, sums), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(features, table)

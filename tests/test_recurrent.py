@@ -19,24 +19,45 @@ from flax_transformer.models import build_model
 from flax_transformer.models.recurrent.attention import PRODUCTS, attend
 from flax_transformer.models.recurrent.cells import CELLS
 from flax_transformer.models.recurrent.decoder import Decoder
-from flax_transformer.ops.recurrence import Loop, multiplier, scan_over_time
+from flax_transformer.ops.einsum import einsum
+from flax_transformer.ops.kernels import FAST, REFERENCE
+from flax_transformer.ops.lstm import lstm, lstm_reference
+from flax_transformer.ops.recurrence import (
+    Loop,
+    multiplier,
+    scan_over_time,
+    scan_over_time_reference,
+)
 from flax_transformer.training.step import loss_sums
+
+float32_einsum = functools.partial(einsum, dtype=jnp.float32)
 
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.parametrize("ops", [FAST, REFERENCE], ids=["fast", "reference"])
 @pytest.mark.parametrize("kind", CELLS)
-def test_cells_equal_the_formulas(kind):
+def test_cells_equal_the_formulas(kind, ops):
     cell = CELLS[kind]
+    step = functools.partial(cell.step, ops)
     from_input, from_state = draw(3, cell.num_gates, 5), draw(3, cell.num_gates, 5, seed=1)
     state = tuple(draw(3, 5, seed=2 + i) for i in range(cell.num_arrays))
-    result = jax.jit(cell.advance)(from_input, from_state, state)
+    result = jax.jit(step)(from_input, from_state, state)
     for i in range(3):
         expected = reference.cell(kind, from_input[i], from_state[i], [part[i] for part in state])
         chex.assert_trees_all_close([part[i] for part in result], list(expected), atol=1e-6)
-    check_grads(cell.advance, (from_input, from_state, state), order=1, modes=["rev"])
+    check_grads(step, (from_input, from_state, state), order=1, modes=["rev"])
+
+
+def test_gradients_of_lstms_equal_those_of_the_reference():
+    sums, state = draw(3, 4, 5), (draw(3, 5, seed=1), draw(3, 5, seed=2))
+    found = []
+    for function in (lstm, lstm_reference):
+        result, pull = jax.vjp(function, sums, state)
+        found.append((result, pull((draw(3, 5, seed=3), draw(3, 5, seed=4)))))
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", RECURRENT)
@@ -77,6 +98,7 @@ def test_packed_rows_equal_the_formulas(
 @pytest.mark.parametrize("kind", ["dot", "general", "concat", "multi_head"])
 def test_attention_stays_inside_its_mask(kind):
     b, w, s, d, h, k = 2, 3, 6, 4, 2, 2
+    config = RecurrentConfig(attention=kind, num_heads=h, compute_dtype="float32")
     shapes = {
         "keys": (b, s, h, k) if kind == "multi_head" else (b, s, d),
         "values": (b, s, h, k) if kind == "multi_head" else (b, s, d),
@@ -90,13 +112,16 @@ def test_attention_stays_inside_its_mask(kind):
 
     @jax.jit
     def run(arrays, state):
-        multiply = multiplier(PRODUCTS[kind], arrays, jnp.float32)
-        return attend(kind, multiply, arrays, state, mask)
+        multiply = multiplier(PRODUCTS[kind], arrays, float32_einsum)
+        return attend(config, multiply, arrays, state, mask)
 
     context, weights = run(arrays, draw(b, w, d))
-    assert (np.asarray(weights)[~mask] == 0).all()
-    assert (np.asarray(weights)[mask] > 0).all()
-    chex.assert_trees_all_close(weights.sum(axis=-1), np.ones((b, w)), atol=1e-6)
+    heads = h if kind == "multi_head" else 1
+    chex.assert_shape(weights, (b, heads, w, s))
+    for head in np.moveaxis(np.asarray(weights), 1, 0):
+        assert (head[~mask] == 0).all()
+        assert (head[mask] > 0).all()
+    chex.assert_trees_all_close(weights.sum(axis=-1), np.ones((b, heads, w)), atol=1e-6)
     hidden = ~mask.any(axis=1)  # from every position
     assert hidden.any()
     for name in ("keys", "values"):
@@ -147,8 +172,9 @@ def turn(multiply, constants, carry, x):
     return hidden, y
 
 
+@pytest.mark.parametrize("function", [scan_over_time, scan_over_time_reference])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_gradients_of_a_loop_equal_those_of_scan(reverse):
+def test_gradients_of_a_loop_equal_those_of_scan(reverse, function):
     products = {"kernel": "bwd,du->bwu", "memory": "bwd,bsd->bws"}
     loop = Loop(tuple(products.items()), jnp.dtype("float32"), unroll=2, reverse=reverse)
     weights = {"kernel": draw(4, 4), "memory": draw(2, 5, 4, seed=1)}
@@ -157,10 +183,10 @@ def test_gradients_of_a_loop_equal_those_of_scan(reverse):
     arguments = (weights, addends, *others)
 
     def ours(weights, addends, constants, start, xs):
-        return scan_over_time(turn, loop, weights, addends, constants, start, xs)
+        return function(turn, loop, weights, addends, constants, start, xs)
 
     def plain(weights, addends, constants, start, xs):
-        multiply = multiplier(products, weights, jnp.float32)
+        multiply = multiplier(products, weights, float32_einsum)
         step = functools.partial(turn, multiply, constants)
         # `turn` adds x to the product of "kernel".
         return jax.lax.scan(step, start, xs + addends["kernel"], reverse=reverse)
@@ -185,7 +211,7 @@ def test_gradients_of_a_loop_equal_those_of_scan(reverse):
 def test_no_gradient_of_a_weight_is_carried_through_a_loop(
     small_config, random_params, packed_batch
 ):
-    """They come of one product each behind it."""
+    """They come of one product each after it."""
     config = recurrent(small_config, "general", input_feeding=True, d_model=24)
 
     def loss(params):

@@ -38,7 +38,7 @@ FREE = {
     "training.validation_sentences": 7, "training.patience": 3, "training.bleu_tokenizer": "zh",
     "training.checkpoint_every": 7, "training.checkpoint_minutes": 2.5,
     "training.keep_checkpoints": 7, "training.steps": 70_000,
-    "training.deterministic": True,
+    "training.deterministic": True, "model.kernels": "reference",
     **{f"decoding.{name}": value for name, value in {
         "beam_size": 2, "length_normalization": "power", "length_penalty": 1, "checkpoint": "best",
         "coverage_penalty": 0.2, "extra_length": 7, "average_checkpoints": 2, "batch_tokens": 99,

@@ -9,16 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas as pl
+from samples import equation_1, packed_attention
 
-from flax_transformer.config import MeshConfig
+from flax_transformer.config import MeshConfig, TransformerConfig
 from flax_transformer.dry_run import topology
-from flax_transformer.models.attention import (
-    MultiHeadAttention,
-    packed_attention,
-    scaled_dot_product_attention,
-    visible,
-)
+from flax_transformer.models.transformer import MultiHeadAttention
 from flax_transformer.ops import cross_entropy_tpu
+from flax_transformer.ops.attention import visible
 from flax_transformer.ops.attention_tpu import fits, tpu_attention
 from flax_transformer.parallel import collectives
 from flax_transformer.parallel.sharding import AXES, build_mesh, on_mesh
@@ -63,7 +60,7 @@ def test_attention_and_gradients_equal_the_formula(as_on_tpu, t, s, h, k, causal
         return result, pull(cotangent)
 
     result = both(lambda *x: packed_attention(*x, *segments, causal))
-    expected = both(lambda *x: scaled_dot_product_attention(*x, mask))
+    expected = both(lambda *x: equation_1(*x, mask))
     chex.assert_trees_all_close(
         *(jax.tree.map(lambda x: x.astype(jnp.float32), tree) for tree in (result, expected)),
         rtol=0.02,
@@ -71,15 +68,16 @@ def test_attention_and_gradients_equal_the_formula(as_on_tpu, t, s, h, k, causal
     )
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_fused_attention_is_a_setting(as_on_tpu, fused):
-    module = MultiHeadAttention(2, 128, jnp.dtype("bfloat16"), causal=True, fused=fused)
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+def test_the_reference_has_no_kernel(as_on_tpu, kernels):
+    config = TransformerConfig(num_heads=2, d_model=128, compute_dtype="bfloat16", kernels=kernels)
+    module = MultiHeadAttention(config, causal=True)
     x, segments = jnp.zeros((1, 128, 128), jnp.bfloat16), jnp.ones((1, 128), jnp.int32)
 
     def attend(x):
         return module.init_with_output(jax.random.key(0), x, x, segments, segments)[0]
 
-    assert ("pallas_call" in str(jax.make_jaxpr(attend)(x))) == fused
+    assert ("pallas_call" in str(jax.make_jaxpr(attend)(x))) == (kernels == "fast")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from flax_transformer.batch import Batch
 from flax_transformer.config import Config, TransformerConfig
 from flax_transformer.data.packing import lay_out
 from flax_transformer.models import build_model
-from flax_transformer.models.embedding import Embedding
-from flax_transformer.models.transformer import DecoderLayer, EncoderLayer
+from flax_transformer.models.transformer import DecoderLayer, Embedding, EncoderLayer
 from flax_transformer.training.state import count_parameters
 from flax_transformer.training.step import loss_sums
 

@@ -16,6 +16,11 @@ _MOST_BYTES = 1 << 24
 _BEFORE = {"data.placeholders": 0.0}
 """Where a file of an earlier version has no such setting: what it was like, not the default."""
 
+_GONE = ("model.fused_attention",)
+"""Settings of earlier versions that are passed over. What model.fused_attention false left out was
+an accelerator's kernel for attention alone, which differs from the formula by rounding; such a run
+goes on with model.kernels fast, as it keeps all else that was fast, and on a CPU every number."""
+
 
 def save_config(config: Config, path: Path) -> None:
     """Writes `config` as JSON; the file appears whole or not at all."""
@@ -94,6 +99,8 @@ def _from_json(cls: type, values: Any, place: str) -> Any:
     arguments = {}
     for name, value in values.items():
         setting = f"{place}.{_plain(name)}" if place else _plain(name)
+        if setting in _GONE:
+            continue
         if name not in hints:
             raise ConfigError(f"{setting} is no setting; there is: {', '.join(hints)}")
         classes = [each for each in alternatives(hints[name]) if dataclasses.is_dataclass(each)]

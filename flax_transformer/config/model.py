@@ -36,8 +36,9 @@ class TransformerConfig:
     """Type of matrix products; parameters, softmax, norms and the loss stay in float32. auto:
     bfloat16 where the hardware multiplies it (TPUs, GPUs, CPUs with AMX or AVX512_BF16), else
     float32; a run keeps what it began with."""
-    fused_attention: bool = True
-    """Whether an accelerator's fused kernel does the attention, where it can."""
+    kernels: Literal["fast", "reference"] = "fast"
+    """How results are computed: fast, or by the plain formulas that the fast functions replace.
+    They differ by rounding; reference is slow and needs much memory."""
     remat: Literal["nothing", "dots", "everything"] = "nothing"
     """What the backward pass computes again instead of keeping: nothing, all but the matrix
     products, or everything."""
@@ -131,6 +132,9 @@ class RecurrentConfig:
     """Type of matrix products; parameters, gates, states, softmax and the loss stay in float32.
     auto: bfloat16 where the hardware multiplies it (TPUs, GPUs, CPUs with AMX or AVX512_BF16), else
     float32; a run keeps what it began with."""
+    kernels: Literal["fast", "reference"] = "fast"
+    """How results are computed: fast, or by the plain formulas that the fast functions replace.
+    They differ by rounding; reference is slow and needs much memory."""
     unroll_steps: int = 1
     """Positions compiled into one turn of the loop over positions."""
 

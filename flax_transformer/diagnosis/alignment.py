@@ -1,6 +1,6 @@
 """Which source tokens a model looks at while it writes a given translation.
 
-Letters: b batch, w beam width (both one here), s source length, t target length.
+Letters: s source length, t target length.
 """
 
 from functools import partial
@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.models import build_model
+from flax_transformer.errors import ConfigError
+from flax_transformer.models.attention_weights import attention_weights
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, Tokenizer
 
 
@@ -29,8 +31,8 @@ def align(config: Config, params: Any, tokenizer: Tokenizer, source: str, target
     """The attention over `source` while the decoder is made to write `target` (the soft alignment
     of Bahdanau et al. 2015, section 5.2.1).
 
-    params: of the model, unboxed. What attention it is of several heads and layers, the model's
-    `decode_step_with_attention` says. Raises `ConfigError` for a model without attention.
+    params: of the model, unboxed. Of several layers it is the last, the one nearest to the token
+    chosen, and of several heads the mean. Raises `ConfigError` for a model without attention.
     """
     source_ids, target_ids = ([*ids, EOS_ID] for ids in tokenizer.encode([source, target]))
     inputs = jnp.asarray([BOS_ID, *target_ids[:-1]], jnp.int32)
@@ -42,23 +44,20 @@ def align(config: Config, params: Any, tokenizer: Tokenizer, source: str, target
 def forced_attention(
     config: Config, params: Any, source_ids: jax.Array, inputs: jax.Array
 ) -> jax.Array:
-    """Attention (t,s) of the decoder that is fed `inputs` (t,), of the source `source_ids` (s,).
-
-    By the steps of the search, since the full pass of a fused kernel never has the weights.
-    """
+    """Attention (t,s) of the decoder that is fed `inputs` (t,), of the source `source_ids` (s,)."""
     chex.assert_rank([source_ids, inputs], 1)
-    model = build_model(config.model, config.tokenizer.vocabulary_size)
-    apply = partial(model.apply, {"params": params})
-    ids, positions = source_ids[None], jnp.arange(len(source_ids), dtype=jnp.int32)[None]
-    segments = jnp.ones_like(ids)
-    memory = apply(ids, segments, positions, method="encode")
-    cache = apply(memory, segments, len(inputs), 1, method="start_cache")
+    source = _alone(source_ids)
+    ids, segments, positions = _alone(inputs)
+    batch = Batch(*source, ids, ids, segments, positions)
+    weights = attention_weights(config, params, batch)
+    if "cross" not in weights:
+        raise ConfigError(
+            "model.attention is none, so there is no attention to look at: choose a model with "
+            "attention"
+        )
+    return weights["cross"][-1, 0].mean(axis=0)
 
-    def write(cache, column):
-        token, position = column
-        step: Any = apply(token[None, None], position, cache, method="decode_step_with_attention")
-        _, cache, attention = step
-        return cache, attention[0, 0]
 
-    columns = (inputs, jnp.arange(len(inputs), dtype=jnp.int32))
-    return jax.lax.scan(write, cache, columns)[1]
+def _alone(ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Ids, segments and positions, one row of each, of a sentence that is alone in it."""
+    return ids[None], jnp.ones_like(ids)[None], jnp.arange(len(ids), dtype=jnp.int32)[None]

@@ -3,7 +3,6 @@
 Letters: b batch, t query position, s key position, h heads, l layers.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,22 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.batch import Batch
-from flax_transformer.models.attention import MultiHeadAttention, visible
-from flax_transformer.models.layer_stack import MEASURED
-from flax_transformer.models.recurrent.decoder import Decoder
+from flax_transformer.models.attention_weights import look_at_attention
+from flax_transformer.ops.attention import visible
 
 CROSS = "cross-attention"
 """The name of the attention to the source, in every family of models."""
 
 _NAMES = {
-    ("encoder", "attention"): "encoder self-attention",
-    ("decoder", "self_attention"): "decoder self-attention",
-    ("decoder", "cross_attention"): CROSS,
-    ("decoder",): CROSS,  # a recurrent one as a whole
+    "encoder": "encoder self-attention",
+    "decoder": "decoder self-attention",
+    "cross": CROSS,
 }
-"""By the place of the module in its model."""
-
-_SOWN = "attention_statistics"
 
 
 class AttentionStatistics(NamedTuple):
@@ -62,53 +56,17 @@ def attention_statistics(weights: jax.Array, mask: jax.Array) -> AttentionStatis
 def measure_attention(model: nn.Module, params: Any, batch: Batch) -> dict[str, Any]:
     """`AttentionStatistics` (l,h) of each attention of `model`, by name, with the true target fed.
 
-    A recurrent model has cross-attention at most, in one layer, and the mean of its heads for one.
+    A recurrent model has cross-attention at most, in one layer.
     """
-    with nn.intercept_methods(_measure):
-        _, variables = model.apply({"params": params}, batch, mutable=[MEASURED])
-    measured: Any = dict(variables).get(MEASURED, {})
-    found = ((name, _at(measured, path)) for path, name in _NAMES.items())
-    return {name: statistics for name, statistics in found if statistics is not None}
+    source, target = batch.source_segments, batch.target_segments
+    masks = {
+        "encoder": visible(source, source, causal=False) & (source > 0)[:, :, None],
+        "decoder": visible(target, target, causal=True) & (target > 0)[:, :, None],
+        "cross": visible(target, source, causal=False) & (target > 0)[:, :, None],
+    }
 
+    def look(name: str, weights: jax.Array) -> AttentionStatistics:
+        return attention_statistics(weights, masks[name])
 
-def _at(measured: dict, path: tuple[str, ...]) -> AttentionStatistics | None:
-    for name in (*path, _SOWN):
-        if name not in measured:
-            return None
-        measured = measured[name]
-    (statistics,) = measured  # one for every call
-    return statistics
-
-
-def _measure(call, arguments, keywords, context: nn.module.InterceptorContext):
-    """Beside every call of a module that attends, sows what its weights are like."""
-    module, measure = context.module, _MEASURES.get(type(context.module))
-    if measure and context.method_name == "__call__":
-        module.sow(MEASURED, _SOWN, measure(module, *arguments))
-    return call(*arguments, **keywords)
-
-
-def _of_heads(
-    attention: MultiHeadAttention, x, memory, segments, memory_segments
-) -> AttentionStatistics:
-    mask = visible(segments, memory_segments, attention.causal) & (segments > 0)[:, :, None]
-    return attention_statistics(attention.weights(x, memory, mask), mask)
-
-
-def _of_recurrent_decoder(
-    decoder: Decoder, x, segments, memory, source_segments
-) -> AttentionStatistics | None:
-    if not decoder.config.attends_to_source:
-        return None
-    mask = visible(segments, source_segments, causal=False) & (segments > 0)[:, :, None]
-    weights = decoder.position_by_position(x, segments, memory, mask).attention
-    return jax.tree.map(
-        lambda of_heads: of_heads[None],  # the only layer
-        attention_statistics(jnp.einsum("tbhs->bhts", weights), mask),
-    )
-
-
-_MEASURES: dict[type, Callable[..., AttentionStatistics | None]] = {
-    MultiHeadAttention: _of_heads,
-    Decoder: _of_recurrent_decoder,
-}
+    found = look_at_attention(model, params, batch, look)
+    return {_NAMES[name]: statistics for name, statistics in found.items()}

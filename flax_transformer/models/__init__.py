@@ -1,18 +1,18 @@
-"""The networks. All offer `encode` and `decode`, and for search `start_cache`, `grow_cache` and
-`decode_step` with or without attention. Called with a packed batch they give the decoder's
-features; what else they want minimised, they sow into "losses"."""
+"""The networks: the paper in `transformer.py`, decoding step by step in `incremental.py`, what came
+before in `recurrent/`, and what all of them are asked in `family.py`."""
 
 import flax.linen as nn
 import jax
 
 from flax_transformer.config import RecurrentConfig, TransformerConfig
+from flax_transformer.models.incremental import IncrementalTransformer
 from flax_transformer.models.recurrent.seq2seq import Seq2Seq
-from flax_transformer.models.transformer import Transformer
 from flax_transformer.ops.compute_dtype import settle_model
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, vocabulary_size: int) -> nn.Module:
-    """The module that `config` describes; the only place that knows which kinds there are.
+    """The module that `config` describes, a `Family`; the only place that knows which kinds there
+    are.
 
     A compute type that nobody has settled is what suits the first device.
     """
@@ -20,4 +20,4 @@ def build_model(config: TransformerConfig | RecurrentConfig, vocabulary_size: in
         config = settle_model(config, jax.devices()[0])
     if isinstance(config, RecurrentConfig):
         return Seq2Seq(config, vocabulary_size)
-    return Transformer(config, vocabulary_size)
+    return IncrementalTransformer(config, vocabulary_size)

@@ -1,51 +1,109 @@
-"""The Transformer (Section 3): the paper's figure 1, from the sub-layers up.
+"""The Transformer of "Attention Is All You Need" (Vaswani et al. 2017): equation 1 to figure 1.
 
-Letters: b batch, w beam width, s source length, t target length, d model width, h heads,
-k width of a head, f feed-forward width, v vocabulary, l layers.
-Rows are packed: `segments` (b,s) numbers the sentence pairs of a row from 1, 0 is padding, and
-no position sees another pair's.
+    b batch   s source   t target   d model   h heads   k head width   f feed-forward   v vocabulary
+
+Letters at the end of a line are the axes of its result. Rows are packed: `segments` number the
+sentence pairs of a row from 1, 0 is padding, and no position sees another pair's. What `ops` names
+is computed as the paper says, or faster and equal (`ops/`).
 """
 
-from typing import Any
+from functools import partial
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.initializers import normal, ones, xavier_uniform, zeros
 
-from flax_transformer.config import TransformerConfig
-from flax_transformer.models.attention import MultiHeadAttention
-from flax_transformer.models.embedding import Embedding
-from flax_transformer.models.layer_norm import LayerNorm, at_every_position
-from flax_transformer.models.layer_stack import stack_layers
-from flax_transformer.models.parameters import named
-from flax_transformer.ops import beam_cache
-from flax_transformer.ops.contraction import contract
-from flax_transformer.ops.dropout import Dropout
-from flax_transformer.parallel.sharding import keep_rows
+from flax_transformer.batch import Batch
+from flax_transformer.config import RecurrentConfig, TransformerConfig
+from flax_transformer.models.dropout import Dropout
+from flax_transformer.models.parameters import output_init, projection_init, with_axes
+from flax_transformer.models.tap import Tap
+from flax_transformer.ops.kernels import ops_for
+from flax_transformer.ops.rounding import times
+from flax_transformer.parallel.sharding import constrain_rows
 
-Cache = dict[str, Any]
+
+def scaled_dot_product_attention(query, key, value, mask, einsum, tap) -> jax.Array:
+    """softmax(Q K^T / sqrt(k)) V, of every head (Section 3.2.1, equation 1).
+
+    query       (b,t,h,k)
+    key, value  (b,s,h,k)
+    mask        (b,t,s), true where t may see s
+    result      (b,t,h,k); of a query that may see nothing, the mean of all values
+    """
+    chex.assert_equal_shape([key, value])
+    chex.assert_shape(mask, (*query.shape[:2], key.shape[1]))
+    query = times(query, query.shape[-1] ** -0.5)  # bthk
+    scores = einsum("bthk,bshk->bhts", query, key, out_dtype=jnp.float32)
+    # Finite, so that a row without any visible key stays free of NaN.
+    scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)  # bhts
+    weights = tap(jax.nn.softmax(scores, axis=-1))  # bhts
+    return einsum("bhts,bshk->bthk", weights, value)
+
+
+class MultiHeadAttention(nn.Module):
+    """Concat(head_1 ... head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V) (3.2.2)."""
+
+    config: TransformerConfig | RecurrentConfig
+    causal: bool = False
+
+    def setup(self):
+        d, h = self.config.d_model, self.config.num_heads
+        self.query = self.param("query", with_axes(projection_init, "dhk"), (d, h, d // h))
+        self.key = self.param("key", with_axes(projection_init, "dhk"), (d, h, d // h))
+        self.value = self.param("value", with_axes(projection_init, "dhk"), (d, h, d // h))
+        self.output = self.param("output", with_axes(output_init, "hkd"), (h, d // h, d))
+        self.tap = Tap()
+
+    def __call__(self, x, memory, segments, memory_segments) -> jax.Array:
+        """Looks from `x` (b,t,d) in `segments` (b,t) at `memory` (b,s,d) in `memory_segments`."""
+        ops = ops_for(self.config)
+        formula = partial(scaled_dot_product_attention, einsum=ops.einsum, tap=self.tap)
+        query = self.queries(x)  # bthk
+        key, value = self.keys_and_values(memory)  # bshk
+        heads = ops.attention(formula, query, key, value, segments, memory_segments, self.causal)
+        return self.merge_heads(heads)  # btd
+
+    def queries(self, x: jax.Array) -> jax.Array:
+        return ops_for(self.config).einsum("btd,dhk->bthk", x, self.query)
+
+    def keys_and_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
+        einsum = ops_for(self.config).einsum
+        key = einsum("bsd,dhk->bshk", memory, self.key)
+        return key, einsum("bsd,dhk->bshk", memory, self.value)
+
+    def merge_heads(self, heads: jax.Array) -> jax.Array:
+        return ops_for(self.config).einsum("bthk,hkd->btd", heads, self.output)
 
 
 class FeedForward(nn.Module):
-    """max(0, x W1 + b1) W2 + b2 at every position (equation 2)."""
+    """max(0, x W_1 + b_1) W_2 + b_2 at every position (Section 3.3, equation 2)."""
 
     config: TransformerConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        d, f, dtype = self.config.d_model, self.config.d_ff, self.config.compute_dtype
-        xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
-        w1 = self.param("w1", named(xavier, "df"), (d, f))
-        b1 = self.param("b1", named(zeros, "f"), (f,))
-        w2 = self.param("w2", named(xavier, "fd"), (f, d))
-        b2 = self.param("b2", named(zeros, "d"), (d,))
-        rows = x.shape[:2]
-        hidden = contract("btd,df->btf", x, w1, dtype)
-        hidden = jax.nn.relu(hidden + at_every_position(b1.astype(dtype), *rows))
-        return contract("btf,fd->btd", hidden, w2, dtype) + at_every_position(
-            b2.astype(dtype), *rows
-        )
+        ops, d, f = ops_for(self.config), self.config.d_model, self.config.d_ff
+        w1 = self.param("w1", with_axes(xavier_uniform(), "df"), (d, f))
+        b1 = self.param("b1", with_axes(zeros, "f"), (f,))
+        w2 = self.param("w2", with_axes(xavier_uniform(), "fd"), (f, d))
+        b2 = self.param("b2", with_axes(zeros, "d"), (d,))
+        hidden = jax.nn.relu(ops.add_bias(ops.einsum("btd,df->btf", x, w1), b1))  # btf
+        return ops.add_bias(ops.einsum("btf,fd->btd", hidden, w2), b2)  # btd
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + 1e-6) * scale + bias over the width (Ba et al. 2016)."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", with_axes(ones, "d"), x.shape[2:])
+        bias = self.param("bias", with_axes(zeros, "d"), x.shape[2:])
+        return ops_for(self.config).layer_norm(x, scale, bias)  # btd
 
 
 class Residual(nn.Module):
@@ -54,33 +112,23 @@ class Residual(nn.Module):
     config: TransformerConfig
 
     def setup(self):
-        self.norm = LayerNorm(self.config)
-        self.dropout = Dropout(self.config.dropout)
+        self.norm, self.dropout = LayerNorm(self.config), Dropout(self.config)
 
     def __call__(self, sublayer, x: jax.Array, *arguments) -> jax.Array:
-        """`sublayer(x, *arguments)` maps (b,t,d) to (b,t,d)."""
         if self.config.norm == "pre":
-            return keep_rows(x + self.dropout(sublayer(self.norm(x), *arguments)))
-        return keep_rows(self.norm(x + self.dropout(sublayer(x, *arguments))))
-
-
-def _attention(config: TransformerConfig, causal: bool = False) -> MultiHeadAttention:
-    dtype = jnp.dtype(config.compute_dtype)
-    return MultiHeadAttention(
-        config.num_heads, config.d_model, dtype, causal, config.fused_attention
-    )
+            return constrain_rows(x + self.dropout(sublayer(self.norm(x), *arguments)))
+        return constrain_rows(self.norm(x + self.dropout(sublayer(x, *arguments))))
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward (Section 3.1)."""
+    """Self-attention and feed-forward (figure 1, left)."""
 
     config: TransformerConfig
 
     def setup(self):
-        self.attention = _attention(self.config)
-        self.feed_forward = FeedForward(self.config)
-        self.attention_residual = Residual(self.config)
-        self.feed_forward_residual = Residual(self.config)
+        config = self.config
+        self.attention, self.attention_residual = MultiHeadAttention(config), Residual(config)
+        self.feed_forward, self.feed_forward_residual = FeedForward(config), Residual(config)
 
     def __call__(self, x: jax.Array, segments: jax.Array) -> tuple[jax.Array, None]:
         """`x` (b,s,d), `segments` (b,s); returns the new `x`, and nothing to stack over layers."""
@@ -89,73 +137,53 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Masked self-attention, attention to the encoder's output, feed-forward (Section 3.1)."""
+    """Masked self-attention, attention to the memory and feed-forward (figure 1, right)."""
 
     config: TransformerConfig
 
     def setup(self):
-        self.self_attention = _attention(self.config, causal=True)
-        self.cross_attention = _attention(self.config)
-        self.feed_forward = FeedForward(self.config)
-        self.self_residual = Residual(self.config)
-        self.cross_residual = Residual(self.config)
-        self.feed_forward_residual = Residual(self.config)
+        config = self.config
+        self.self_attention = MultiHeadAttention(config, causal=True)
+        self.self_residual = Residual(config)
+        self.cross_attention, self.cross_residual = MultiHeadAttention(config), Residual(config)
+        self.feed_forward, self.feed_forward_residual = FeedForward(config), Residual(config)
 
-    def __call__(
-        self, x: jax.Array, memory: jax.Array, segments: jax.Array, source_segments: jax.Array
-    ) -> tuple[jax.Array, None]:
+    def __call__(self, x, memory, segments, source_segments) -> tuple[jax.Array, None]:
         """`x` (b,t,d), `memory` (b,s,d), `segments` (b,t), `source_segments` (b,s)."""
         x = self.self_residual(lambda y: self.self_attention(y, y, segments, segments), x)
         x = self.cross_residual(self.cross_attention, x, memory, segments, source_segments)
         return self.feed_forward_residual(self.feed_forward, x), None
 
-    def start_cache(self, memory: jax.Array, max_steps: int, beam_size: int) -> Cache:
-        """The layer's part of `Transformer.start_cache`."""
-        b, h, k = memory.shape[0], *self.cross_attention.query.shape[1:]
-        dtype = beam_cache.cache_dtype(self.config.compute_dtype)
-        key, value = self.cross_attention.keys_and_values(memory)
-        keys, values = beam_cache.empty_slots(b, beam_size, max_steps, h, k, dtype)
-        return {
-            "self_key": keys,
-            "self_value": values,
-            "source_key": jnp.einsum("bshk->bhks", key)[None, :, None].astype(dtype),
-            "source_value": jnp.einsum("bshk->bhsk", value)[None, :, None].astype(dtype),
-        }
 
-    def decode_step(
-        self,
-        x: jax.Array,
-        cache: Cache,
-        position: jax.Array,
-        self_mask: jax.Array,
-        source_mask: jax.Array,
-    ) -> tuple[jax.Array, Cache, jax.Array]:
-        """One target position of every beam: `x` (b,w,d), masks (b,w,s) over slots and source.
+def sinusoids(num_positions: int, d_model: int) -> jax.Array:
+    """PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(the same) (Section 3.5), (p,d)."""
+    even = jnp.arange(0, d_model, 2, dtype=jnp.float32)
+    rates = 10_000.0 ** (-even / d_model)
+    angles = jnp.arange(num_positions, dtype=jnp.float32)[:, None] * rates[None]
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(num_positions, d_model)
 
-        Returns the new `x`, the cache, and the weights (b,h,w,s) of the attention to the source.
-        """
 
-        def attend_to_prefix(y):
-            key, value = self.self_attention.keys_and_values(y)
-            written["self_key"], written["self_value"] = beam_cache.write(
-                cache["self_key"], cache["self_value"], key, value, position
-            )
-            return self.self_attention.attend_to_slots(
-                y, written["self_key"][0, :, 0], written["self_value"][0, :, 0], self_mask
-            )[0]
+class Embedding(nn.Module):
+    """One table for source, target and output, times sqrt(d) on the way in (Section 3.4), with
+    positions added (Section 3.5) and dropped out (Section 5.4)."""
 
-        def attend_to_source(y):
-            key, value = cache["source_key"][0, :, 0], cache["source_value"][0, :, 0]
-            heads, found["weights"] = self.cross_attention.attend_to_slots(
-                y, key, value, source_mask
-            )
-            return heads
+    config: TransformerConfig
+    vocabulary_size: int
 
-        written: Cache = dict(cache)
-        found: dict[str, jax.Array] = {}
-        x = self.self_residual(attend_to_prefix, x)
-        x = self.cross_residual(attend_to_source, x)
-        return self.feed_forward_residual(self.feed_forward, x), written, found["weights"]
+    def setup(self):
+        d, v, p = self.config.d_model, self.vocabulary_size, self.config.max_positions
+        self.table = self.param("table", with_axes(normal(d**-0.5), "vd"), (v, d))
+        if self.config.positions == "learned":  # Table 3, row E
+            self.position_table = self.param("positions", with_axes(normal(0.02), "pd"), (p, d))
+        self.dropout = Dropout(self.config)
+
+    def __call__(self, ids: jax.Array, positions: jax.Array, num_positions: int) -> jax.Array:
+        """Embeds `ids` (b,t) at `positions` (b,t), all less than `num_positions`: (b,t,d)."""
+        learned, d = self.config.positions == "learned", self.config.d_model
+        encodings = self.position_table if learned else sinusoids(num_positions, d)  # pd
+        vectors = ops_for(self.config).lookup(self.table, ids) * d**0.5  # btd
+        x = self.dropout(constrain_rows(vectors + encodings[positions]))  # btd
+        return x.astype(self.config.compute_dtype)
 
 
 class Transformer(nn.Module):
@@ -165,48 +193,31 @@ class Transformer(nn.Module):
     vocabulary_size: int
 
     def setup(self):
-        config = self.config
+        config, stack = self.config, ops_for(self.config).stack_layers
         self.embedding = Embedding(config, self.vocabulary_size)
-        self.encoder = stack_layers(EncoderLayer, config, config.num_encoder_layers, 1)
-        self.decoder = stack_layers(DecoderLayer, config, config.num_decoder_layers, 3)
+        self.encoder = stack(EncoderLayer, config, config.num_encoder_layers, 1)
+        self.decoder = stack(DecoderLayer, config, config.num_decoder_layers, 3)
         if config.norm == "pre":
-            self.encoder_norm = LayerNorm(config)
-            self.decoder_norm = LayerNorm(config)
+            self.encoder_norm, self.decoder_norm = LayerNorm(config), LayerNorm(config)
 
-    def __call__(self, batch) -> jax.Array:
-        """The decoder's features (b,t,d) for a packed batch (teacher forcing)."""
+    def __call__(self, batch: Batch) -> jax.Array:
+        """The decoder's features (b,t,d) for a packed batch, fed the true target."""
         memory = self.encode(batch.source_ids, batch.source_segments, batch.source_positions)
-        return self.decode(
-            batch.target_inputs,
-            batch.target_segments,
-            batch.target_positions,
-            memory,
-            batch.source_segments,
-        )
+        target = (batch.target_inputs, batch.target_segments, batch.target_positions)
+        return self.decode(*target, memory, batch.source_segments)
 
     def encode(self, ids: jax.Array, segments: jax.Array, positions: jax.Array) -> jax.Array:
         """The memory (b,s,d) of source `ids` (b,s)."""
         chex.assert_equal_shape([ids, segments, positions])
-        chex.assert_rank(ids, 2)
-        x = self.embedding(ids, positions, ids.shape[1])
-        x, _ = self.encoder(x, segments)
+        x, _ = self.encoder(self.embedding(ids, positions, ids.shape[1]), segments)  # bsd
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
-    def decode(
-        self,
-        ids: jax.Array,
-        segments: jax.Array,
-        positions: jax.Array,
-        memory: jax.Array,
-        source_segments: jax.Array,
-    ) -> jax.Array:
-        """Features (b,t,d) at every position of the target inputs `ids` (b,t), given `memory`
-        (b,s,d); position t sees inputs up to t, whatever comes later."""
-        dims = chex.Dimensions(b=ids.shape[0], t=ids.shape[1], s=memory.shape[1])
-        chex.assert_shape([ids, segments, positions], dims["bt"])
-        chex.assert_shape(source_segments, dims["bs"])
-        x = self.embedding(ids, positions, dims.t)
-        x, _ = self.decoder(x, memory, segments, source_segments)
+    def decode(self, ids, segments, positions, memory, source_segments) -> jax.Array:
+        """Features (b,t,d) of target `ids` (b,t), of which t sees those up to t and the memory."""
+        chex.assert_equal_shape([ids, segments, positions])
+        chex.assert_shape(source_segments, memory.shape[:2])
+        x = self.embedding(ids, positions, ids.shape[1])  # btd
+        x, _ = self.decoder(x, memory, segments, source_segments)  # btd
         return self.decoder_norm(x) if self.config.norm == "pre" else x
 
     def output_table(self) -> jax.Array:
@@ -214,76 +225,6 @@ class Transformer(nn.Module):
         return self.embedding.table
 
     def logits(self, features: jax.Array) -> jax.Array:
-        """Scores (b,t,v) in float32 of every token, before the softmax, for features (b,t,d)."""
-        dtype = jnp.dtype(self.config.compute_dtype)
-        return contract("btd,vd->btv", features, self.output_table(), dtype, jnp.float32)
-
-    def start_cache(
-        self, memory: jax.Array, source_segments: jax.Array, max_steps: int, beam_size: int
-    ) -> Cache:
-        """The state of a decoder that has written nothing, for `memory` (b,s,d), with room for
-        `max_steps` positions of `beam_size` hypotheses (ops/beam_cache.py).
-
-        Leaves have axes (1,b,w,...); those that all beams share have w = 1.
-        """
-        layers = [layer.start_cache(memory, max_steps, beam_size) for layer in self._decoder()]
-        return {
-            "layers": layers,
-            "ancestors": beam_cache.empty_ancestors(memory.shape[0], beam_size, max_steps),
-            "source_mask": (source_segments != 0)[None, :, None],
-        }
-
-    def grow_cache(self, cache: Cache, max_steps: int) -> Cache:
-        """`cache` with room for `max_steps` positions, no fewer than it had."""
-        size = max_steps * cache["ancestors"].shape[2]
-        layers = [
-            layer
-            | {
-                "self_key": beam_cache.grow(layer["self_key"], size),
-                "self_value": beam_cache.grow(layer["self_value"], size, axis=4),
-            }
-            for layer in cache["layers"]
-        ]
-        ancestors = beam_cache.grow(cache["ancestors"], max_steps, fill=beam_cache.NOBODY)
-        return cache | {"layers": layers, "ancestors": ancestors}
-
-    def decode_step(
-        self, ids: jax.Array, position: jax.Array, cache: Cache
-    ) -> tuple[jax.Array, Cache]:
-        """Logits (b,w,v) of the token behind `ids` (b,w), which stand at `position` (), and the
-        cache with them added. Equal to `logits(decode(...))` at that position."""
-        return self.decode_step_with_attention(ids, position, cache)[:2]
-
-    def decode_step_with_attention(
-        self, ids: jax.Array, position: jax.Array, cache: Cache
-    ) -> tuple[jax.Array, Cache, jax.Array]:
-        """As `decode_step`, and the attention (b,w,s) to the source, which sums to one.
-
-        It is the mean over the heads of the last layer, the one nearest to the token chosen.
-        """
-        chex.assert_rank([ids, position], [2, 0])
-        (b, w), mask = ids.shape, cache["source_mask"][0]
-        ancestors = beam_cache.stand_at(cache["ancestors"], position)
-        self_mask = beam_cache.visible_slots(ancestors)
-        source_mask = jnp.broadcast_to(mask, (b, w, mask.shape[-1]))
-        x = self.embedding(ids, jnp.full((b, w), position), ancestors.shape[3])
-        layers = []
-        for layer, old in zip(self._decoder(), cache["layers"], strict=True):
-            x, new, weights = layer.decode_step(x, old, position, self_mask, source_mask)
-            layers.append(new)
-        if self.config.norm == "pre":
-            x = self.decoder_norm(x)
-        cache = cache | {"layers": layers, "ancestors": ancestors}
-        return self.logits(x), cache, weights.mean(axis=1)
-
-    def _decoder(self) -> list[DecoderLayer]:
-        """The decoder's layers one by one.
-
-        A step is so short that what a scan copies, each layer's cache and parameters, would show.
-        """
-        layer = DecoderLayer(self.config, parent=None)
-        stacked = self.decoder.variables["params"]
-        return [
-            layer.bind({"params": jax.tree.map(lambda leaf, i=i: leaf[i], stacked)})
-            for i in range(self.config.num_decoder_layers)
-        ]
+        """Scores (b,t,v) of every token before the softmax, for features (b,t,d) (Section 3.4)."""
+        einsum = ops_for(self.config).einsum
+        return einsum("btd,vd->btv", features, self.output_table(), out_dtype=jnp.float32)

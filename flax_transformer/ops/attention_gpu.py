@@ -37,7 +37,7 @@ def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtyp
 
 
 def gpu_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
-    """As `scaled_dot_product_attention`, for arrays that `fits` accepts."""
+    """As equation 1 with `mask` bool (b,t,s), for arrays that `fits` accepts."""
     return jax.nn.dot_product_attention(
         query, key, value, mask=mask[:, None], implementation="cudnn"
     )

@@ -58,9 +58,9 @@ def _query_block(t: int, s: int, h: int, k: int, gradient: bool) -> int | None:
 def _bytes(block: int, s: int, h: int, k: int, gradient: bool) -> int:
     """What a program needs for a block of queries: an upper bound of what the compiler says."""
     width, lanes = h * k, max(k, _LANES)
-    of_queries, of_keys = (3, 4) if gradient else (2, 2)
+    query_arrays, key_arrays = (3, 4) if gradient else (2, 2)
     # Arrays in bfloat16 and segments in int32, each twice, since the next is fetched meanwhile.
-    arrays = 2 * 2 * width * (of_queries * block + of_keys * s) + 2 * 4 * (block + s)
+    arrays = 2 * 2 * width * (query_arrays * block + key_arrays * s) + 2 * 4 * (block + s)
     sums = 2 * 4 * width * s if gradient else 0
     # Weights and their gradient, up to three at a time; a product for the sums; and each head's
     # queries and gradient.
@@ -75,7 +75,7 @@ def tpu_attention(
     key_segments: jax.Array,
     causal: bool,
 ) -> jax.Array:
-    """As `packed_attention`, for arrays that `fits` accepts."""
+    """As `attention`, for arrays that `fits` accepts."""
     (b, t, h, k), s = query.shape, key.shape[1]
     query = times(query, k**-0.5)
     # Heads side by side fill the lanes; (h,k) apart would leave half of them empty for k = 64.
@@ -96,8 +96,8 @@ def _keep(query, key, value, query_segments, key_segments, shape: Shape):
 
 
 def _differentiate(shape: Shape, arrays, gradient):
-    of_query, of_key, of_value = _run_backward(arrays, gradient, shape)
-    return of_query, of_key, of_value, None, None
+    dquery, dkey, dvalue = _run_backward(arrays, gradient, shape)
+    return dquery, dkey, dvalue, None, None
 
 
 _attention.defvjp(_keep, _differentiate)
@@ -178,7 +178,7 @@ def _forward_kernel(shape, query, key, value, query_segments, key_segments, outp
 
 def _backward_kernel(
     shape, query, key, value, query_segments, key_segments, gradient,
-    of_query, of_key, of_value, key_sum, value_sum,
+    dquery, dkey, dvalue, key_sum, value_sum,
 ):  # fmt: skip
     part = pl.program_id(1)
 
@@ -194,20 +194,20 @@ def _backward_kernel(
             q, k, g = query[0, :, lanes], key[0, :, lanes], gradient[0, :, lanes]
             q, g = (jnp.where(mine, x, 0).astype(x.dtype) for x in (q, g))
             weights = _weights(q, k, mine, visible)
-            of_weights = _multiply("tk,sk->ts", g, value[0, :, lanes])
-            inner = jnp.sum(weights * of_weights, axis=1, keepdims=True)
-            of_scores = (weights * (of_weights - inner)).astype(q.dtype)
-            product = _multiply("ts,sk->tk", of_scores, k)
+            dweights = _multiply("tk,sk->ts", g, value[0, :, lanes])
+            inner = jnp.sum(weights * dweights, axis=1, keepdims=True)
+            dscores = (weights * (dweights - inner)).astype(q.dtype)
+            product = _multiply("ts,sk->tk", dscores, k)
             total = jnp.where(mine, product, total)
             # q and g hold zeros outside this head, so these sums change its lanes only.
-            key_sum[:, lanes] += _multiply("ts,tk->sk", of_scores, q)
+            key_sum[:, lanes] += _multiply("ts,tk->sk", dscores, q)
             value_sum[:, lanes] += _multiply("ts,tk->sk", weights.astype(g.dtype), g)
-        of_query[0, :, lanes] = total.astype(of_query.dtype)
+        dquery[0, :, lanes] = total.astype(dquery.dtype)
 
     @pl.when(part == pl.num_programs(1) - 1)
     def _():
-        of_key[0] = key_sum[:].astype(of_key.dtype)
-        of_value[0] = value_sum[:].astype(of_value.dtype)
+        dkey[0] = key_sum[:].astype(dkey.dtype)
+        dvalue[0] = value_sum[:].astype(dvalue.dtype)
 
 
 def _heads(shape: Shape, width: int):

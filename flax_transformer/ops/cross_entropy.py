@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import PartitionSpec
 
 from flax_transformer.ops import cross_entropy_gpu, cross_entropy_tpu
-from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.einsum import einsum, einsum_reference
 from flax_transformer.parallel import collectives, sharding
 
 # Logits of one chunk: small enough for a CPU's cache, large enough to keep a matrix unit busy.
@@ -40,13 +41,7 @@ class LossSums(NamedTuple):
     tokens: jax.Array
 
 
-class _Settings(NamedTuple):
-    label_smoothing: float
-    dtype: jnp.dtype
-    vocabulary_size: int
-
-
-def smoothed_cross_entropy(
+def cross_entropy_reference(
     features: jax.Array,
     table: jax.Array,
     targets: jax.Array,
@@ -54,11 +49,44 @@ def smoothed_cross_entropy(
     label_smoothing: float,
     dtype,
 ) -> LossSums:
-    """Sums of the loss of `features` (b,t,d) whose logits are features . table^T, table (v,d).
+    """The plain lines of `cross_entropy`."""
+    logits = einsum_reference("btd,vd->btv", features, table, dtype, jnp.float32)
+    log_probabilities = jax.nn.log_softmax(logits)  # btv
+    labels = optax.smooth_labels(jax.nn.one_hot(targets, len(table)), label_smoothing)  # btv
+    true = jnp.take_along_axis(logits, targets[..., None], axis=2)[..., 0]  # bt
+    losses = LossSums(
+        loss=-(labels * log_probabilities).sum(axis=2),
+        nll=jax.nn.logsumexp(logits, axis=2) - true,
+        correct=(true >= logits.max(axis=2)).astype(jnp.float32),
+        tokens=jnp.ones_like(true),
+    )
+    return jax.tree.map(lambda each: (each * weights).sum(), losses)
 
-    `targets` (b,t) int32, `weights` (b,t) 1 for tokens and 0 for padding. Against smoothed labels
-    (1 - e) one_hot + e / v, as `optax.smooth_labels` makes them, a token's cross entropy is
-    log(sum(exp(logits))) - (1 - e) logit_of_target - e mean(logits).
+
+def cross_entropy(
+    features: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    label_smoothing: float,
+    dtype,
+) -> LossSums:
+    """Sums the loss of tokens whose logits are features . table^T.
+
+    Replaces (`cross_entropy_reference`, which sums what else `LossSums` holds beside it):
+
+        logits = einsum("btd,vd->btv", features, table)
+        labels = optax.smooth_labels(jax.nn.one_hot(targets, v), label_smoothing)
+        loss = -(labels * jax.nn.log_softmax(logits)).sum(axis=2)
+        (loss * weights).sum()
+
+    features  (b,t,d)
+    table     (v,d)
+    targets   (b,t) int32
+    weights   (b,t), 1 for tokens and 0 for padding
+
+    Against smoothed labels (1 - e) one_hot + e / v a token's cross entropy is
+    log(sum(exp(logits))) - (1 - e) logit_of_target - e mean(logits). Only `loss` has a gradient.
     """
     dims = chex.Dimensions(
         b=targets.shape[0], t=targets.shape[1], d=features.shape[2], v=table.shape[0]
@@ -70,11 +98,17 @@ def smoothed_cross_entropy(
     return _loss(features, table, targets, weights, settings)
 
 
+class _Settings(NamedTuple):
+    label_smoothing: float
+    dtype: jnp.dtype
+    vocabulary_size: int
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _loss(features, table, targets, weights, settings: _Settings) -> LossSums:
     run = functools.partial(_on_device, settings, False)
     specs = (_ROWS, _TABLE, _ROWS, _ROWS)
-    sums, _ = collectives.per_device(run, specs, (PartitionSpec(), ()))(
+    sums, _ = collectives.local_shard_map(run, specs, (PartitionSpec(), ()))(
         features, table, targets, weights
     )
     return sums
@@ -83,14 +117,14 @@ def _loss(features, table, targets, weights, settings: _Settings) -> LossSums:
 def _loss_and_gradients(features, table, targets, weights, settings: _Settings):
     run = functools.partial(_on_device, settings, True)
     specs = (_ROWS, _TABLE, _ROWS, _ROWS)
-    return collectives.per_device(run, specs, (PartitionSpec(), (_ROWS, _TABLE)))(
+    return collectives.local_shard_map(run, specs, (PartitionSpec(), (_ROWS, _TABLE)))(
         features, table, targets, weights
     )
 
 
-def _scale_gradients(settings, gradients, of_sums: LossSums):
+def _scale_gradients(settings, gradients, dsums: LossSums):
     # Only the loss is differentiated; the other sums are for reading.
-    scaled = jax.tree.map(lambda g: (g * of_sums.loss).astype(g.dtype), gradients)
+    scaled = jax.tree.map(lambda g: (g * dsums.loss).astype(g.dtype), gradients)
     return (*scaled, None, None)
 
 
@@ -120,9 +154,9 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
         sums, gradients = _by_chunks(settings, differentiate, tokens, table)
     sums = jax.tree.map(lambda x: collectives.sum_over(sharding.BATCH_AXES, x), sums)
     if differentiate:
-        of_features = collectives.sum_over(_WORDS, gradients[0]).reshape(features.shape)
-        of_table = collectives.sum_over(sharding.BATCH_AXES, gradients[1])
-        gradients = of_features.astype(features.dtype), of_table.astype(table.dtype)
+        dfeatures = collectives.sum_over(_WORDS, gradients[0]).reshape(features.shape)
+        dtable = collectives.sum_over(sharding.BATCH_AXES, gradients[1])
+        gradients = dfeatures.astype(features.dtype), dtable.astype(table.dtype)
     return sums, gradients
 
 
@@ -141,8 +175,8 @@ def _by_kernels(
 
 def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
     def add_chunk(carry, chunk: tuple[_Tokens, jax.Array | None]):
-        sums, of_features, of_table = _chunk(settings, differentiate, *chunk, table)
-        return jax.tree.map(jnp.add, carry, (sums, of_table)), of_features
+        sums, dfeatures, dtable = _chunk(settings, differentiate, *chunk, table)
+        return jax.tree.map(jnp.add, carry, (sums, dtable)), dfeatures
 
     n = tokens.targets.shape[0]
     length = _chunk_length(n, table.shape[0])
@@ -158,12 +192,12 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
     # turn it back and find the product missing.
     turned = jnp.swapaxes(chunks.features.astype(settings.dtype), 1, 2) if length < n else None
     nothing = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
-    of_table: Any = jnp.zeros(table.shape[::-1], jnp.float32) if differentiate else ()
-    start = (nothing, of_table)
-    (sums, of_table), of_features = jax.lax.scan(add_chunk, start, (chunks, turned))
+    dtable: Any = jnp.zeros(table.shape[::-1], jnp.float32) if differentiate else ()
+    start = (nothing, dtable)
+    (sums, dtable), dfeatures = jax.lax.scan(add_chunk, start, (chunks, turned))
     if not differentiate:
         return sums, ()
-    return sums, (of_features.reshape(-1, tokens.features.shape[1])[:n], of_table.T)
+    return sums, (dfeatures.reshape(-1, tokens.features.shape[1])[:n], dtable.T)
 
 
 def _chunk_length(n: int, v: int) -> int:
@@ -181,7 +215,7 @@ def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, ta
     `turned`: the features (d,n), where they are at hand.
     """
     dtype = settings.dtype
-    logits = contract("nd,vd->nv", tokens.features, table, dtype, jnp.float32)
+    logits = einsum("nd,vd->nv", tokens.features, table, dtype, jnp.float32)
     maximum = logits.max(axis=1)
     exponentials = jnp.exp(logits - maximum[:, None])
     # Targets in another device's part of the vocabulary count as 0 here.
@@ -191,17 +225,17 @@ def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, ta
     sums, normalizer = _sums(settings, tokens, table, maximum, exponentials.sum(axis=1), true)
     if not differentiate:
         return sums, (), ()
-    of_target, of_every_word = _shares(settings)
+    target_share, every_word_share = _shares(settings)
     word = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
-    expected = jnp.where(word == tokens.targets[:, None], of_target, 0.0) + of_every_word
+    expected = jnp.where(word == tokens.targets[:, None], target_share, 0.0) + every_word_share
     probabilities = exponentials * jnp.exp(maximum - normalizer)[:, None]
-    of_logits = (probabilities - expected) * tokens.weights[:, None]
-    of_features = contract("nv,vd->nd", of_logits, table, dtype, jnp.float32)
+    dlogits = (probabilities - expected) * tokens.weights[:, None]
+    dfeatures = einsum("nv,vd->nd", dlogits, table, dtype, jnp.float32)
     if turned is None:
-        of_table = contract("nd,nv->dv", tokens.features, of_logits, dtype, jnp.float32)
+        dtable = einsum("nd,nv->dv", tokens.features, dlogits, dtype, jnp.float32)
     else:
-        of_table = contract("dn,nv->dv", turned, of_logits, dtype, jnp.float32)
-    return sums, of_features, of_table
+        dtable = einsum("dn,nv->dv", turned, dlogits, dtype, jnp.float32)
+    return sums, dfeatures, dtable
 
 
 def _shares(settings: _Settings) -> tuple[float, float]:
@@ -221,9 +255,9 @@ def _sums(settings: _Settings, tokens: _Tokens, table, maximum, exp_sum, true):
     features = tokens.features.astype(settings.dtype).astype(jnp.float32)
     logit_sum = collectives.sum_over(_WORDS, (features * row_sum[None]).sum(axis=1))
     normalizer = highest + jnp.log(exp_sum)
-    of_target, of_every_word = _shares(settings)
+    target_share, every_word_share = _shares(settings)
     losses = LossSums(
-        loss=normalizer - of_target * true - of_every_word * logit_sum,
+        loss=normalizer - target_share * true - every_word_share * logit_sum,
         nll=normalizer - true,
         correct=(true >= highest).astype(jnp.float32),
         tokens=jnp.ones_like(true),

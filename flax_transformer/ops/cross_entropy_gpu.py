@@ -67,19 +67,19 @@ def gradients(
     """
     filled = _filled(table)
 
-    def add_chunk(of_table, chunk):
-        of_logits = _logits_gradient(len(table), shares, chunk, filled)
+    def add_chunk(dtable, chunk):
+        dlogits = _logits_gradient(len(table), shares, chunk, filled)
         multiply = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-        of_table += multiply("nv,nd->vd", of_logits, chunk[0])
-        return of_table, multiply("nv,vd->nd", of_logits, filled)
+        dtable += multiply("nv,nd->vd", dlogits, chunk[0])
+        return dtable, multiply("nv,vd->nd", dlogits, filled)
 
     n, d = features.shape
     chunks = _chunks(n, len(filled))
     split = jax.tree.map(
         lambda x: x.reshape(chunks, -1, *x.shape[1:]), (features, targets, normalizer, weights)
     )
-    of_table, of_features = jax.lax.scan(add_chunk, jnp.zeros(filled.shape, jnp.float32), split)
-    return of_features.reshape(n, d), of_table[: len(table)]
+    dtable, dfeatures = jax.lax.scan(add_chunk, jnp.zeros(filled.shape, jnp.float32), split)
+    return dfeatures.reshape(n, d), dtable[: len(table)]
 
 
 def _filled(table: jax.Array) -> jax.Array:
@@ -156,8 +156,8 @@ def _gradient_kernel(
 ):
     place = _place(token_tiles)
     logits, exists, true, tokens = _logits(num_words, place, features, table, targets)
-    of_target, of_every_word = shares
-    gradient = jnp.exp(logits - normalizer[tokens][:, None]) - of_every_word
-    gradient = (gradient - jnp.where(true, of_target, 0.0)) * weights[tokens][:, None]
+    target_share, every_word_share = shares
+    gradient = jnp.exp(logits - normalizer[tokens][:, None]) - every_word_share
+    gradient = (gradient - jnp.where(true, target_share, 0.0)) * weights[tokens][:, None]
     words = pl.ds(place[1] * _WORDS, _WORDS)
     result[tokens, words] = jnp.where(exists, gradient, 0.0).astype(result.dtype)

@@ -71,11 +71,11 @@ def gradients(
     """
     v = table.shape[0]
     arrays = (features, table, targets[None], normalizer[None], weights[None])
-    of_features = functools.partial(_features_kernel, v, shares)
-    of_table = functools.partial(_table_kernel, v, shares)
+    dfeatures = functools.partial(_features_kernel, v, shares)
+    dtable = functools.partial(_table_kernel, v, shares)
     return (
-        _call(of_features, arrays, words_last=True, result="features"),
-        _call(of_table, arrays, words_last=False, result="table")[:v],
+        _call(dfeatures, arrays, words_last=True, result="features"),
+        _call(dtable, arrays, words_last=False, result="table")[:v],
     )
 
 
@@ -144,23 +144,23 @@ def _statistics_kernel(num_words, features, table, targets, result):
 
 def _logits_gradient(num_words, shares, block, features, table, targets, normalizer, weights):
     logits, exists, true = _logits(num_words, block, features, table, targets)
-    of_target, of_every_word = shares
-    gradient = jnp.exp(logits - normalizer[:]) - of_every_word
-    gradient = (gradient - jnp.where(true, of_target, 0.0)) * weights[:]
+    target_share, every_word_share = shares
+    gradient = jnp.exp(logits - normalizer[:]) - every_word_share
+    gradient = (gradient - jnp.where(true, target_share, 0.0)) * weights[:]
     return jnp.where(exists, gradient, 0.0).astype(table.dtype)
 
 
 def _features_kernel(num_words, shares, features, table, targets, normalizer, weights, result):
     arrays = (features, table, targets, normalizer, weights)
-    of_logits = _logits_gradient(num_words, shares, pl.program_id(1), *arrays)
-    part = jnp.einsum("vn,vd->nd", of_logits, table[:], preferred_element_type=jnp.float32)
+    dlogits = _logits_gradient(num_words, shares, pl.program_id(1), *arrays)
+    part = jnp.einsum("vn,vd->nd", dlogits, table[:], preferred_element_type=jnp.float32)
     _add(result, part)
 
 
 def _table_kernel(num_words, shares, features, table, targets, normalizer, weights, result):
     arrays = (features, table, targets, normalizer, weights)
-    of_logits = _logits_gradient(num_words, shares, pl.program_id(0), *arrays)
-    part = jnp.einsum("vn,nd->vd", of_logits, features[:], preferred_element_type=jnp.float32)
+    dlogits = _logits_gradient(num_words, shares, pl.program_id(0), *arrays)
+    part = jnp.einsum("vn,nd->vd", dlogits, features[:], preferred_element_type=jnp.float32)
     _add(result, part)
 
 

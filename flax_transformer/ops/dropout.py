@@ -1,37 +1,52 @@
 """Dropout whose mask is computed where it is used, from a counter."""
 
-import flax.linen as nn
+import math
+
 import jax
 import jax.numpy as jnp
 
 
-class Dropout(nn.Module):
-    """Zeroes a share `rate` of the elements and scales up the rest; no "dropout" key, no dropout.
+def dropout_reference(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
+    """The plain lines of `dropout`."""
+    seed, offset = jax.random.bits(key, (2,), "uint32")
+    index = jnp.arange(math.prod(x.shape), dtype="uint32").reshape(x.shape)
+    keep = _hash(_hash(index ^ seed) + offset) < _threshold(1 - rate)
+    return jnp.where(keep, x.astype(jnp.float32) / (1 - rate), 0).astype(x.dtype)
 
-    Whether an element stays is decided by a hash of its position and of the key, so the mask is
-    the same however many devices share the array. A counter hashed in place costs a few integer
-    operations an element, far fewer than random bits by threefry, and nothing is stored.
-    Source: Srivastava et al. 2014; Section 5.4 of the paper for where it is applied.
+
+def dropout(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
+    """Zeroes a share `rate` of the elements of `x` and scales up the rest (Srivastava et al. 2014).
+
+    Stands for
+
+        keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+        jnp.where(keep, x / (1 - rate), 0)
+
+    with other random bits: whether an element stays is decided by a hash of its place and of the
+    key, so the mask is the same however many devices share the array. A counter hashed in place
+    costs a few integer operations an element, far fewer than random bits by threefry, and nothing
+    is stored. Replaces (`dropout_reference`):
+
+        seed, offset = jax.random.bits(key, (2,), "uint32")
+        index = jnp.arange(x.size, dtype="uint32").reshape(x.shape)
+        keep = hash(hash(index ^ seed) + offset) < (1 - rate) * 2**32
+        jnp.where(keep, x.astype(jnp.float32) / (1 - rate), 0).astype(x.dtype)
     """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        if self.rate == 0 or not self.has_rng("dropout"):
-            return x
-        keep = keep_mask(self.make_rng("dropout"), x.shape, 1 - self.rate)
-        # Rounded last: a Python float times a bfloat16 array becomes bfloat16 before the product,
-        # in which 1 / 0.9 is 0.16% too small for every element alike.
-        scaled = x.astype(jnp.float32) * (1 / (1 - self.rate))
-        return jnp.where(keep, scaled, 0).astype(x.dtype)
+    keep = keep_mask(key, x.shape, 1 - rate)
+    # Rounded last: a Python float times a bfloat16 array becomes bfloat16 before the product, in
+    # which 1 / 0.9 is 0.16% too small for every element alike.
+    scaled = x.astype(jnp.float32) * (1 / (1 - rate))
+    return jnp.where(keep, scaled, 0).astype(x.dtype)
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], keep_rate: float) -> jax.Array:
     """A bool array of `shape`, True with probability `keep_rate`, independent for every key."""
     seed, offset = jax.random.bits(key, (2,), "uint32")
-    threshold = jnp.uint32(round(keep_rate * (2**32 - 1)))
-    return _hash(_hash(_index(shape) ^ seed) + offset) < threshold
+    return _hash(_hash(_index(shape) ^ seed) + offset) < _threshold(keep_rate)
+
+
+def _threshold(keep_rate: float) -> jax.Array:
+    return jnp.uint32(round(keep_rate * (2**32 - 1)))
 
 
 def _index(shape: tuple[int, ...]) -> jax.Array:

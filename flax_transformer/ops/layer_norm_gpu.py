@@ -36,7 +36,7 @@ def gradients(
     parts = jax.ShapeDtypeStruct((n // _ROWS, d), jnp.float32)
     results = (jax.ShapeDtypeStruct((n, d), x.dtype), parts, parts)
 
-    def kernel(x, scale, gradient, of_x, of_scale, of_bias):
+    def kernel(x, scale, gradient, dx, dscale, dbias):
         program, factor = pl.program_id(0), scale[:][None]
 
         def add(index, sums):
@@ -45,19 +45,19 @@ def gradients(
             centred -= centred.mean(axis=1, keepdims=True)
             deviation = jnp.sqrt((centred**2).mean(axis=1, keepdims=True) + epsilon)
             normal = centred / deviation
-            of_result = gradient[rows, :].astype(jnp.float32)
-            of_normal = of_result * factor
-            along_x = (of_normal * normal).mean(axis=1, keepdims=True)
-            rest = of_normal - of_normal.mean(axis=1, keepdims=True) - normal * along_x
-            of_x[rows, :] = (rest / deviation).astype(of_x.dtype)
-            return sums[0] + of_result * normal, sums[1] + of_result
+            dresult = gradient[rows, :].astype(jnp.float32)
+            dnormal = dresult * factor
+            along_x = (dnormal * normal).mean(axis=1, keepdims=True)
+            rest = dnormal - dnormal.mean(axis=1, keepdims=True) - normal * along_x
+            dx[rows, :] = (rest / deviation).astype(dx.dtype)
+            return sums[0] + dresult * normal, sums[1] + dresult
 
         nothing = jnp.zeros((step, d), jnp.float32)
         sums = jax.lax.fori_loop(0, _ROWS // step, add, (nothing, nothing))
-        of_scale[program, :] = sums[0].sum(axis=0)
-        of_bias[program, :] = sums[1].sum(axis=0)
+        dscale[program, :] = sums[0].sum(axis=0)
+        dbias[program, :] = sums[1].sum(axis=0)
 
-    of_x, of_scale, of_bias = pl.pallas_call(
+    dx, dscale, dbias = pl.pallas_call(
         kernel,
         grid=(n // _ROWS,),
         out_shape=results,
@@ -69,4 +69,4 @@ def gradients(
         ),
         name="layer_norm_gradient",
     )(x.reshape(n, d), scale, gradient.reshape(n, d))
-    return of_x.reshape(x.shape), of_scale, of_bias
+    return dx.reshape(x.shape), dscale, dbias

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.einsum import einsum, einsum_reference
 
 Multiply = Callable[[str, jax.Array], jax.Array]
 """(name of a weight, x) -> the product of both in float32."""
@@ -25,7 +25,7 @@ class Loop(NamedTuple):
     """How a loop over positions goes; hashable."""
 
     products: tuple[tuple[str, str], ...]
-    """(name of a weight, subscripts of x and the weight), each used once a step."""
+    """(name of a weight, subscripts of x and the weight), each used once per step."""
     dtype: Any
     """Of the products' operands."""
     unroll: int = 1
@@ -34,20 +34,43 @@ class Loop(NamedTuple):
     """Whether to begin at the last position."""
 
 
-def multiplier(products: Mapping[str, str], weights: Weights, dtype) -> Multiply:
-    """The products of `weights` outside of any loop."""
-    return lambda name, x: contract(products[name], x, weights[name], dtype, jnp.float32)
+def multiplier(
+    products: Mapping[str, str], weights: Weights, einsum: Callable[..., jax.Array]
+) -> Multiply:
+    """The products of `weights` outside of any loop, each by `einsum`."""
+    return lambda name, x: einsum(products[name], x, weights[name], out_dtype=jnp.float32)
+
+
+def scan_over_time_reference(
+    step, loop: Loop, weights: Weights, addends: Weights, constants, start, inputs
+):
+    """The plain lines of `scan_over_time`."""
+    return _scan(einsum_reference, step, loop, weights, addends, constants, start, inputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def scan_over_time(step, loop: Loop, weights: Weights, addends: Weights, constants, start, inputs):
-    """`lax.scan` of step(multiply, constants, carry, x) -> (carry, y), over axis 0 of `inputs`.
+    """Loops step(multiply, constants, carry, x) -> (carry, y) over axis 0 of `inputs`.
+
+    Replaces (`scan_over_time_reference`):
+
+        def turn(carry, inputs):
+            addends, x = inputs
+            multiply = lambda name, x: einsum(products[name], x, weights[name]) + addends[name]
+            return step(multiply, constants, carry, x)
+
+        jax.lax.scan(turn, start, (addends, inputs))
 
     `step` reads `weights` through `multiply` only, and closes over no array. `addends`, arrays
     (t,...) by the names of weights, are added to the products. Returns the last carry and the
     stacked y.
     """
-    multiply_all = multiplier(dict(loop.products), _cast(weights, loop), loop.dtype)
+    return _scan(einsum, step, loop, _cast(weights, loop), addends, constants, start, inputs)
+
+
+def _scan(einsum, step, loop: Loop, weights, addends, constants, start, inputs):
+    products = dict(loop.products)
+    multiply_all = multiplier(products, weights, functools.partial(einsum, dtype=loop.dtype))
 
     def turn(carry, inputs):
         addends, x = inputs
@@ -73,13 +96,13 @@ def _times(subscripts: str, dtype, x: jax.Array, weight: jax.Array, turned: jax.
 
     `turned`: `weight` as that gradient's product takes it, with the axes of `_turned`.
     """
-    return contract(subscripts, x, weight, dtype, jnp.float32)
+    return einsum(subscripts, x, weight, dtype, jnp.float32)
 
 
 def _times_backward(subscripts, dtype, turned, gradient):
     operands, result = subscripts.split("->")
-    of_x = f"{result},{_turned(subscripts)}->{operands.split(',')[0]}"
-    return contract(of_x, gradient, turned, dtype, jnp.float32), None, None
+    dx = f"{result},{_turned(subscripts)}->{operands.split(',')[0]}"
+    return einsum(dx, gradient, turned, dtype, jnp.float32), None, None
 
 
 _times.defvjp(
@@ -152,8 +175,8 @@ def _backward(step, loop: Loop, saved, gradient):
         operands, result = subscripts.split("->")
         x_letters, letters = operands.split(",")
         all_steps = f"t{x_letters},t{result}->{letters}"
-        of_weight = contract(all_steps, factors[name], taps[name], loop.dtype, jnp.float32)
-        weights[name] = of_weight.astype(types[name].dtype)
+        dweight = einsum(all_steps, factors[name], taps[name], loop.dtype, jnp.float32)
+        weights[name] = dweight.astype(types[name].dtype)
     return weights, {name: taps[name] for name in added}, *others
 
 

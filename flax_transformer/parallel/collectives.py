@@ -34,8 +34,8 @@ def _free_parts(spec: PartitionSpec) -> list[tuple[str, ...]]:
 
 
 def own_part(x: jax.Array, spec: PartitionSpec) -> jax.ShapeDtypeStruct | None:
-    """Shape and type of what each device gets of `x` inside `per_device`; None where the devices do
-    not divide `x`, which `per_device` refuses."""
+    """Shape and type of what each device gets of `x` inside `local_shard_map`; None where the
+    devices do not divide `x`, which that refuses."""
     sizes, shape = _free_axes(), list(x.shape)
     for axis, names in enumerate(_free_parts(spec)):
         devices = math.prod(sizes[name] for name in names)
@@ -45,8 +45,9 @@ def own_part(x: jax.Array, spec: PartitionSpec) -> jax.ShapeDtypeStruct | None:
     return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
 
 
-def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`function` on each device's own parts of its arguments, which the specs describe in AXES.
+def local_shard_map(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+    """Maps `function` over the devices: each calls it on its own parts of the arguments, which the
+    specs describe in AXES.
 
     Kernels need it, since XLA cannot split them. Outside of any mesh, and where each device has its
     own parts along every axis already, it is `function` itself.
@@ -74,15 +75,15 @@ def _shared(axes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def sum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
-    """The sum of `x` over the devices along `axes`, inside `per_device`."""
+    """The sum of `x` over the devices along `axes`, inside `local_shard_map`."""
     return jax.lax.psum(x, shared) if (shared := _shared(axes)) else x
 
 
 def maximum_over(axes: tuple[str, ...], x: jax.Array) -> jax.Array:
-    """The largest `x` of the devices along `axes`, inside `per_device`."""
+    """The largest `x` of the devices along `axes`, inside `local_shard_map`."""
     return jax.lax.pmax(x, shared) if (shared := _shared(axes)) else x
 
 
 def index_along(axis: str) -> jax.Array | int:
-    """This device's place along `axis`, inside `per_device`."""
+    """This device's place along `axis`, inside `local_shard_map`."""
     return jax.lax.axis_index(axis) if _shared((axis,)) else 0

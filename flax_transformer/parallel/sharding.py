@@ -85,8 +85,8 @@ def on_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[..., Result
     return traced
 
 
-def keep_rows(x: jax.Array) -> jax.Array:
-    """`x` (b,...) with rows over `BATCH_AXES` and everything else whole, and so its gradient.
+def constrain_rows(x: jax.Array) -> jax.Array:
+    """Constrains `x` (b,...), and so its gradient, to rows over `BATCH_AXES` and the rest whole.
 
     Without it XLA would rather split activations along d, as the parameters are along fsdp, and
     exchange activations in place of parameters. Outside `on_mesh`, and where every device
@@ -95,9 +95,9 @@ def keep_rows(x: jax.Array) -> jax.Array:
     return _constrain(x, PartitionSpec(BATCH_AXES))
 
 
-def gather_fsdp(parameter: jax.Array, names: str) -> jax.Array:
-    """`parameter`, whose axes are `names`, brought together along fsdp, where XLA would not see
-    by itself that this is cheaper than to split what is computed from it."""
+def all_gather_fsdp(parameter: jax.Array, names: str) -> jax.Array:
+    """Gathers `parameter`, whose axes are `names`, along fsdp, where XLA would not see by itself
+    that this is cheaper than to split what is computed from it."""
     axes = [_MESH_AXIS[name] for name in names]
     return _constrain(
         parameter, PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes))

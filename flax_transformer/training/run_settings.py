@@ -18,14 +18,14 @@ from flax_transformer.training.starting_point import take_vocabulary
 from flax_transformer.workdir import BEST, CHECKPOINTS, CONFIG_FILE, TOKENIZER_FILE
 
 _NEVER_BIND = (
-    "batch.read_ahead", "data.directory", "data.test", "decoding", "mesh",
+    "batch.read_ahead", "data.directory", "data.test", "decoding", "mesh", "model.kernels",
     "training.bleu_tokenizer", "training.checkpoint_every", "training.checkpoint_minutes",
     "training.deterministic", "training.evaluate_every", "training.keep_checkpoints",
     "training.log_every", "training.patience", "training.validation_sentences",
 )  # fmt: skip
 """Settings and sections that change no parameter: where the text lies; what is tested, shown and
-kept, and when; the devices, and how exactly they repeat themselves. Whether another data.directory
-holds the same text is for `same_text.check_text` to say."""
+kept, and when; the devices, the kernels, and how exactly they repeat themselves. Whether another
+data.directory holds the same text is for `same_text.check_text` to say."""
 
 _OF_THE_VOCABULARY = (
     "data", "tokenizer.character_coverage", "tokenizer.normalization",

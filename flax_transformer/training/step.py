@@ -10,7 +10,8 @@ import optax
 from flax_transformer.batch import Batch
 from flax_transformer.config import Config
 from flax_transformer.models import build_model
-from flax_transformer.ops.cross_entropy import LossSums, smoothed_cross_entropy
+from flax_transformer.ops.cross_entropy import LossSums
+from flax_transformer.ops.kernels import ops_for
 from flax_transformer.parallel.sharding import on_mesh, replicated
 from flax_transformer.runtime.compiler_options import compiler_options
 from flax_transformer.training.optimizer import build_optimizer
@@ -98,13 +99,12 @@ def loss_sums(
     features: Any
     features, added = model.apply(variables, *inputs, rngs=rngs, mutable=["losses"])
     table: Any = model.apply(variables, method="output_table")
-    sums = smoothed_cross_entropy(
+    sums = ops_for(model.config).cross_entropy(
         features,
         table,
         batch.target_outputs,
         (batch.target_segments > 0).astype(jnp.float32),
         config.training.label_smoothing,
-        model.config.compute_dtype,
     )
     return sums._replace(loss=sum(jax.tree.leaves(added), start=sums.loss))
 

@@ -11,7 +11,7 @@ import numpy as np
 from ctranslate2.specs import TransformerSpec
 
 from flax_transformer.config import Config
-from flax_transformer.models.embedding import sinusoids
+from flax_transformer.models.transformer import sinusoids
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 _NAMES = {PAD_ID: "<blank>", EOS_ID: "</s>", BOS_ID: "<s>", UNK_ID: "<unk>"}
@@ -94,7 +94,7 @@ def _specification(config: Config, params: Any, words: list[str]) -> Transformer
     spec = TransformerSpec.from_config(layers, model.num_heads, pre_norm=False)
     params = {name: _as_numpy(branch) for name, branch in params.items()}
     table = params["embedding"]["table"]
-    encodings = np.asarray(sinusoids(np.arange(model.max_positions), model.d_model))
+    encodings = np.asarray(sinusoids(model.max_positions, model.d_model))
     for side in (spec.encoder, spec.decoder):
         embeddings = side.embeddings
         (embeddings[0] if isinstance(embeddings, list) else embeddings).weight = table

@@ -1,9 +1,11 @@
 """What a decoder's state s_t looks at in the source: the scores of the papers before 2017.
 
-Letters: b batch, w target positions or beams, s source position, d width, u the same width behind a
+Letters: b batch, w target positions or beams, s source position, d width, u the same width after a
 product, h heads, k width of a head. In the papers' symbols: h_i is what the encoder says of
 position i, e_ti = score(s_t, h_i), alpha_ti = softmax_i(e_ti) and c_t = sum_i alpha_ti h_i.
 """
+
+from functools import partial
 
 import chex
 import flax.linen as nn
@@ -11,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.models.attention import MultiHeadAttention
-from flax_transformer.models.parameters import named
-from flax_transformer.ops.contraction import contract
+from flax_transformer.models.parameters import with_axes
+from flax_transformer.models.transformer import MultiHeadAttention
+from flax_transformer.ops.kernels import Ops, ops_for
 from flax_transformer.ops.recurrence import Multiply, Weights
 
 PRODUCTS: dict[str, dict[str, str]] = {
@@ -41,16 +43,15 @@ class Attention(nn.Module):
         d, kind = self.config.d_model, self.config.attention
         xavier, normal = nn.initializers.xavier_uniform(), nn.initializers.normal(d**-0.5)
         if kind == "general":
-            self.matrix = self.param("matrix", named(xavier, "du"), (d, d))
+            self.matrix = self.param("matrix", with_axes(xavier, "du"), (d, d))
         if kind == "concat":
-            self.query = self.param("query", named(xavier, "du"), (d, d))
-            self.key = self.param("key", named(xavier, "du"), (d, d))
-            self.vector = self.param("vector", named(normal, "u"), (d,))
+            self.query = self.param("query", with_axes(xavier, "du"), (d, d))
+            self.key = self.param("key", with_axes(xavier, "du"), (d, d))
+            self.vector = self.param("vector", with_axes(normal, "u"), (d,))
         if self.config.coverage:
-            self.coverage = self.param("coverage", named(normal, "u"), (d,))
+            self.coverage = self.param("coverage", with_axes(normal, "u"), (d,))
         if kind == "multi_head":
-            dtype = jnp.dtype(self.config.compute_dtype)
-            self.heads = MultiHeadAttention(self.config.num_heads, d, dtype)
+            self.heads = MultiHeadAttention(self.config)
 
     def parameters(self) -> Weights:
         """What `attend` takes for every source."""
@@ -62,15 +63,15 @@ class Attention(nn.Module):
                 return {"query": self.heads.query, "output": self.heads.output}
         return {}
 
-    def of_source(self, memory: jax.Array) -> Weights:
+    def attend_init(self, memory: jax.Array) -> Weights:
         """What `attend` takes of the encoder's states `memory` (b,s,d): one product for all t."""
         chex.assert_axis_dimension(memory, -1, self.config.d_model)
-        dtype = jnp.dtype(self.config.compute_dtype)
+        einsum = ops_for(self.config).einsum
         match self.config.attention:
             case "general":
-                keys = contract("bsu,du->bsd", memory, self.matrix, dtype)
+                keys = einsum("bsu,du->bsd", memory, self.matrix)
             case "concat":
-                keys = contract("bsd,du->bsu", memory, self.key, dtype, jnp.float32)
+                keys = einsum("bsd,du->bsu", memory, self.key, out_dtype=jnp.float32)
             case "multi_head":
                 keys, memory = self.heads.keys_and_values(memory)
             case _:
@@ -79,40 +80,47 @@ class Attention(nn.Module):
 
 
 def attend(
-    kind: str,
+    config: RecurrentConfig,
     multiply: Multiply,
     constants: Weights,
     state: jax.Array,
     mask: jax.Array,
     coverage: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """c_t (b,w,d) and alpha_t (b,w,s), both float32, of the decoder's states s_t, `state` (b,w,d).
+    """Looks at the source from the decoder's states s_t.
 
-    `mask` bool (b,w,s), true where s_t may look; `coverage` (b,w,s), the sum of alpha so far.
-    multiply: the `PRODUCTS` of `kind`. constants: what else `Attention` gives for it. The alpha of
-    several heads is their mean.
+    multiply   the `PRODUCTS` of the attention's kind
+    constants  what else `Attention` gives for it
+    state      s_t, (b,w,d)
+    mask       bool (b,w,s), true where s_t may look
+    coverage   (b,w,s), the sum of alpha so far
+    results    c_t (b,w,d) and alpha_t (b,h,w,s) of every head (most kinds have one), both float32
     """
     chex.assert_rank([state, mask], 3)
-    if kind == "multi_head":
+    if config.attention == "multi_head":
         query = multiply("query", state)
         weights = _softmax(multiply("keys", query * query.shape[-1] ** -0.5), mask[:, None])
-        return multiply("output", multiply("values", weights)), weights.mean(axis=1)
-    if kind == "concat":
+        return multiply("output", multiply("values", weights)), weights
+    if config.attention == "concat":
         # The largest array of all, (b,w,s,u), is made again for the gradient, not kept.
-        scores = jax.checkpoint(_concat_scores)(multiply("query", state), constants, coverage)
+        ops = ops_for(config)
+        score = ops.recompute(partial(_concat_scores, ops))
+        scores = score(multiply("query", state), constants, coverage)
     else:
         scores = multiply("keys", state)
     weights = _softmax(scores, mask)
-    return multiply("values", weights), weights
+    return multiply("values", weights), weights[:, None]
 
 
-def _concat_scores(query: jax.Array, constants: Weights, coverage: jax.Array | None) -> jax.Array:
+def _concat_scores(
+    ops: Ops, query: jax.Array, constants: Weights, coverage: jax.Array | None
+) -> jax.Array:
     """e_ti = v^T tanh(W s_t + U h_i) (Bahdanau et al. 2015, A.1.2), with coverage
     v^T tanh(W s_t + U h_i + w sum_(t'<t) alpha_t'i) (See et al. 2017, equation 11)."""
     inner = query[:, :, None] + constants["keys"][:, None]
     if coverage is not None:
         inner += coverage[..., None] * constants["coverage"][None, None, None]
-    return contract("bwsu,u->bws", jnp.tanh(inner), constants["vector"], jnp.float32)
+    return ops.einsum("bwsu,u->bws", jnp.tanh(inner), constants["vector"], dtype=jnp.float32)
 
 
 def _softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.models.parameters import named
+from flax_transformer.models.dropout import Dropout
+from flax_transformer.models.parameters import output_init, with_axes
 from flax_transformer.models.recurrent.attention import PRODUCTS, Attention, attend
-from flax_transformer.models.recurrent.cells import CELLS, State
+from flax_transformer.models.recurrent.cells import CELLS
 from flax_transformer.models.recurrent.encoder import Memory, first_states
 from flax_transformer.models.recurrent.layer import (
     RecurrentLayer,
@@ -22,13 +23,14 @@ from flax_transformer.models.recurrent.layer import (
     segment_begins,
     xavier,
 )
-from flax_transformer.ops.dropout import Dropout
+from flax_transformer.models.tap import Tap
+from flax_transformer.ops.kernels import ops_for
+from flax_transformer.ops.lstm import State
 from flax_transformer.ops.recurrence import (
     Loop,
     Multiply,
     Weights,
     multiplier,
-    scan_over_time,
 )
 
 
@@ -43,8 +45,8 @@ class Carry(NamedTuple):
     """With coverage: the sum of attention so far, (b,w,s)."""
 
 
-class Column(NamedTuple):
-    """What one position takes besides."""
+class StepInput(NamedTuple):
+    """What one position takes besides the carry."""
 
     from_input: jax.Array
     """What the embedded token gives to the first layer's gates, (b,w,g,u)."""
@@ -55,15 +57,18 @@ class Column(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What one position yields: features (b,w,d), attention (b,w,s), coverage loss (b,w)."""
+    """What one position yields."""
 
     features: jax.Array
-    attention: jax.Array | None
+    """(b,w,d)."""
+    weights: jax.Array | None
+    """Of the attention to the source, (b,h,w,s), where there is one and they are wanted."""
     coverage_loss: jax.Array | None
+    """(b,w)."""
 
 
 def products(config: RecurrentConfig) -> dict[str, str]:
-    """The products that `advance` takes, by the names of `Decoder.arrays`."""
+    """The products that `step` takes, by the names of `Decoder.arrays`."""
     depth = config.num_decoder_layers
     found = {f"recurrent_{i}": "bwd,dgu->bwgu" for i in range(depth)}
     found |= {f"input_{i}": "bwd,dgu->bwgu" for i in range(1, depth)}
@@ -74,38 +79,38 @@ def products(config: RecurrentConfig) -> dict[str, str]:
     return found | PRODUCTS[config.attention]
 
 
-def advance(
-    config: RecurrentConfig, multiply: Multiply, arrays: Weights, carry: Carry, column: Column
+def step(
+    config: RecurrentConfig, multiply: Multiply, arrays: Weights, carry: Carry, inputs: StepInput
 ) -> tuple[Carry, Outputs]:
     """One position: s_t = f(y_(t-1), h~_(t-1), s_(t-1)) and h~_t = tanh(W_c [c_t; s_t])
     (Luong et al. 2015, section 3, with input feeding as in 3.3).
 
     multiply: `products`. arrays: those of `Decoder.arrays` that are in no product.
     """
-    from_input = column.from_input
+    ops, from_input = ops_for(config), inputs.from_input
     states: list[State] = []
     if config.input_feeding:
         assert carry.fed is not None
         from_input = from_input + multiply("feed", carry.fed)
     for i, state in enumerate(carry.states):
         if i:
-            x = states[-1][0] * column.dropout[i - 1]
+            x = states[-1][0] * inputs.dropout[i - 1]
             from_input = multiply(f"input_{i}", x)
         from_input += arrays[f"bias_{i}"][None, None]
         from_state = multiply(f"recurrent_{i}", state[0])
-        states.append(CELLS[config.cell].advance(from_input, from_state, state))
-    s_t, attention, coverage, loss = states[-1][0], None, carry.coverage, None
+        states.append(CELLS[config.cell].step(ops, from_input, from_state, state))
+    s_t, weights, coverage, loss = states[-1][0], None, carry.coverage, None
     if not config.attends_to_source:
         features = s_t
     else:
-        context, attention = attend(config.attention, multiply, arrays, s_t, column.mask, coverage)
+        context, weights = attend(config, multiply, arrays, s_t, inputs.mask, coverage)
         features = _combine(multiply, context, s_t)
         if coverage is not None:
-            loss = jnp.minimum(attention, coverage).sum(axis=-1)
-            coverage += attention
-    features *= column.dropout[-1]
+            loss = jnp.minimum(weights[:, 0], coverage).sum(axis=-1)
+            coverage += weights[:, 0]
+    features *= inputs.dropout[-1]
     fed = features if config.input_feeding else None
-    return Carry(tuple(states), fed, coverage), Outputs(features, attention, loss)
+    return Carry(tuple(states), fed, coverage), Outputs(features, weights, loss)
 
 
 def _combine(multiply: Multiply, context: jax.Array, state: jax.Array) -> jax.Array:
@@ -125,16 +130,16 @@ class Decoder(nn.Module):
         ]
         if config.input_feeding:
             shape = (d, CELLS[config.cell].num_gates, d)
-            self.feed = self.param("feed", named(xavier, "dgu"), shape)
+            self.feed = self.param("feed", with_axes(xavier, "dgu"), shape)
         if config.attends_to_source:
             self.attention = Attention(config)
-            join = nn.initializers.variance_scaling(1, "fan_avg", "uniform", (0, 1), 2)
-            self.combine = self.param("combine", named(join, "ndu"), (2, d, d))
-        self.dropout = [Dropout(config.dropout) for _ in range(config.num_decoder_layers)]
+            self.combine = self.param("combine", with_axes(output_init, "ndu"), (2, d, d))
+            self.tap = Tap()
+        self.dropout = [Dropout(config) for _ in range(config.num_decoder_layers)]
 
-    def arrays(self, of_source: Weights) -> Weights:
-        """All that `advance` takes, by name; `of_source`: of `of_source`."""
-        found = dict(of_source)
+    def arrays(self, source: Weights) -> Weights:
+        """All that `step` takes, by name; `source`: of `attend_init`."""
+        found = dict(source)
         for i, layer in enumerate(self.layers):
             found[f"input_{i}"], found[f"recurrent_{i}"] = layer.input, layer.recurrent
             found[f"bias_{i}"] = layer.bias
@@ -144,9 +149,9 @@ class Decoder(nn.Module):
             found |= {"combine": self.combine, **self.attention.parameters()}
         return found
 
-    def of_source(self, memory: Memory) -> Weights:
+    def attend_init(self, memory: Memory) -> Weights:
         """What attention makes of the source once, arrays (b,s,...)."""
-        return self.attention.of_source(memory.states) if self.config.attends_to_source else {}
+        return self.attention.attend_init(memory.states) if self.config.attends_to_source else {}
 
     def first(self, memory: Memory, segments: jax.Array) -> tuple[State, ...]:
         """For each position of `segments` (b,t) the states (t,b,u) in which its pair begins: those
@@ -154,7 +159,8 @@ class Decoder(nn.Module):
         layers, the top layers of both belong together."""
         more = len(memory.last) - len(self.layers)
         return tuple(
-            first_states(memory.last[max(0, i + more)], segments) for i in range(len(self.layers))
+            first_states(self.config, memory.last[max(0, i + more)], segments)
+            for i in range(len(self.layers))
         )
 
     def __call__(
@@ -177,6 +183,8 @@ class Decoder(nn.Module):
         else:
             outputs = self.position_by_position(x, segments, memory, mask)
             features = outputs.features[:, :, 0]
+            if outputs.weights is not None:
+                self.tap(jnp.moveaxis(outputs.weights[:, :, :, 0], 0, 2))
             if outputs.coverage_loss is not None:
                 losses = jnp.where(segments.T > 0, outputs.coverage_loss[:, :, 0], 0.0)
                 self.sow("losses", "coverage", config.coverage_loss * losses.sum())
@@ -193,27 +201,29 @@ class Decoder(nn.Module):
             x, *_ = layer(x, begins, first)
         if self.config.attends_to_source:
             # All t stand where beams stand.
-            multiply = self._multiply(arrays := self.arrays(self.of_source(memory)))
+            multiply = self._multiply(arrays := self.arrays(self.attend_init(memory)))
             states = jnp.moveaxis(x, 0, 1)
-            context, _ = attend(self.config.attention, multiply, arrays, states, mask)
+            context, weights = attend(self.config, multiply, arrays, states, mask)
+            self.tap(weights)
             x = jnp.moveaxis(_combine(multiply, context, states), 0, 1)
         return self.dropout[-1](x)
 
     def _multiply(self, arrays: Weights) -> Multiply:
-        return multiplier(products(self.config), arrays, jnp.dtype(self.config.compute_dtype))
+        return multiplier(products(self.config), arrays, ops_for(self.config).einsum)
 
     def position_by_position(self, x, segments, memory: Memory, mask) -> Outputs:
-        """As the papers have it, with every array of `Outputs` stacked over t.
+        """As the papers have it, with every array of `Outputs` stacked over t; weights only where
+        they are read.
 
         `mask` bool (b,t,s): which source positions are of the same pair; the others as in a call.
         """
         config, (t, b, d) = self.config, x.shape
-        arrays, named_products = self.arrays(self.of_source(memory)), products(config)
+        arrays, named_products = self.arrays(self.attend_init(memory)), products(config)
         weights = {name: arrays[name] for name in named_products}
         constants = {name: arrays[name] for name in arrays if name not in named_products}
         first = jax.tree.map(lambda a: a[:, :, None], self.first(memory, segments))
         start = self.start(jax.tree.map(lambda a: jnp.zeros_like(a[0]), first), mask.shape[2])
-        columns = Column(
+        columns = StepInput(
             self.layers[0].from_input(x)[:, :, None],
             jnp.moveaxis(mask, 1, 0)[:, :, None],
             tuple(dropout(jnp.ones((t, b, 1, d))) for dropout in self.dropout),
@@ -223,7 +233,9 @@ class Decoder(nn.Module):
             tuple(named_products.items()), jnp.dtype(config.compute_dtype), config.unroll_steps
         )
         del constants["input_0"]  # all positions have gone through it
-        _, outputs = scan_over_time(_Turn(config), loop, weights, {}, constants, start, inputs)
+        turn = _Turn(config, keep_weights=config.attends_to_source and self.tap.is_read())
+        scan = ops_for(config).scan_over_time
+        _, outputs = scan(turn, loop, weights, {}, constants, start, inputs)
         return outputs
 
     def start(self, states: tuple[State, ...], source_length: int) -> Carry:
@@ -244,7 +256,7 @@ class Decoder(nn.Module):
         states = jax.tree.map(copy, self.first(memory, jnp.ones((b, 1), jnp.int32)))
         return {
             "carry": jax.tree.map(lambda a: a[None], self.start(states, s)),
-            "source": {name: a[None, :, None] for name, a in self.of_source(memory).items()},
+            "source": {name: a[None, :, None] for name, a in self.attend_init(memory).items()},
             "mask": mask[None, :, None],
         }
 
@@ -252,13 +264,13 @@ class Decoder(nn.Module):
         """One position of every beam, `x` (b,w,d)."""
         arrays = self.arrays({name: a[0, :, 0] for name, a in cache["source"].items()})
         mask = cache["mask"][0]
-        column = Column(
+        inputs = StepInput(
             self.layers[0].from_input(x),
             jnp.broadcast_to(mask, (*x.shape[:2], mask.shape[-1])),
             (1.0,) * len(self.layers),
         )
         carry = jax.tree.map(lambda a: a[0], cache["carry"])
-        carry, outputs = advance(self.config, self._multiply(arrays), arrays, carry, column)
+        carry, outputs = step(self.config, self._multiply(arrays), arrays, carry, inputs)
         return outputs, cache | {"carry": jax.tree.map(lambda a: a[None], carry)}
 
 
@@ -266,11 +278,13 @@ class _Turn(NamedTuple):
     """One turn of the loop over packed rows, equal to another of the same settings."""
 
     config: RecurrentConfig
+    keep_weights: bool
 
     def __call__(self, multiply: Multiply, constants: Weights, carry: Carry, inputs):
-        column, begins, first = inputs
+        own, begins, first = inputs
         carry = restart_pair(carry, begins, first)
-        return advance(self.config, multiply, constants, carry, column)
+        carry, outputs = step(self.config, multiply, constants, carry, own)
+        return carry, outputs if self.keep_weights else outputs._replace(weights=None)
 
 
 def restart_pair(carry: Carry, begins: jax.Array, first: tuple[State, ...]) -> Carry:

@@ -3,6 +3,7 @@
 Letters: s source position, b batch, n pair of a row, d width, u units of a layer.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -11,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.models.recurrent.cells import State
+from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.recurrent.layer import RecurrentLayer, segment_begins, segment_ends
-from flax_transformer.ops.contraction import contract
-from flax_transformer.ops.dropout import Dropout
+from flax_transformer.ops.kernels import ops_for
+from flax_transformer.ops.lstm import State
 
 
 class Memory(NamedTuple):
@@ -23,7 +24,7 @@ class Memory(NamedTuple):
     states: jax.Array
     """h_i, (b,s,d): what attention looks at."""
     last: tuple[State, ...]
-    """Of each layer the state behind each pair of a row, (b,n,d), pair 1 first: where a decoder
+    """Of each layer the state after each pair of a row, (b,n,d), pair 1 first: where a decoder
     starts."""
 
 
@@ -44,7 +45,7 @@ class Encoder(nn.Module):
             [RecurrentLayer(config, units, name=f"layer_{i}_{each}") for each in directions]
             for i in range(config.num_encoder_layers)
         ]
-        self.dropout = [Dropout(config.dropout) for _ in range(config.num_encoder_layers - 1)]
+        self.dropout = [Dropout(config) for _ in range(config.num_encoder_layers - 1)]
 
     def __call__(self, x: jax.Array, segments: jax.Array) -> Memory:
         """`x` (s,b,d) embedded source, `segments` (b,s)."""
@@ -59,7 +60,7 @@ class Encoder(nn.Module):
                 layer(x, begins.T, reverse=bool(backward))
                 for backward, (layer, begins) in enumerate(zip(directions, borders, strict=False))
             ]
-            last.append(_last_states(states, segments, borders))
+            last.append(_last_states(self.config, states, segments, borders))
             x = jnp.concatenate([state[0] for state in states], axis=-1)
             if i < len(self.dropout):
                 x = self.dropout[i](x)
@@ -68,7 +69,9 @@ class Encoder(nn.Module):
         return memory
 
 
-def _last_states(states: list[State], segments: jax.Array, borders: list[jax.Array]) -> State:
+def _last_states(
+    config: RecurrentConfig, states: list[State], segments: jax.Array, borders: list[jax.Array]
+) -> State:
     """The states (b,n,d) in which each direction leaves each pair, side by side.
 
     `states` (s,b,u) of each direction. A product with zeros and ones rather than a gather, whose
@@ -76,15 +79,17 @@ def _last_states(states: list[State], segments: jax.Array, borders: list[jax.Arr
     """
     numbers = 1 + jnp.arange(segments.shape[1])
     of_pair = segments[:, None, :] == numbers[None, :, None]
+    einsum = partial(ops_for(config).einsum, dtype=jnp.float32)
     found = []
     for state, leaves in zip(states, reversed(borders), strict=False):
         chosen = (of_pair & leaves[:, None, :]).astype(jnp.float32)
-        found.append([contract("bns,sbu->bnu", chosen, array, jnp.float32) for array in state])
+        found.append([einsum("bns,sbu->bnu", chosen, array) for array in state])
     return tuple(jnp.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
 
 
-def first_states(last: State, segments: jax.Array) -> State:
+def first_states(config: RecurrentConfig, last: State, segments: jax.Array) -> State:
     """For each position of `segments` (b,t) the state (t,b,d) in which its pair's source ended."""
     numbers = 1 + jnp.arange(last[0].shape[1])
     chosen = (segments[:, :, None] == numbers[None, None, :]).astype(jnp.float32)
-    return tuple(contract("btn,bnd->tbd", chosen, array, jnp.float32) for array in last)
+    einsum = partial(ops_for(config).einsum, dtype=jnp.float32)
+    return tuple(einsum("btn,bnd->tbd", chosen, array) for array in last)

@@ -4,8 +4,8 @@ Letters: t position (source or target), b batch, d width, g gates, u units. Arra
 position first, as the loop over positions takes them.
 
 Rows stay packed. A row is a chain of sentence pairs, and where one begins the state is set to what
-it must start from (zero in the encoder, the encoder's last state of the same pair in the decoder):
-one select a position, by which a pair's numbers are those that it has alone in a row. One pair a
+it must start from (zero in the encoder, the encoder's last state of the same pair in the decoder).
+By this one select per position a pair's numbers are those that it has alone in a row. One pair per
 row would need a batch of another kind for this model only, and leave most slots empty.
 """
 
@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.models.parameters import named
-from flax_transformer.models.recurrent.cells import CELLS, State
-from flax_transformer.ops.contraction import contract
-from flax_transformer.ops.recurrence import Loop, Multiply, scan_over_time
+from flax_transformer.models.parameters import with_axes
+from flax_transformer.models.recurrent.cells import CELLS
+from flax_transformer.ops.kernels import ops_for
+from flax_transformer.ops.lstm import State
+from flax_transformer.ops.recurrence import Loop, Multiply
 
 # A kernel is g matrices beside each other, each with fans of its own.
 xavier = nn.initializers.variance_scaling(
@@ -44,7 +45,7 @@ def segment_begins(segments: jax.Array) -> jax.Array:
 
 
 def segment_ends(segments: jax.Array) -> jax.Array:
-    """Whether another segment, or none, stands behind each position: (b,t) to bool (b,t)."""
+    """Whether another segment, or none, stands after each position: (b,t) to bool (b,t)."""
     return jnp.flip(segment_begins(jnp.flip(segments, axis=1)), axis=1)
 
 
@@ -61,21 +62,21 @@ class RecurrentLayer(nn.Module):
         def bias(key, shape, dtype=jnp.float32):
             return jnp.broadcast_to(jnp.array(cell.initial_bias, dtype)[:, None], shape)
 
-        self.input = self.param("input", named(xavier, "dgu"), (self.config.d_model, g, u))
-        self.recurrent = self.param("recurrent", named(xavier, "dgu"), (u, g, u))
-        self.bias = self.param("bias", named(bias, "gu"), (g, u))
+        self.input = self.param("input", with_axes(xavier, "dgu"), (self.config.d_model, g, u))
+        self.recurrent = self.param("recurrent", with_axes(xavier, "dgu"), (u, g, u))
+        self.bias = self.param("bias", with_axes(bias, "gu"), (g, u))
 
     def from_input(self, x: jax.Array) -> jax.Array:
         """What `x` (t,b,d) gives to the gates (t,b,g,u) in float32, one product for all, without
         the bias."""
         chex.assert_axis_dimension(x, -1, self.config.d_model)
-        dtype = jnp.dtype(self.config.compute_dtype)
-        return contract("tbd,dgu->tbgu", x, self.input, dtype, jnp.float32)
+        einsum = ops_for(self.config).einsum
+        return einsum("tbd,dgu->tbgu", x, self.input, out_dtype=jnp.float32)
 
     def __call__(
         self, x: jax.Array, begins: jax.Array, first: State | None = None, reverse: bool = False
     ) -> State:
-        """The states (t,b,u) behind every position of `x` (t,b,d).
+        """The states (t,b,u) after every position of `x` (t,b,d).
 
         Where `begins` (t,b) the state before is that of `first` (t,b,u), or zero.
         """
@@ -88,22 +89,23 @@ class RecurrentLayer(nn.Module):
         weights, from_input = {"recurrent": self.recurrent}, self.from_input(x)
         addends = {"recurrent": from_input} if cell.additive else {}
         inputs = (None if cell.additive else from_input, begins, first)
-        _, states = scan_over_time(
-            _Turn(config.cell), loop, weights, addends, self.bias, nothing, inputs
+        _, states = ops_for(config).scan_over_time(
+            _Turn(config), loop, weights, addends, self.bias, nothing, inputs
         )
         chex.assert_shape(states, (t, b, u))
         return states
 
 
 class _Turn(NamedTuple):
-    """One turn of the loop, equal to another of the same kind of cell."""
+    """One turn of the loop, equal to another of the same settings."""
 
-    kind: str
+    config: RecurrentConfig
 
     def __call__(self, multiply: Multiply, bias, state: State, inputs):
         from_input, begins, first = inputs
         state = restart(state, begins, first)
         from_state = multiply("recurrent", state[0])
         from_input = bias[None] if from_input is None else from_input + bias[None]
-        state = CELLS[self.kind].advance(from_input, from_state, state)
+        cell, ops = CELLS[self.config.cell], ops_for(self.config)
+        state = cell.step(ops, from_input, from_state, state)
         return state, state

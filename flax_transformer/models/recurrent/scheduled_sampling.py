@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.models.recurrent.decoder import (
-    Column,
     Decoder,
-    advance,
+    StepInput,
     products,
     restart_pair,
+    step,
 )
 from flax_transformer.models.recurrent.encoder import Memory
 from flax_transformer.models.recurrent.layer import segment_begins
-from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.kernels import ops_for
 from flax_transformer.ops.recurrence import multiplier
 
 
@@ -25,17 +25,18 @@ def sampled_inputs(
     decoder: Decoder, table: jax.Array, batch, memory: Memory, forced: jax.Array
 ) -> jax.Array:
     """Target inputs (b,t): those of `batch` where `forced` (b,t), elsewhere the most probable token
-    behind the inputs before. A pair's first input is always the true one.
+    after the inputs before. A pair's first input is always the true one.
 
     table: of the embedding, (v,d).
     """
     config, dtype = decoder.config, jnp.dtype(decoder.config.compute_dtype)
     segments, source_segments = batch.target_segments, batch.source_segments
     table, arrays, first = jax.lax.stop_gradient(
-        (table, decoder.arrays(decoder.of_source(memory)), decoder.first(memory, segments))
+        (table, decoder.arrays(decoder.attend_init(memory)), decoder.first(memory, segments))
     )
     named_products = products(config) | {"input_0": "bwd,dgu->bwgu"}
-    multiply = multiplier(named_products, arrays, dtype)
+    einsum = ops_for(config).einsum
+    multiply = multiplier(named_products, arrays, einsum)
     first = jax.tree.map(lambda a: a[:, :, None], first)
     nothing = jax.tree.map(lambda a: jnp.zeros_like(a[0]), first)
 
@@ -46,10 +47,10 @@ def sampled_inputs(
         x = (table[ids] * config.d_model**0.5).astype(dtype)[:, None]
         from_input = multiply("input_0", x)
         mask = (segment[:, None] == source_segments)[:, None]
-        column = Column(from_input, mask, (1.0,) * config.num_decoder_layers)
+        inputs = StepInput(from_input, mask, (1.0,) * config.num_decoder_layers)
         carry = restart_pair(carry, begins, first)
-        carry, outputs = advance(config, multiply, arrays, carry, column)
-        logits = contract("bwd,vd->bwv", outputs.features, table, dtype, jnp.float32)
+        carry, outputs = step(config, multiply, arrays, carry, inputs)
+        logits = einsum("bwd,vd->bwv", outputs.features, table, out_dtype=jnp.float32)
         return (carry, jnp.argmax(logits[:, 0], axis=-1).astype(ids.dtype)), ids
 
     start = (decoder.start(nothing, source_segments.shape[1]), jnp.zeros_like(segments[:, 0]))

@@ -2,7 +2,7 @@
 et al. 2015 and Luong et al. 2015 with it.
 
 Letters: b batch, w beam width, s source length, t target length, d width, v vocabulary.
-It offers what `Transformer` offers, for the same packed rows.
+It answers what every `Family` is asked, for the same packed rows.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
 from flax_transformer.errors import ConfigError
-from flax_transformer.models.parameters import named
+from flax_transformer.models.dropout import Dropout
+from flax_transformer.models.parameters import with_axes
 from flax_transformer.models.recurrent.decoder import Decoder
 from flax_transformer.models.recurrent.encoder import Encoder, Memory
 from flax_transformer.models.recurrent.scheduled_sampling import sampled_inputs
-from flax_transformer.ops.contraction import contract
-from flax_transformer.ops.dropout import Dropout
+from flax_transformer.ops.kernels import ops_for
 
 Cache = dict[str, Any]
 
@@ -32,9 +32,9 @@ class WordEmbedding(nn.Module):
 
     def setup(self):
         d = self.config.d_model
-        table = named(nn.initializers.normal(d**-0.5), "vd")
+        table = with_axes(nn.initializers.normal(d**-0.5), "vd")
         self.table = self.param("table", table, (self.vocabulary_size, d))
-        self.dropout = Dropout(self.config.dropout)
+        self.dropout = Dropout(self.config)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """`ids` (...) to vectors (...,d)."""
@@ -94,8 +94,8 @@ class Seq2Seq(nn.Module):
 
     def logits(self, features: jax.Array) -> jax.Array:
         """Scores (b,t,v) in float32 of every token, before the softmax, for features (b,t,d)."""
-        dtype = jnp.dtype(self.config.compute_dtype)
-        return contract("btd,vd->btv", features, self.output_table(), dtype, jnp.float32)
+        einsum = ops_for(self.config).einsum
+        return einsum("btd,vd->btv", features, self.output_table(), out_dtype=jnp.float32)
 
     def start_cache(
         self, memory: Memory, source_segments: jax.Array, max_steps: int, beam_size: int
@@ -111,7 +111,7 @@ class Seq2Seq(nn.Module):
     def decode_step(
         self, ids: jax.Array, position: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
-        """Logits (b,w,v) of the token behind `ids` (b,w), and the cache with them added. Equal to
+        """Logits (b,w,v) of the token after `ids` (b,w), and the cache with them added. Equal to
         `logits(decode(...))` at that position."""
         logits, cache, _ = self._step(ids, position, cache)
         return logits, cache
@@ -119,16 +119,17 @@ class Seq2Seq(nn.Module):
     def decode_step_with_attention(
         self, ids: jax.Array, position: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache, jax.Array]:
-        """As `decode_step`, and how much each beam looks at each source position, (b,w,s)."""
-        logits, cache, attention = self._step(ids, position, cache)
-        if attention is None:
+        """As `decode_step`, and how much each beam looks at each source position, (b,w,s): the mean
+        over its heads."""
+        logits, cache, weights = self._step(ids, position, cache)
+        if weights is None:
             raise ConfigError(
                 "model.attention is none, so there is no attention to look at: choose a model with "
                 "attention, or decode without what needs it"
             )
-        return logits, cache, attention
+        return logits, cache, weights.mean(axis=1)
 
     def _step(self, ids: jax.Array, position: jax.Array, cache: Cache):
         chex.assert_rank([ids, position], [2, 0])
         outputs, cache = self.decoder.decode_step(self.embedding(ids), cache)
-        return self.logits(outputs.features), cache, outputs.attention
+        return self.logits(outputs.features), cache, outputs.weights

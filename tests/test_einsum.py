@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jaxprs import equations, products
 
-from flax_transformer.ops.contraction import contract
+from flax_transformer.ops.einsum import einsum, einsum_reference
 from flax_transformer.parallel import collectives
 
 SIZES = {"b": 2, "t": 3, "s": 4, "d": 6, "h": 5, "k": 7, "v": 8}
@@ -45,29 +45,47 @@ def result_and_gradients(function, x, y):
     return result, gradients
 
 
-def einsum(subscripts):
+def plain(subscripts):
     return lambda x, y: jnp.einsum(subscripts, x, y, precision="highest")
 
 
 @pytest.mark.parametrize("subscripts", PRODUCTS)
 def test_equals_einsum(subscripts):
     x, y = operands(subscripts)
-    product = functools.partial(contract, subscripts, dtype=jnp.float32)
-    expected = result_and_gradients(einsum(subscripts), x, y)
+    product = functools.partial(einsum, subscripts, dtype=jnp.float32)
+    expected = result_and_gradients(plain(subscripts), x, y)
     chex.assert_trees_all_close(result_and_gradients(product, x, y), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("subscripts", PRODUCTS)
+@pytest.mark.parametrize("out_dtype", [None, jnp.float32])
+def test_equals_its_reference_in_bfloat16(subscripts, out_dtype):
+    """To the rounding of the cotangent, which only the fast gradient rounds."""
+    x, y = operands(subscripts)
+    both = [
+        result_and_gradients(
+            functools.partial(function, subscripts, dtype=jnp.bfloat16, out_dtype=out_dtype), x, y
+        )
+        for function in (einsum, einsum_reference)
+    ]
+    (result, gradients), (expected, expected_gradients) = both
+    assert result.dtype == expected.dtype == (out_dtype or jnp.bfloat16)
+    widened = [each.astype(jnp.float32) for each in (result, expected)]
+    chex.assert_trees_all_close(*widened, rtol=0.01 if out_dtype is None else 1e-5, atol=1e-5)
+    chex.assert_trees_all_close(gradients, expected_gradients, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("subscripts", PRODUCTS)
 def test_bfloat16_rounds_operands_only(subscripts):
     x, y = operands(subscripts)
-    product = functools.partial(contract, subscripts, dtype=jnp.bfloat16, out_dtype=jnp.float32)
+    product = functools.partial(einsum, subscripts, dtype=jnp.bfloat16, out_dtype=jnp.float32)
     result, gradients = result_and_gradients(product, x, y)
     rounded = [np.asarray(jnp.asarray(each, jnp.bfloat16), np.float32) for each in (x, y)]
     chex.assert_trees_all_close(result, np.einsum(subscripts, *rounded), rtol=1e-5, atol=1e-5)
-    _, exact = result_and_gradients(einsum(subscripts), x, y)
+    _, exact = result_and_gradients(plain(subscripts), x, y)
     chex.assert_type(gradients, [jnp.float32, jnp.float32])
     chex.assert_trees_all_close(gradients, exact, rtol=0.05, atol=0.05)
-    by_default = jax.eval_shape(lambda x, y: contract(subscripts, x, y, jnp.bfloat16), x, y)
+    by_default = jax.eval_shape(lambda x, y: einsum(subscripts, x, y, jnp.bfloat16), x, y)
     assert by_default.dtype == jnp.bfloat16
 
 
@@ -77,7 +95,7 @@ def test_products_take_bfloat16_in_both_directions(subscripts, platform):
     x, y = operands(subscripts)
 
     def loss(x, y):
-        return (contract(subscripts, x, y, jnp.bfloat16, jnp.float32) ** 2).sum()
+        return (einsum(subscripts, x, y, jnp.bfloat16, jnp.float32) ** 2).sum()
 
     lowered = (
         jax.jit(jax.grad(loss, argnums=(0, 1))).trace(x, y).lower(lowering_platforms=(platform,))
@@ -95,7 +113,7 @@ def test_products_take_bfloat16_in_both_directions(subscripts, platform):
 def test_only_products_without_a_batch_axis_are_named_for_remat():
     for subscripts in PRODUCTS:
         x, y = operands(subscripts)
-        trace = jax.make_jaxpr(lambda x, y: contract(subscripts, x, y, jnp.float32))  # noqa: B023
+        trace = jax.make_jaxpr(lambda x, y: einsum(subscripts, x, y, jnp.float32))  # noqa: B023
         jaxpr = trace(x, y)
         named = any(each.primitive.name == "name" for each in equations(jaxpr))
         batched = subscripts in ("bthk,bshk->bhts", "bhts,bshk->bthk")
@@ -113,7 +131,7 @@ def test_the_narrow_operand_is_turned_for_the_gradient_of_weights(subscripts):
     x, y = (jnp.ones(shape, jnp.float32) for shape in shapes)
 
     def loss(x, y):
-        return (contract(subscripts, jnp.sin(x), y, jnp.float32) ** 2).sum()
+        return (einsum(subscripts, jnp.sin(x), y, jnp.float32) ** 2).sum()
 
     program = jax.jit(jax.grad(loss, argnums=1)).lower(x, y).compile().as_text()
     turned = {tuple(map(int, size.split(","))) for size in re.findall(r"f32\[([\d,]+)\]", program)}
@@ -128,7 +146,7 @@ def test_a_gpu_writes_products_as_they_are_wanted(monkeypatch, platform, types):
     x, y = (each.astype(jnp.bfloat16) for each in operands("bsd,dhk->bshk"))
 
     def total(x, y):
-        return contract("bsd,dhk->bshk", x, y, jnp.bfloat16).astype(jnp.float32).sum()
+        return einsum("bsd,dhk->bshk", x, y, jnp.bfloat16).astype(jnp.float32).sum()
 
     found = products(jax.make_jaxpr(jax.grad(total, argnums=(0, 1)))(x, y))
     assert {str(each.outvars[0].aval.dtype) for each in found} == {types}

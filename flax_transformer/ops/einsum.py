@@ -12,14 +12,27 @@ MATRIX_PRODUCT = "matrix_product"
 """Name, for remat policies, of every product without a batch axis: dear to compute again."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
-def contract(subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None) -> jax.Array:
-    """`jnp.einsum(subscripts, x, y)` of operands cast to `dtype`, accumulated in float32.
+def einsum_reference(
+    subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None
+) -> jax.Array:
+    """The plain lines of `einsum`: float32 holds a product of two bfloat16 numbers exactly."""
+    x, y = (operand.astype(dtype).astype(jnp.float32) for operand in (x, y))
+    return jnp.einsum(subscripts, x, y, precision="highest").astype(out_dtype or dtype)
 
-    The result comes in `out_dtype`, by default `dtype`. The gradient's two products take
-    operands of `dtype` as well: left to itself, differentiation would multiply a float32
-    cotangent by a bfloat16 operand, which no matrix unit does at full speed. Every letter of an
-    operand must stand in the other one or in the result.
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def einsum(subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None) -> jax.Array:
+    """Computes `jnp.einsum(subscripts, x, y)` of operands cast to `dtype`, summed in float32.
+
+    Replaces (`einsum_reference`):
+
+        x, y = (operand.astype(dtype).astype(jnp.float32) for operand in (x, y))
+        jnp.einsum(subscripts, x, y, precision="highest").astype(out_dtype or dtype)
+
+    The result comes in `out_dtype`, by default `dtype`. The gradient's two products take operands
+    of `dtype` as well: left to itself, differentiation would multiply a float32 cotangent by a
+    bfloat16 operand, which no matrix unit does at full speed. Every letter of an operand must stand
+    in the other one or in the result.
     """
     return _named_product(subscripts, x, y, dtype, out_dtype)
 
@@ -76,7 +89,7 @@ def _is_batched(subscripts: str) -> bool:
 def _forward(subscripts, x, y, dtype, out_dtype):
     # An empty array of each operand's type remembers what type its gradient must have.
     types = (jnp.zeros((0,), x.dtype), jnp.zeros((0,), y.dtype))
-    # Not `contract` itself, inside which a remat policy would not find the name.
+    # Not `einsum` itself, inside which a remat policy would not find the name.
     result = _named_product(subscripts, x, y, dtype, out_dtype)
     return result, (x.astype(dtype), y.astype(dtype), types)
 
@@ -85,12 +98,14 @@ def _backward(subscripts, dtype, out_dtype, saved, gradient):
     x, y, (x_type, y_type) = saved
     operands, result = subscripts.split("->")
     x_letters, y_letters = operands.split(",")
-    x_gradient = _product(f"{result},{y_letters}->{x_letters}", gradient, y, dtype, x_type.dtype)
-    y_gradient = _of_right(f"{x_letters},{result}->{y_letters}", x, gradient, dtype, y_type.dtype)
-    return x_gradient, y_gradient
+    dx = _product(f"{result},{y_letters}->{x_letters}", gradient, y, dtype, x_type.dtype)
+    dy = _right_gradient(f"{x_letters},{result}->{y_letters}", x, gradient, dtype, y_type.dtype)
+    return dx, dy
 
 
-def _of_right(subscripts: str, x: jax.Array, gradient: jax.Array, dtype, out_dtype) -> jax.Array:
+def _right_gradient(
+    subscripts: str, x: jax.Array, gradient: jax.Array, dtype, out_dtype
+) -> jax.Array:
     """The product that is the gradient of a right operand: of weights, a sum over positions.
 
     XLA's CPU backend turns the left operand of such a sum, which takes longer than the product
@@ -107,4 +122,4 @@ def _of_right(subscripts: str, x: jax.Array, gradient: jax.Array, dtype, out_dty
     return jnp.einsum(f"{turned}->{result}", jax.lax.optimization_barrier(product))
 
 
-contract.defvjp(_forward, _backward)
+einsum.defvjp(_forward, _backward)

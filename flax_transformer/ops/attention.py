@@ -1,0 +1,88 @@
+"""Attention over packed rows: the formula, or the chip's kernel for it where it has one.
+
+Letters: b batch, t query position, s key position, h heads, k width of a head.
+Another way to compute attention is one more function of `Formula` and the arrays, like those here.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
+
+from flax_transformer.ops import attention_gpu, attention_tpu
+from flax_transformer.ops.einsum import MATRIX_PRODUCT
+from flax_transformer.parallel import collectives, sharding
+
+Formula = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""Equation 1: (query (b,t,h,k), key (b,s,h,k), value (b,s,h,k), mask (b,t,s)) -> (b,t,h,k)."""
+
+_HEADS = PartitionSpec(sharding.BATCH_AXES, None, ("model",))  # (b,t,h,k) and (b,s,h,k)
+_ROWS = PartitionSpec(sharding.BATCH_AXES)  # (b,t) and (b,s)
+
+
+def attention_reference(
+    formula: Formula,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    query_segments: jax.Array,
+    key_segments: jax.Array,
+    causal: bool,
+) -> jax.Array:
+    """The plain line of `attention`."""
+    return formula(query, key, value, visible(query_segments, key_segments, causal))
+
+
+def attention(
+    formula: Formula,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    query_segments: jax.Array,
+    key_segments: jax.Array,
+    causal: bool,
+) -> jax.Array:
+    """Computes equation 1 where a position sees those of its own segment, and if `causal` none that
+    comes later.
+
+    Replaces (`attention_reference`):
+
+        formula(query, key, value, visible(query_segments, key_segments, causal))
+
+    formula         equation 1, as `models.transformer.scaled_dot_product_attention` says it
+    query           (b,t,h,k)
+    key, value      (b,s,h,k)
+    query_segments  (b,t)
+    key_segments    (b,s)
+    result          (b,t,h,k)
+
+    On an accelerator its fused kernel does it, which never stores the scores; elsewhere, or where
+    the kernel does not take these shapes, `formula`. A mask is made where that or cuDNN needs one.
+    """
+    segments = (query_segments, key_segments)
+    platform = collectives.platform()
+    if platform == "tpu" and _tpu_kernel_fits(query, key):
+        kernel = functools.partial(attention_tpu.tpu_attention, causal=causal)
+        run = collectives.local_shard_map(kernel, (_HEADS, _HEADS, _HEADS, _ROWS, _ROWS), _HEADS)
+        return checkpoint_name(run(query, key, value, *segments), MATRIX_PRODUCT)
+    mask = visible(*segments, causal)
+    if platform == "gpu" and attention_gpu.fits(query, key):
+        return attention_gpu.gpu_attention(query, key, value, mask)
+    return formula(query, key, value, mask)
+
+
+def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) -> jax.Array:
+    """Bool (b,t,s) for segments (b,t) and (b,s): whether t may see s."""
+    same = query_segments[:, :, None] == key_segments[:, None, :]
+    return same & jnp.tril(jnp.ones(same.shape[1:], bool))[None] if causal else same
+
+
+def _tpu_kernel_fits(query: jax.Array, key: jax.Array) -> bool:
+    """Whether the kernel takes what each device has of queries and keys."""
+    own_query, own_key = (collectives.own_part(x, _HEADS) for x in (query, key))
+    if own_query is None or own_key is None:
+        return False
+    return attention_tpu.fits(own_query, own_key)

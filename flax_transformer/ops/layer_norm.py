@@ -1,0 +1,80 @@
+"""Layer normalisation with a gradient of its own.
+
+Letters: b batch, t position, d width.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from flax_transformer.ops import layer_norm_gpu
+from flax_transformer.ops.add_bias import sum_over_positions
+from flax_transformer.parallel import collectives, sharding
+
+_EPSILON = 1e-6
+_ROWS = PartitionSpec(sharding.BATCH_AXES)  # (b,t,d)
+
+
+def layer_norm_reference(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype) -> jax.Array:
+    """The plain lines of `layer_norm`."""
+    x = x.astype(jnp.float32)
+    centred = x - x.mean(axis=2, keepdims=True)
+    variance = (centred**2).mean(axis=2, keepdims=True)
+    y = centred / jnp.sqrt(variance + _EPSILON) * scale[None, None] + bias[None, None]
+    return y.astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype) -> jax.Array:
+    """Normalises `x` (b,t,d) over d, with `scale` and `bias` (d,); the result is of `dtype`.
+
+    Replaces (`layer_norm_reference`):
+
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(axis=2, keepdims=True)
+        variance = (centred**2).mean(axis=2, keepdims=True)
+        y = centred / jnp.sqrt(variance + 1e-6) * scale[None, None] + bias[None, None]
+        y.astype(dtype)
+
+    and computes them; for the gradient it keeps less, and sums it faster.
+    """
+    return _forward(x, scale, bias, dtype)[0]
+
+
+def _forward(x, scale, bias, dtype):
+    mean = x.astype(jnp.float32).mean(axis=2, keepdims=True)
+    centred = x.astype(jnp.float32) - mean
+    deviation = jnp.sqrt((centred**2).mean(axis=2, keepdims=True) + _EPSILON)
+    # Not a product with the reciprocal root: XLA's CPU backend computes products again wherever
+    # they are needed, through all layers back to the embedding, but never a quotient. The steps of
+    # a model of 3 + 3 layers took 1.2 to 1.5 times as long, and 1.6 times as long to compile.
+    y = centred / deviation * scale[None, None] + bias[None, None]
+    # Of arrays as large as x only x itself is kept: the rest is cheaper to compute again.
+    return y.astype(dtype), (x, mean, deviation, scale)
+
+
+def _backward(dtype, kept, gradient):
+    x, mean, deviation, scale = kept
+    own = collectives.own_part(x, _ROWS)
+    if collectives.platform() == "gpu" and own is not None and layer_norm_gpu.fits(own):
+        return _backward_on_gpu(x, scale, gradient)
+    gradient = gradient.astype(jnp.float32)
+    normal = (x.astype(jnp.float32) - mean) / deviation
+    dnormal = gradient * scale[None, None]
+    along_x = (dnormal * normal).mean(axis=2, keepdims=True)
+    dx = dnormal - dnormal.mean(axis=2, keepdims=True) - normal * along_x
+    dx = dx / deviation
+    dscale, dbias = sum_over_positions(gradient * normal), sum_over_positions(gradient)
+    return dx.astype(x.dtype), dscale, dbias
+
+
+def _backward_on_gpu(x, scale, gradient):
+    kernel = functools.partial(layer_norm_gpu.gradients, epsilon=_EPSILON)
+    on_each = collectives.local_shard_map(kernel, (_ROWS, PartitionSpec(), _ROWS), (_ROWS,) * 3)
+    dx, dscale, dbias = on_each(x, scale, gradient)
+    return dx, dscale.sum(axis=0), dbias.sum(axis=0)
+
+
+layer_norm.defvjp(_forward, _backward)
