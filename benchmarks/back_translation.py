@@ -27,7 +27,7 @@ from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import TextFiles
 from flax_transformer.config.shipped import load_config_file
 from flax_transformer.data.corpus import Corpus, open_corpus
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,7 +87,7 @@ def write_text(arguments: Arguments, folder: Path) -> None:
     mono = dict.fromkeys(train[i][1] for i in order[arguments.pairs :])
     lines = [line for line in mono if line.strip() and line not in taken]
     if not lines:
-        raise ConfigError(
+        raise UserError(
             f"--pairs {arguments.pairs} leaves no monolingual line of {len(train)} pairs: use fewer"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,17 +144,17 @@ def run_stage(name: str, words: Sequence[str], result: Path) -> None:
     start = time.perf_counter()
     code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
     if code or not result.exists():
-        raise ConfigError(f"{name} ended with code {code}; the same command goes on from there")
+        raise UserError(f"{name} ended with code {code}; the same command goes on from there")
     print(f"== {name}: {time.perf_counter() - start:,.0f} s", flush=True)
 
 
 def check_same_arguments(arguments: Arguments) -> None:
-    """Raises `ConfigError` where the work directory is of a measurement with other arguments."""
+    """Raises `UserError` where the work directory is of a measurement with other arguments."""
     path = arguments.workdir / "arguments.json"
     told = {k: v for k, v in dataclasses.asdict(arguments).items() if k not in ("note", "record")}
     text = json.dumps(told, indent=2, default=str)
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{path} has other arguments than these: name another --workdir")
+        raise UserError(f"{path} has other arguments than these: name another --workdir")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flax_transformer.api.attention import Attention
     from flax_transformer.api.model import Model, Score, load
     from flax_transformer.config import (
         BatchConfig,
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
         TransformerConfig,
     )
     from flax_transformer.config.shipped import load_config_file as load_config
-    from flax_transformer.errors import ConfigError
+    from flax_transformer.errors import UserError
     from flax_transformer.training.run import Run
     from flax_transformer.translation.hypotheses import Hypothesis
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attention",
     "BatchConfig",
     "Builtin",
     "Config",
-    "ConfigError",
     "DecodingConfig",
     "Hypothesis",
     "MeshConfig",
@@ -55,13 +56,15 @@ __all__ = [
     "TrainingConfig",
     "TrainingFiles",
     "TransformerConfig",
+    "UserError",
     "__version__",
     "load",
     "load_config",
 ]
 
 _HOMES = {
-    "ConfigError": "flax_transformer.errors",
+    "Attention": "flax_transformer.api.attention",
+    "UserError": "flax_transformer.errors",
     "Hypothesis": "flax_transformer.translation.hypotheses",
     "Model": "flax_transformer.api.model",
     "Run": "flax_transformer.training.run",

@@ -5,7 +5,7 @@ class FlaxTransformerError(Exception):
     """The base of the errors below; the message names the thing, its value and the remedy."""
 
 
-class ConfigError(FlaxTransformerError, ValueError):
+class UserError(FlaxTransformerError, ValueError):
     """A setting, a path or an input is wrong, and the user can correct it."""
 
 
@@ -22,13 +22,13 @@ class LostProcessError(FlaxTransformerError):
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises `ConfigError` with `message` unless `condition` holds."""
+    """Raises `UserError` with `message` unless `condition` holds."""
     if not condition:
-        raise ConfigError(message)
+        raise UserError(message)
 
 
 def require_positive(section: object, name: str, *fields: str) -> None:
-    """Raises `ConfigError` unless all `fields` of `section`, known as `name`, are above 0."""
+    """Raises `UserError` unless all `fields` of `section`, known as `name`, are above 0."""
     for field_name in fields:
         value = getattr(section, field_name)
         require(value > 0, f"{name}.{field_name} is {value}, but must be greater than 0")

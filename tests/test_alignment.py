@@ -11,7 +11,7 @@ from samples import recurrent
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.data.builtin import generate
 from flax_transformer.diagnosis.alignment import align, forced_attention
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID
 from flax_transformer.text.tokenizer_training import train_tokenizer
@@ -62,5 +62,5 @@ def test_weights_are_those_of_the_search_fed_the_target(small_config, random_par
 
 def test_a_model_without_attention_has_no_alignment(small_config, random_params, tokenizer):
     config = recurrent(small_config, "no attention")
-    with pytest.raises(ConfigError, match=r"model\.attention is none"):
+    with pytest.raises(UserError, match=r"model\.attention is none"):
         align(config, random_params(config), tokenizer, "the cat", "le chat")

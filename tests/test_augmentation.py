@@ -10,7 +10,7 @@ from flax_transformer.config import Builtin, TokenizerConfig
 from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.pairs import PairList
 from flax_transformer.data.token_cache import tokenize_pairs
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.placeholders import PLACEHOLDERS
 from flax_transformer.text.tokenizer_training import train_tokenizer
 
@@ -99,5 +99,5 @@ def test_an_unreadable_word_of_both_sides_is_a_placeholder_in_training(tmp_path)
 
 def test_shares_are_checked():
     for name in ("placeholders", "concatenate"):
-        with pytest.raises(ConfigError, match=rf"data\.{name} is 1\.5.*0 to 1"):
+        with pytest.raises(UserError, match=rf"data\.{name} is 1\.5.*0 to 1"):
             dataclasses.replace(Builtin(), **{name: 1.5})

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from flax_transformer.commands.command_line import parse_train_arguments
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BLEU = {"baseline": 10.0, "reverse": 7.0, "mixed": 12.5}
@@ -106,7 +106,7 @@ def test_a_rerun_does_what_is_missing(benchmark, commands, words, tmp_path):
     (tmp_path / "work" / "mixed" / "evaluation").rmdir()
     benchmark.main(words)
     assert [Path(value_of("--workdir", command)).name for command in commands] == ["mixed"]
-    with pytest.raises(ConfigError, match=r"arguments\.json has other arguments"):
+    with pytest.raises(UserError, match=r"arguments\.json has other arguments"):
         benchmark.main([*words, "--weight", "2"])
 
 
@@ -114,8 +114,8 @@ def test_a_failed_stage_ends_the_benchmark(benchmark, words, monkeypatch, tmp_pa
     failed = SimpleNamespace(returncode=3)
     stub = SimpleNamespace(run=lambda words, cwd: failed)
     monkeypatch.setattr(benchmark, "subprocess", stub)
-    with pytest.raises(ConfigError, match="baseline ended with code 3"):
+    with pytest.raises(UserError, match="baseline ended with code 3"):
         benchmark.main(words)
     assert not (tmp_path / "record.json").exists()
-    with pytest.raises(ConfigError, match="--pairs 30 leaves no monolingual line"):
+    with pytest.raises(UserError, match="--pairs 30 leaves no monolingual line"):
         benchmark.main([*words, "--pairs", "30", "--workdir", str(tmp_path / "other")])

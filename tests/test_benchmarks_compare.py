@@ -11,7 +11,7 @@ import pytest
 
 from flax_transformer.config import TextFiles
 from flax_transformer.data.builtin import generate
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.parallel import console
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.train_loop import Trainer
@@ -183,16 +183,16 @@ def test_seconds_to_a_loss_lie_between_two_validations(compare):
 
 def test_what_cannot_be_compared_is_said_before_any_training(compare, corpus, tmp_path):
     data = TextFiles(directory=str(corpus), source_language="en", target_language="fr")
-    with pytest.raises(ConfigError, match=r"301, but .* has 300 to train"):
+    with pytest.raises(UserError, match=r"301, but .* has 300 to train"):
         compare.draw_pairs(data, 301, 0, tmp_path)
-    with pytest.raises(ConfigError, match="which is not a folder"):
+    with pytest.raises(UserError, match="which is not a folder"):
         compare.main(
             ["--data.directory", str(corpus), "--workdir", str(tmp_path / "runs"),
              "--further-tests", str(tmp_path / "absent")]
         )  # fmt: skip
     shared = dataclasses.replace(data, test=("test",))
     config = SimpleNamespace(data=shared)
-    with pytest.raises(ConfigError, match="two test sets are called further_test"):
+    with pytest.raises(UserError, match="two test sets are called further_test"):
         compare.test_sets(config, [corpus / "further", corpus / "further"])
 
 

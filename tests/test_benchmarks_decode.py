@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import Config, DecodingConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
 
 ROOT = Path(__file__).parents[1]
@@ -115,12 +115,12 @@ def test_batches_hold_every_sentence_in_few_shapes(decode):
 
 def test_what_cannot_be_measured_is_said_before_any_work(decode, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
-    with pytest.raises(ConfigError, match="pip install ctranslate2"):
+    with pytest.raises(UserError, match="pip install ctranslate2"):
         decode.main([*TINY.split(), "--peer", "ctranslate2"])
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="--source"):
+    with pytest.raises(UserError, match="--source"):
         decode.main([*TINY.split(), "--workdir", str(tmp_path)])
-    with pytest.raises(ConfigError, match="--vocabulary-map needs --workdir"):
+    with pytest.raises(UserError, match="--vocabulary-map needs --workdir"):
         decode.parse([*TINY.split(), "--vocabulary-map", "a.en", "a.fr"])
-    with pytest.raises(ConfigError, match="coverage_penalty"):
+    with pytest.raises(UserError, match="coverage_penalty"):
         decode.parse([*TINY.split(), "--decoding.coverage-penalty", "1"])

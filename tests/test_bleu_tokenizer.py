@@ -14,7 +14,7 @@ from sacrebleu.utils import SACREBLEU_DIR
 
 from flax_transformer.config import Builtin, Config, TextFiles, Tfds, TokenizerConfig
 from flax_transformer.config.json import load_config, save_config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.evaluation.bleu_tokenizer import (
     choose_tokenizer,
     require_tokenizer,
@@ -94,7 +94,7 @@ def test_without_mecab_auto_takes_characters_and_says_so(language, extra, mecab)
 def test_what_needs_mecab_names_the_package(extra, mecab):
     mecab(False)
     with pytest.raises(
-        ConfigError, match=rf"(?s){extra}-mecab .*pip install 'sacrebleu\[{extra}\]'.*--tokenize"
+        UserError, match=rf"(?s){extra}-mecab .*pip install 'sacrebleu\[{extra}\]'.*--tokenize"
     ):
         require_tokenizer(f"{extra}-mecab", "--tokenize")
     mecab(True)
@@ -114,7 +114,7 @@ def test_mecab_splits_where_it_is_installed(language):
     text = {"ja": "私は昨日学校へ行きました。", "ko": "나는 어제 학교에 갔습니다."}[language]
     try:
         require_tokenizer(f"{language}-mecab", "")
-    except ConfigError:
+    except UserError:
         pytest.skip(f"sacrebleu[{language}] is not installed")
     found = score([text], [text], metrics=("bleu",), tokenize=f"{language}-mecab")
     assert found["bleu"] == pytest.approx(100)
@@ -134,13 +134,13 @@ def test_a_model_that_cannot_be_fetched_is_one_error(no_network, tmp_path, monke
     assert tokenizer_spm.SACREBLEU_DIR == SACREBLEU_DIR
     monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
     with pytest.raises(
-        ConfigError, match=r"(?s)flores200 .*Network is unreachable.*flores200sacrebleuspm.*--tok"
+        UserError, match=r"(?s)flores200 .*Network is unreachable.*flores200sacrebleuspm.*--tok"
     ) as e:
         require_tokenizer("flores200", "--tokenize")
     assert len(str(e.value).splitlines()) <= 2
     assert socket.getdefaulttimeout() is None
     (tmp_path / "models" / "flores200sacrebleuspm").write_text("not a model")
-    with pytest.raises(ConfigError, match=r"(?s)flores200 .*flores200sacrebleuspm.*--tok"):
+    with pytest.raises(UserError, match=r"(?s)flores200 .*flores200sacrebleuspm.*--tok"):
         require_tokenizer("flores200", "--tokenize")
 
 

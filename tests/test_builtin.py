@@ -19,7 +19,7 @@ from flax_transformer.data.builtin.withheld import (
     WITHHELD_CLITIC_VERBS,
     WITHHELD_OBJECTS,
 )
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_same_pairs_in_another_process():
 
 
 def test_too_many_pairs_are_refused():
-    with pytest.raises(ConfigError, match=rf"data\.num_pairs is {MAX_PAIRS + 1}.*{MAX_PAIRS}"):
+    with pytest.raises(UserError, match=rf"data\.num_pairs is {MAX_PAIRS + 1}.*{MAX_PAIRS}"):
         generate(MAX_PAIRS + 1)
 
 

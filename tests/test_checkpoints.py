@@ -25,7 +25,7 @@ from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.reading import CheckpointFolder
 from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import Config, MeshConfig, TrainingConfig
-from flax_transformer.errors import CheckpointError, ConfigError
+from flax_transformer.errors import CheckpointError, UserError
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.state import TrainState, create_state
 
@@ -286,7 +286,7 @@ def test_one_best_is_kept_and_can_be_chosen(tmp_path, config, initial_state, wri
         np.testing.assert_allclose(leaf, 23.5)
     for step in (14, 20):
         assert load(checkpoint=step).steps == [step]
-    with pytest.raises(ConfigError, match=r"--checkpoint is 15, but .* only 10, 14, 20, 30, 34"):
+    with pytest.raises(UserError, match=r"--checkpoint is 15, but .* only 10, 14, 20, 30, 34"):
         load(checkpoint=15)
 
 

@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 
 from flax_transformer.config import Config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.evaluation import compounds
 from flax_transformer.evaluation.compounds import compound_split_bleu
 from flax_transformer.evaluation.evaluation import report_on
@@ -50,7 +50,7 @@ def test_compound_split_bleu_is_that_of_multi_bleu():
 def test_without_sacremoses_there_is_one_error_before_the_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     message = r"--compound-split .*sacremoses, which is not installed: .*pip install sacremoses"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         report_on(tmp_path, Config(), [], compound_split=True)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         compound_split_bleu(["x"], ["x"])

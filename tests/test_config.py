@@ -26,7 +26,7 @@ from flax_transformer.config.data import TrainingFiles
 from flax_transformer.config.json import differing_fields, load_config, save_config
 from flax_transformer.config.shipped import load_config_file
 from flax_transformer.decoding.lengths import longest_source, longest_target
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training.state import abstract_state, count_parameters
 
@@ -69,7 +69,7 @@ def test_json_with_an_unknown_key_names_the_file(tmp_path):
     save_config(Config(), tmp_path / "config.json")
     text = (tmp_path / "config.json").read_text().replace("num_heads", "num_heds")
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read.*num_heds"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read.*num_heds"):
         load_config(tmp_path / "config.json")
 
 
@@ -89,7 +89,7 @@ def test_sentences_of_learned_positions_are_no_longer_than_in_training():
     assert (longest_source(limited), longest_target(limited, 60)) == (60, 70)
     assert longest_target(limited, 10) == 60
     few = dataclasses.replace(learned, max_positions=69)
-    with pytest.raises(ConfigError, match=r"max_positions \(69\).*use at least 70"):
+    with pytest.raises(UserError, match=r"max_positions \(69\).*use at least 70"):
         dataclasses.replace(sines, model=few)
 
 
@@ -163,12 +163,12 @@ def test_wrong_flags_end_with_one_message_and_code_2(flags, message, capsys):
 )
 def test_wrong_config_file_is_named(tmp_path, text, message):
     (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(ConfigError, match=f"mine.py.*{message}"):
+    with pytest.raises(UserError, match=f"mine.py.*{message}"):
         load_config_file(tmp_path / "mine.py")
 
 
 def test_missing_config_file_lists_its_neighbours():
-    with pytest.raises(ConfigError, match="quickstart"):
+    with pytest.raises(UserError, match="quickstart"):
         load_config_file(ROOT / "configs" / "quickstrat.py")
 
 
@@ -220,7 +220,7 @@ def test_environment_has_no_tensorflow():
 def test_names_of_files_lead_nowhere_else(setting, name):
     files = {"directory": "x", "source_language": "en", "target_language": "de"}
     value = name if setting == "validation" else ("good", name)
-    with pytest.raises(ConfigError, match=rf"data\.{setting}\b"):
+    with pytest.raises(UserError, match=rf"data\.{setting}\b"):
         TextFiles(**files, **{setting: value})
 
 
@@ -228,5 +228,5 @@ def test_names_of_files_lead_nowhere_else(setting, name):
 @pytest.mark.parametrize("setting", ["source_language", "target_language"])
 def test_languages_are_endings(setting, language):
     files = {"directory": "x", "source_language": "en", "target_language": "de"}
-    with pytest.raises(ConfigError, match=rf"data\.{setting} is "):
+    with pytest.raises(UserError, match=rf"data\.{setting} is "):
         TextFiles(**files | {setting: language})

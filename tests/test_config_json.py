@@ -29,7 +29,7 @@ from flax_transformer.config import (
 from flax_transformer.config.data import TrainingFiles
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import config_to_dict, load_config, save_config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 FILES = TextFiles(directory="corpus", source_language="en", target_language="de")
@@ -130,9 +130,7 @@ def load_with(path: Path, section: str, value: str) -> Config:
     ],
 )  # fmt: skip
 def test_wrong_values_are_named(path, setting, value, message):
-    with pytest.raises(
-        ConfigError, match=rf"(?s)config\.json cannot be read: .*{message}"
-    ) as error:
+    with pytest.raises(UserError, match=rf"(?s)config\.json cannot be read: .*{message}") as error:
         load_with(path, setting, value)
     assert len(str(error.value)) < 900
 
@@ -159,33 +157,33 @@ def test_wrong_values_are_named(path, setting, value, message):
     ],
 )  # fmt: skip
 def test_damaged_text_is_named(path, text, message):
-    with pytest.raises(ConfigError, match=rf"config\.json cannot be read: .*({message})"):
+    with pytest.raises(UserError, match=rf"config\.json cannot be read: .*({message})"):
         load_text(path, text)
 
 
 def test_what_is_no_file_is_named_and_never_waited_for(path):
     path.unlink()
     path.mkdir()
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: .*not an ordinary file"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: .*not an ordinary file"):
         load_config(path)
     path.rmdir()
     os.mkfifo(path)
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: .*not an ordinary file"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: .*not an ordinary file"):
         load_config(path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: .*not an ordinary file"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: .*not an ordinary file"):
         load_config(path)
     path.unlink()
     path.symlink_to(path)
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
         load_config(path)
     path.unlink()
     with path.open("wb") as file:
         file.truncate(1 << 40)  # of which nothing lies on the disk
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: .*larger"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: .*larger"):
         load_config(path)
-    with pytest.raises(ConfigError, match="does not exist: is this the work directory"):
+    with pytest.raises(UserError, match="does not exist: is this the work directory"):
         load_config(path.parent / "absent" / "config.json")
 
 
@@ -194,7 +192,7 @@ def test_an_unreadable_file_is_named(path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # as root, who can read everything, too
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: Permission denied"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: Permission denied"):
         load_config(path)
 
 
@@ -255,14 +253,14 @@ def test_no_section_takes_a_value_of_another_type(section):
     """As a Python file may give them; comparisons alone would let NaN pass."""
     for name, hint in typing.get_type_hints(type(section)).items():
         for value in wrong_values(hint):
-            with pytest.raises(ConfigError, match=rf"\b{name}\b.*, but"):
+            with pytest.raises(UserError, match=rf"\b{name}\b.*, but"):
                 dataclasses.replace(section, **{name: value})
 
 
 def test_sections_are_of_their_classes():
-    with pytest.raises(ConfigError, match="model is 3, but must be a TransformerConfig or a Recur"):
+    with pytest.raises(UserError, match="model is 3, but must be a TransformerConfig or a Recur"):
         Config(model=3)
-    with pytest.raises(ConfigError, match=r"batch is .*, but must be a BatchConfig"):
+    with pytest.raises(UserError, match=r"batch is .*, but must be a BatchConfig"):
         Config(batch=TrainingConfig())
 
 
@@ -338,7 +336,7 @@ def test_whatever_the_text_it_is_settings_or_one_error(path, corpus):
     for text in itertools.islice(mutations(random.Random(corpus), path.read_text()), 1000):
         try:
             config = load_text(path, text)
-        except ConfigError as error:
+        except UserError as error:
             assert str(path) in str(error) and len(str(error)) < 1500
             refused += 1
         else:

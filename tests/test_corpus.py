@@ -8,7 +8,7 @@ from flax_transformer.config import Builtin, TextFiles
 from flax_transformer.data import text_files
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.pairs import Part
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 
@@ -66,7 +66,7 @@ def test_tab_separated_line_without_a_tab(folder):
     (folder / "train.en").unlink()
     for text, line in (("a\tb\nc d\ne\tf\n", 2), ("a\tb\nc", 2), ("a\n", 1), ("a\tb\n\nc\td", 2)):
         write(folder, "train.tsv", text)
-        with pytest.raises(ConfigError, match=rf"train\.tsv line {line} has no tab"):
+        with pytest.raises(UserError, match=rf"train\.tsv line {line} has no tab"):
             corpus(folder).split("train")
 
 
@@ -88,7 +88,7 @@ def test_empty_sides_keep_their_lines(folder):
 def test_no_text(folder, text):
     write(folder, "train.en", text)
     write(folder, "train.de", text if text != "a\n\n" else "\nb\n")
-    with pytest.raises(ConfigError, match="train split has no pair with text on both sides"):
+    with pytest.raises(UserError, match="train split has no pair with text on both sides"):
         corpus(folder).split("train")
 
 
@@ -132,7 +132,7 @@ def test_training_files_have_weights_and_tags(folder):
     ],
 )
 def test_wrong_training_files(folder, files, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         corpus(folder, train=("train", files))
 
 
@@ -147,7 +147,7 @@ def test_a_tsv_that_names_its_languages_serves_both_directions(folder, compressi
     assert list(backward.split("train")) == [(target, source) for source, target in pairs]
     assert forward.fingerprint("train") != backward.fingerprint("train")
     write(folder, "train.en-de.tsv", "Go.\tGeh.\nHi. Hallo.", compression)
-    with pytest.raises(ConfigError, match=rf"train\.en-de\.tsv{compression} line 2 has no tab"):
+    with pytest.raises(UserError, match=rf"train\.en-de\.tsv{compression} line 2 has no tab"):
         corpus(folder, source_language="de", target_language="en").split("train")
 
 
@@ -159,7 +159,7 @@ def test_names_and_description(folder):
     assert texts.describe() == (
         f"Text files in {folder}, en -> de: 2 training pairs, 2 validation, 2 test, 1,200 news.fr"
     )
-    with pytest.raises(ConfigError, match="no split 'valid', only train, validation, test"):
+    with pytest.raises(UserError, match="no split 'valid', only train, validation, test"):
         texts.split("valid")
 
 
@@ -169,7 +169,7 @@ def test_text_is_read_when_asked_for(folder):
     assert len(texts.split("test")) == 2
     shutil.rmtree(folder)
     assert len(texts.split("test")) == 2
-    with pytest.raises(ConfigError, match=r"valid\.en cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"valid\.en cannot be read: No such file"):
         texts.split("validation")
 
 
@@ -196,9 +196,9 @@ def test_fingerprint_is_of_the_content(folder):
 
 
 def test_missing_files(folder):
-    with pytest.raises(ConfigError, match=r"data\.directory is .*nowhere, which is not a folder"):
+    with pytest.raises(UserError, match=r"data\.directory is .*nowhere, which is not a folder"):
         corpus(folder / "nowhere")
-    with pytest.raises(ConfigError, match=r"data\.train names 'big', .*big\.en .*big\.tsv.*"):
+    with pytest.raises(UserError, match=r"data\.train names 'big', .*big\.en .*big\.tsv.*"):
         corpus(folder, train=("train", "big"))
     (folder / "valid.de").unlink()
     message = (
@@ -206,17 +206,17 @@ def test_missing_files(folder):
         r"nor valid\.en-de\.tsv, valid\.de-en\.tsv or valid\.tsv .* "
         r"It holds: test\.de, test\.en, train\.de, train\.en, valid\.en$"
     )
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         corpus(folder)
-    with pytest.raises(ConfigError, match=r"data\.test names 'train'"):
+    with pytest.raises(UserError, match=r"data\.test names 'train'"):
         corpus(folder, test=("train",))
-    with pytest.raises(ConfigError, match=r"data\.train names no files"):
+    with pytest.raises(UserError, match=r"data\.train names no files"):
         corpus(folder, train=())
 
 
 def test_files_out_of_step(folder):
     write(folder, "train.de", "eins\nzwei\ndrei")
-    with pytest.raises(ConfigError, match=r"train\.en has 2 lines, .*train\.de has 3 lines"):
+    with pytest.raises(UserError, match=r"train\.en has 2 lines, .*train\.de has 3 lines"):
         corpus(folder).split("train")
 
 
@@ -227,7 +227,7 @@ def test_not_utf8(folder, compression, lines):
     content = "ä\n".encode() * lines + "grün\nx\n".encode("latin-1")
     write(folder, "train.de", content, compression)
     message = rf"train\.de{compression}.* line {lines + 1} is not UTF-8 .*0xfc"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         corpus(folder).split("train")
 
 
@@ -240,7 +240,7 @@ def test_damaged_archives(folder, compression):
     garbage = whole[:12] + b"\xff" * 50
     for broken in (whole[:-20], whole[:-6], whole[:4], flipped, garbage):
         (folder / f"train.de{compression}").write_bytes(broken)
-        with pytest.raises(ConfigError, match=rf"train\.de{compression} is cut short or damaged"):
+        with pytest.raises(UserError, match=rf"train\.de{compression} is cut short or damaged"):
             corpus(folder).split("train")
 
 
@@ -250,7 +250,7 @@ def test_text_that_does_not_fit_into_memory(folder, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(text_files, "read_text", read_text)
-    with pytest.raises(ConfigError, match=r"train\.en does not fit into memory: .* smaller files"):
+    with pytest.raises(UserError, match=r"train\.en does not fit into memory: .* smaller files"):
         corpus(folder).split("train")
 
 
@@ -276,11 +276,11 @@ def test_files_in_folders_below_the_directory(folder):
 
 @pytest.mark.parametrize("directory", ["n" * 300, "~nobody-of-this-name/corpus", "/proc/1/fd/x"])
 def test_a_directory_that_cannot_be_one(directory):
-    with pytest.raises(ConfigError, match=r"data\.directory is .*, which is not a folder"):
+    with pytest.raises(UserError, match=r"data\.directory is .*, which is not a folder"):
         corpus(directory)
 
 
 def test_the_longest_names_can_be_looked_for(folder):
     languages = {"source_language": "s" * 30, "target_language": "t" * 30}
-    with pytest.raises(ConfigError, match=r"data\.train names 'nnn.*holds neither"):
+    with pytest.raises(UserError, match=r"data\.train names 'nnn.*holds neither"):
         corpus(folder, train=("n" * 180,), **languages)

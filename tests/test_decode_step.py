@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from samples import RECURRENT, recurrent
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 
 SENTENCES, BEAMS, STEPS = 2, 3, 6
@@ -140,7 +140,7 @@ def test_attention_is_that_of_the_step_over_the_true_source(decoder):
     cache = decoder.start(decoder.memory, decoder.source_segments, STEPS, BEAMS)
     inputs = (decoder.ids[:, :, 0], jnp.asarray(0), cache)
     if getattr(decoder.model.config, "attention", None) == "none":
-        with pytest.raises(ConfigError, match=r"model\.attention is none"):
+        with pytest.raises(UserError, match=r"model\.attention is none"):
             decoder.step_with_attention(*inputs)
         return
     logits, _, attention = decoder.step_with_attention(*inputs)

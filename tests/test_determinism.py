@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.runtime.determinism import (
     FLAGS,
     choose_deterministic_kernels,
@@ -96,11 +96,11 @@ def test_the_users_own_flags_count(monkeypatch, flags, deterministic):
 def test_a_file_of_flags_is_read_and_left_alone(monkeypatch, tmp_path):
     path = tmp_path / "flags"
     monkeypatch.setenv("XLA_FLAGS", str(path))
-    with pytest.raises(ConfigError, match=r"XLA_FLAGS names .*flags, which cannot be read"):
+    with pytest.raises(UserError, match=r"XLA_FLAGS names .*flags, which cannot be read"):
         choose_deterministic_kernels()
     path.write_text(f"{FLAGS[0]}\n")
     assert kernels_are_deterministic()
-    with pytest.raises(ConfigError, match=rf"{path} lacks: add {FLAGS[1]} to it"):
+    with pytest.raises(UserError, match=rf"{path} lacks: add {FLAGS[1]} to it"):
         choose_deterministic_kernels()
     path.write_text("\n".join(FLAGS))
     choose_deterministic_kernels()

@@ -12,7 +12,7 @@ from flax_transformer.commands import train
 from flax_transformer.commands.command_line import parse_train_arguments
 from flax_transformer.diagnosis import figures
 from flax_transformer.diagnosis.attention_statistics import CROSS
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.training.run import Run
 from flax_transformer.training.train_loop import Trainer, start_training
 
@@ -124,5 +124,5 @@ def test_recurrent_models_are_diagnosed_before_the_first_step(model, words, tmp_
 
 
 def test_diagnosis_is_no_dry_run(words):
-    with pytest.raises(ConfigError, match="--diagnose and --dry-run exclude each other"):
+    with pytest.raises(UserError, match="--diagnose and --dry-run exclude each other"):
         parse_train_arguments(words("transformer", "--diagnose", "--dry-run"))

@@ -28,7 +28,7 @@ from flax_transformer.dry_run.flops import model_flops, traced_flops
 from flax_transformer.dry_run.remedies import remedies
 from flax_transformer.dry_run.report import describe_memory, describe_roofline, describe_work
 from flax_transformer.dry_run.roofline import roofline, utilisation
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.parallel.sharding import batch_sharding, build_mesh, replicated
 from flax_transformer.training import step, train_loop
 from flax_transformer.training.state import create_state
@@ -176,7 +176,7 @@ def test_compiled_step_is_measured(compiled, config):
 
 
 def test_rows_that_do_not_divide_are_refused(config):
-    with pytest.raises(ConfigError, match=r"batch\.rows is 12"):
+    with pytest.raises(UserError, match=r"batch\.rows is 12"):
         compile_step(vary(config, batch={"rows": 12}))
 
 
@@ -238,7 +238,7 @@ def test_what_needs_too_much_memory_is_read_off_the_compilers_message():
         "required for HLO temporaries (79.50G) exceeds available HBM (15.75G). HLO module: jit."
     )
     assert read(message) == TooLarge(int(79.5 * 2**30) + 7, int(15.75 * 2**30))
-    with pytest.raises(ConfigError, match=r"does not fit: RESOURCE_EXHAUSTED: no room$"):
+    with pytest.raises(UserError, match=r"does not fit: RESOURCE_EXHAUSTED: no room$"):
         read("RESOURCE_EXHAUSTED: no room\nmore")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         read("INTERNAL: something else")
@@ -305,11 +305,11 @@ def test_dry_run_touches_nothing(tmp_path):
 
 def test_topology_needs_a_dry_run_and_the_compiler(monkeypatch):
     words = ["--config", str(ROOT / "configs/wmt_base.py"), "--topology", "v5e:2x2"]
-    with pytest.raises(ConfigError, match="needs --dry-run"):
+    with pytest.raises(UserError, match="needs --dry-run"):
         parse_train_arguments(words)
     assert parse_train_arguments([*words, "--dry-run"]).topology == "v5e:2x2"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[tpu\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[tpu\]'"):
         topology.topology_devices("v5e:2x2")
 
 

@@ -24,7 +24,7 @@ from flax_transformer.config import (
     TransformerConfig,
 )
 from flax_transformer.config.json import save_config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.evaluation import report
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.translator import Counts
@@ -155,7 +155,7 @@ def test_mistakes_are_named_before_the_model_is_loaded(
     from flax_transformer.evaluation import evaluation
 
     monkeypatch.delattr(evaluation, "TrainedModel")
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         evaluate("--workdir", workdir, *words)
 
 
@@ -174,7 +174,7 @@ def test_a_corpus_may_have_moved(evaluate, workdir, tmp_path):
 
 def test_the_built_in_corpus_cannot_have_moved(evaluate, tmp_path):
     save_config(Config(), tmp_path / "config.json")
-    with pytest.raises(ConfigError, match=r"--data\.directory is x, but .* built-in grammar"):
+    with pytest.raises(UserError, match=r"--data\.directory is x, but .* built-in grammar"):
         evaluate("--workdir", tmp_path, "--data.directory", "x")
 
 
@@ -183,28 +183,28 @@ def test_results_are_written_below_their_folder_only(tmp_path, name):
     """Wherever the name comes from."""
     test_set = report.TestSet(name=name, origin={}, sources=[], references=[])
     for path in (report.report_path, report.hypotheses_path):
-        with pytest.raises(ConfigError, match="name of a test set is"):
+        with pytest.raises(UserError, match="name of a test set is"):
             path(tmp_path, test_set)
-    with pytest.raises(ConfigError, match="name of a test set is"):
+    with pytest.raises(UserError, match="name of a test set is"):
         report.make_room(tmp_path, [test_set])
 
 
 def test_no_results_take_the_place_of_another_sets_folder(tmp_path):
     names = ["a", "a.json/b"]
     sets = [report.TestSet(name=name, origin={}, sources=[], references=[]) for name in names]
-    with pytest.raises(ConfigError, match=r"evaluation/a\.json is a folder"):
+    with pytest.raises(UserError, match=r"evaluation/a\.json is a folder"):
         report.make_room(tmp_path, sets)
 
 
 def test_an_empty_work_directory_is_a_mistake(evaluate, tmp_path):
-    with pytest.raises(ConfigError, match=r"config\.json does not exist"):
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
         evaluate("--workdir", tmp_path)
 
 
 def test_an_untrained_run_is_a_mistake(evaluate, workdir, tmp_path):
     for name in ("config.json", "tokenizer.model"):
         (tmp_path / name).write_bytes((workdir / name).read_bytes())
-    with pytest.raises(ConfigError, match="checkpoints"):
+    with pytest.raises(UserError, match="checkpoints"):
         evaluate("--workdir", tmp_path)
 
 
@@ -256,7 +256,7 @@ def test_what_is_not_installed_is_named_before_the_model_is_loaded(
     words = ("--workdir", tmp_path, *files)
     with monkeypatch.context() as patch:
         patch.delattr(evaluation, "TrainedModel")
-        with pytest.raises(ConfigError, match=r"(?s)ja-mecab .*'sacrebleu\[ja\]'.*--tokenize"):
+        with pytest.raises(UserError, match=r"(?s)ja-mecab .*'sacrebleu\[ja\]'.*--tokenize"):
             evaluate(*words)
     monkeypatch.setattr(evaluation, "TrainedModel", Shouting)
     evaluate(*words, "--metrics", "chrf")
@@ -348,7 +348,7 @@ def test_a_file_of_translations_is_whole_or_as_it_was(shout, tmp_path):
     for before in (None, "before"):
         if before:
             (tmp_path / "out.txt").write_text(before)
-        with pytest.raises(ConfigError, match=r"in\.txt line 2 is not UTF-8 \(byte 0xe9"):
+        with pytest.raises(UserError, match=r"in\.txt line 2 is not UTF-8 \(byte 0xe9"):
             shout(b"The cat.\ncaf\xe9\n")
         assert not before or (tmp_path / "out.txt").read_text() == before
         assert (tmp_path / "out.txt").exists() == bool(before)
@@ -366,7 +366,7 @@ def test_a_file_of_translations_is_whole_or_as_it_was(shout, tmp_path):
 def test_files_are_checked_before_the_model_is_loaded(tmp_path, words, message):
     save_config(Config(), tmp_path / "config.json")  # and no model
     words = [word.replace("{}", str(tmp_path)) for word in words]
-    with pytest.raises(ConfigError, match=message.replace("{}", str(tmp_path))):
+    with pytest.raises(UserError, match=message.replace("{}", str(tmp_path))):
         translate_command.main(["--workdir", str(tmp_path), *words])
 
 

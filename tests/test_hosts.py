@@ -21,7 +21,7 @@ from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.config.shipped import load_config_file
 from flax_transformer.data.builtin import generate
-from flax_transformer.errors import ConfigError, DivergedError, LostProcessError
+from flax_transformer.errors import DivergedError, LostProcessError, UserError
 from flax_transformer.parallel import hosts
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.training import run_settings
@@ -260,9 +260,9 @@ def test_other_processes_must_see_the_first_ones_folder_and_settings(tmp_path, m
     monkeypatch.setattr(run_settings, "is_first_process", lambda: False)
     open_workdir(tmp_path / "run", Config())
     other = Config(training=dataclasses.replace(Config().training, steps=7))
-    with pytest.raises(ConfigError, match=r"other settings:\n  training\.steps: 100000 -> 7"):
+    with pytest.raises(UserError, match=r"other settings:\n  training\.steps: 100000 -> 7"):
         open_workdir(tmp_path / "run", other)
-    with pytest.raises(ConfigError, match="every host sees"):
+    with pytest.raises(UserError, match="every host sees"):
         open_workdir(tmp_path / "elsewhere", Config())
 
 
@@ -275,10 +275,10 @@ def test_a_process_of_several_that_fails_waits_for_nobody(monkeypatch, capsys):
         (2, KeyboardInterrupt(), "SystemExit(130)"),
         (1, ValueError("alone"), "ValueError('alone')"),
         (1, KeyboardInterrupt(), "KeyboardInterrupt()"),
-        (2, ConfigError("a mistake"), "SystemExit(2)"),
+        (2, UserError("a mistake"), "SystemExit(2)"),
         (2, DivergedError("too far"), "SystemExit(2)"),
         (2, OSError(28, "No space left on device", "/a/b"), "SystemExit(2)"),
-        (1, ConfigError("alone"), "ConfigError('alone')"),
+        (1, UserError("alone"), "UserError('alone')"),
     ]:
         monkeypatch.setattr(jax, "process_count", lambda count=count: count)
         with pytest.raises(BaseException) as raised, hosts.leaving_when_failing():
@@ -343,7 +343,7 @@ def test_a_machine_of_its_own_stays_alone(initialized, monkeypatch):
     hosts.join_hosts(HostsConfig())
     assert len(initialized) == 1
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"cannot meet.*--hosts\.coordinator"):
+    with pytest.raises(UserError, match=r"cannot meet.*--hosts\.coordinator"):
         hosts.join_hosts(HostsConfig())
     assert len(initialized) == 2
 
@@ -368,5 +368,5 @@ def test_named_hosts_meet(initialized):
     ],
 )
 def test_what_cannot_be_right_is_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         HostsConfig(**settings)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.translation import line_reader
 from flax_transformer.translation.line_reader import LINES_AT_ONCE, LineReader
 
@@ -77,14 +77,14 @@ def test_a_line_may_be_long_but_not_longer(end):
         return
     chunks = LineReader(written(content), "here").chunks()
     assert next(chunks) == ["first"]
-    with pytest.raises(ConfigError, match=r"here line 2 has more than 1,048,576 bytes: put each"):
+    with pytest.raises(UserError, match=r"here line 2 has more than 1,048,576 bytes: put each"):
         list(chunks)
 
 
 def test_a_line_without_an_end_takes_little_memory(monkeypatch):
     monkeypatch.setattr(line_reader.os, "read", lambda descriptor, size: b"a" * size)
     before = peak_kilobytes()
-    with pipe() as (source, _), pytest.raises(ConfigError, match="line 1 has more than"):
+    with pipe() as (source, _), pytest.raises(UserError, match="line 1 has more than"):
         lines_of(source)
     assert peak_kilobytes() - before < 64 << 10
 
@@ -111,8 +111,8 @@ def test_long_lines_are_not_collected():
 @pytest.mark.parametrize(
     ("error", "seen", "message"),
     [
-        (MemoryError(), ConfigError, "standard input line 3 does not fit into memory"),
-        (OSError(5, "Input/output error"), ConfigError, "cannot be read: Input/output error"),
+        (MemoryError(), UserError, "standard input line 3 does not fit into memory"),
+        (OSError(5, "Input/output error"), UserError, "cannot be read: Input/output error"),
         (RuntimeError("a defect"), RuntimeError, "a defect"),
     ],
 )
@@ -138,7 +138,7 @@ def test_what_goes_wrong_in_the_thread_reaches_the_caller(monkeypatch, error, se
 def test_a_descriptor_for_writing_is_a_mistake(tmp_path):
     for path in (tmp_path / "file", os.devnull):
         sink = os.open(path, os.O_WRONLY | os.O_CREAT)
-        with pytest.raises(ConfigError, match="standard input cannot be read: Bad file descriptor"):
+        with pytest.raises(UserError, match="standard input cannot be read: Bad file descriptor"):
             lines_of(sink)
         os.close(sink)
 

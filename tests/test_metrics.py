@@ -13,7 +13,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.training import appended_file, metrics_file
 from flax_transformer.training.appended_file import AppendedFile
 from flax_transformer.training.metrics import MetricsWriter, RunningMeans, read_metrics
@@ -240,7 +240,7 @@ def test_anything_in_the_place_of_the_metrics_costs_the_metrics(tmp_path, capsys
     assert f"{path} cannot be written" in capsys.readouterr().err
     assert len(points_of(tmp_path)) == 2
     if place != "link to nowhere":
-        with pytest.raises(ConfigError, match="cannot be read"):
+        with pytest.raises(UserError, match="cannot be read"):
             read_metrics(tmp_path)
 
 

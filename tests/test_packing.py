@@ -16,7 +16,7 @@ from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.packing import PackedRows, lay_out, select_pairs
 from flax_transformer.data.pipeline import read_batches
 from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from flax_transformer.text.tokenizer_training import train_tokenizer
 
@@ -192,7 +192,7 @@ def test_dropped_pairs_are_counted_by_reason():
 
 def test_nothing_left_is_an_error():
     pairs = TokenizedPairs(ragged([[5] * 30, [1]]), ragged([[6, 1], [6, 1]]))
-    with pytest.raises(ConfigError, match=r"no pair of validation is usable.*1 empty.*1 longer"):
+    with pytest.raises(UserError, match=r"no pair of validation is usable.*1 empty.*1 longer"):
         select_pairs(pairs, CONFIG, "validation")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from flax_transformer.data.text_files import TextPairs
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.translation.line_reader import LineReader
 
 LINES = ["Größe", "", "l'été 🙂 上", "\u2028x\u0a0a", "last"]
@@ -125,7 +125,7 @@ def test_ends_of_lines(read, text, lines, encoding):
 def test_carriage_returns_alone_end_no_lines(read, count):
     message = r"text\.en has no line feeds, only carriage returns: convert it, .* tr '\\r' '\\n'$"
     text = "a b\r" * 10 * count + "c"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         read(text.encode())
 
 
@@ -168,7 +168,7 @@ OTHERS = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_no_text_is_named(read, kind):
     content, message = OTHERS[kind]
-    with pytest.raises(ConfigError, match=rf"text\.en( \(decompressed\))? {message}") as error:
+    with pytest.raises(UserError, match=rf"text\.en( \(decompressed\))? {message}") as error:
         read(content)
     assert "LATIN1" not in str(error.value)
 
@@ -187,7 +187,7 @@ def test_utf16_without_a_mark_is_named(tmp_path, text, encoding):
     path = tmp_path / "text.en"
     path.write_bytes(text.encode(encoding))
     for door in (whole, streamed):
-        with pytest.raises(ConfigError, match=f"is {encoding} .* iconv -f {encoding} -t UTF-8$"):
+        with pytest.raises(UserError, match=f"is {encoding} .* iconv -f {encoding} -t UTF-8$"):
             door(path)
 
 
@@ -210,13 +210,13 @@ def test_nuls_are_no_text(tmp_path, content, line):
     path.write_bytes(content)
     message = rf" line {line} holds a NUL \(byte 0x00\), .* again, .* tr -d '\\0'$"
     for door in (whole, streamed):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(UserError, match=message):
             door(path)
 
 
 def test_what_never_ends_is_left_at_once(tmp_path):
     for door in (whole, streamed):
-        with pytest.raises(ConfigError, match="/dev/zero line 1 holds a NUL"):
+        with pytest.raises(UserError, match="/dev/zero line 1 holds a NUL"):
             door(Path("/dev/zero"))
 
 
@@ -236,7 +236,7 @@ def test_what_never_ends_is_left_at_once(tmp_path):
     ids=["latin", "end", "windows", "one byte", "cut", "compressed", "surrogate", "odd", "utf-32"],
 )
 def test_advice_is_for_what_the_bytes_are(read, content, message):
-    with pytest.raises(ConfigError, match=rf"text\.en {message}"):
+    with pytest.raises(UserError, match=rf"text\.en {message}"):
         read(content)
 
 
@@ -250,7 +250,7 @@ def test_lines_before_the_damage_come_out(tmp_path, compression):
     descriptor = os.open(tmp_path / "text", os.O_RDONLY)
     reader = LineReader(descriptor, "here")
     assert reader.total is None
-    with pytest.raises(ConfigError, match=r"here is cut short or damaged .*: fetch or compress it"):
+    with pytest.raises(UserError, match=r"here is cut short or damaged .*: fetch or compress it"):
         for chunk in reader.chunks():
             seen += chunk
     os.close(descriptor)
@@ -261,10 +261,10 @@ def test_lines_before_the_damage_come_out(tmp_path, compression):
 def test_what_follows_an_archive(read, compression):
     archive = COMPRESSIONS[compression](b"one\n")
     assert read(archive + bytes(512)) == ["one"]  # as tapes and some copies are filled up
-    with pytest.raises(ConfigError, match=r"text\.en is cut short or damaged"):
+    with pytest.raises(UserError, match=r"text\.en is cut short or damaged"):
         read(archive + b"and more")
     for end in range(2, len(archive)):
-        with pytest.raises(ConfigError, match=r"text\.en is cut short or damaged"):
+        with pytest.raises(UserError, match=r"text\.en is cut short or damaged"):
             read(archive[:end])
 
 
@@ -283,7 +283,7 @@ def test_a_bomb_takes_no_memory(tmp_path, compression, line_end):
         if line_end:
             assert sum(len(chunk) for chunk in chunks) == 100
         else:
-            with pytest.raises(ConfigError, match="here line 1 has more than 1,048,576 bytes"):
+            with pytest.raises(UserError, match="here line 1 has more than 1,048,576 bytes"):
                 next(chunks)
         assert tracemalloc.get_traced_memory()[1] < 50 << 20
     finally:
@@ -297,5 +297,5 @@ def test_an_xz_file_may_not_ask_for_all_memory(read):
     end = 12 + 4 * archive[12]
     archive[16] = 40  # stands for 4 GiB
     archive[end : end + 4] = zlib.crc32(archive[12:end]).to_bytes(4, "little")
-    with pytest.raises(ConfigError, match=r"text\.en .*Memory usage limit"):
+    with pytest.raises(UserError, match=r"text\.en .*Memory usage limit"):
         read(bytes(archive))

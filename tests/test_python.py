@@ -17,6 +17,7 @@ from states import save_untrained_run
 import flax_transformer as ft
 from flax_transformer.commands import translate
 from flax_transformer.data.builtin import generate
+from flax_transformer.diagnosis.alignment import align
 from flax_transformer.evaluation import scores
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.usefixtures("quick")
 ROOT = Path(__file__).parents[1]
 LINES = ["The cat sees the dog.", "", "We eat bread and apples."]
 REFERENCES = ["Le chat voit le chien.", "", "Nous mangeons du pain et des pommes."]
-TRAINING = importlib.util.find_spec("flax_transformer.training.run") is not None
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,6 @@ def test_names_are_those_that_type_checkers_see():
     names = promised()
     assert sorted(ft.__all__) == sorted([*names, "__version__"]) == sorted(dir(ft))
     for name, (module, original) in names.items():
-        if name == "Run" and not TRAINING:
-            continue
         assert getattr(ft, name) is getattr(importlib.import_module(module), original)
     with pytest.raises(AttributeError, match=r"module 'flax_transformer' has no attribute 'lode'"):
         ft.lode  # noqa: B018
@@ -135,7 +133,7 @@ def test_a_command_takes_the_same_way(model, workdir, tmp_path):
     ],
 )
 def test_wrong_searches_are_named(model, options, message):
-    with pytest.raises(ft.ConfigError, match=message):
+    with pytest.raises(ft.UserError, match=message):
         model.search(LINES, **options)
 
 
@@ -153,7 +151,7 @@ def test_one_text_is_no_list(model):
     ],
 )
 def test_wrong_settings_are_named(workdir, options, message):
-    with pytest.raises(ft.ConfigError, match=message):
+    with pytest.raises(ft.UserError, match=message):
         ft.load(workdir, **options)
 
 
@@ -165,7 +163,7 @@ def test_settings_lie_over_the_runs(workdir, config):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ft.ConfigError, match=r"config\.json does not exist: is this the work dir"):
+    with pytest.raises(ft.UserError, match=r"config\.json does not exist: is this the work dir"):
         ft.load(tmp_path)
 
 
@@ -210,8 +208,33 @@ def test_scores_are_taken_as_is_asked_for(model, monkeypatch):
     ],
 )
 def test_what_cannot_be_scored_is_named(model, sources, references, message):
-    with pytest.raises(ft.ConfigError, match=message):
+    with pytest.raises(ft.UserError, match=message):
         model.score(sources, references)
+
+
+def test_attention_is_that_of_the_full_pass(model):
+    found = model.attention(LINES[0], REFERENCES[0])
+    assert found.target[-1] == found.source[-1] == "</s>" and found.inputs[0] == "<s>"
+    assert found.inputs[1:] == found.target[:-1]
+    ids = model.tokenizer.encode([LINES[0]])[0]
+    assert list(found.source[:-1]) == model.tokenizer.pieces(ids)
+    s, t = len(found.source), len(found.target)
+    assert found.encoder.shape == (2, 8, s, s)
+    assert found.decoder.shape == (2, 8, t, t)
+    assert found.cross.shape == (2, 8, t, s)
+    for weights in (found.encoder, found.decoder, found.cross):
+        np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-6)
+    assert (np.triu(found.decoder[0, 0], 1) == 0).all()
+    # The last layer's mean over heads is what the search itself looks at, step by step.
+    aligned = align(model.config, model.params, model.tokenizer, LINES[0], REFERENCES[0])
+    np.testing.assert_allclose(found.cross[-1].mean(axis=0), aligned.weights, atol=1e-5)
+
+
+def test_attention_of_its_own_translation(model):
+    found = model.attention(LINES[0])
+    given = model.attention(LINES[0], model.translate([LINES[0]])[0])
+    assert found.target == given.target
+    np.testing.assert_array_equal(found.cross, given.cross)
 
 
 def readme_blocks() -> list[str]:
@@ -229,8 +252,6 @@ def kind_of(value: object) -> object:
 @pytest.mark.parametrize("block", readme_blocks())
 def test_the_readme_shows_lines_that_run(block, workdir, config, tmp_path, monkeypatch):
     """On a tiny run of that name; what stands behind a line is of the kind of what it gives."""
-    if "ft.Run" in block and not TRAINING:
-        pytest.skip("training has no class Run yet")
     shutil.copytree(workdir, tmp_path / "runs" / "quickstart")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ft, "load_config", lambda name: {"quickstart": config}[name])
@@ -258,5 +279,5 @@ def test_load_config_takes_a_name_or_a_path():
     config = ft.load_config("wmt_base")
     assert config == ft.load_config(ROOT / "configs" / "wmt_base.py")
     assert config == ft.load_config(str(ROOT / "configs/wmt_base.py"))
-    with pytest.raises(ft.ConfigError, match=r"base is neither .* quickstart.* wmt_base, wmt_big$"):
+    with pytest.raises(ft.UserError, match=r"base is neither .* quickstart.* wmt_base, wmt_big$"):
         ft.load_config("base")

@@ -14,7 +14,7 @@ from jaxprs import equations
 from samples import RECURRENT, recurrent
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.models.recurrent.attention import PRODUCTS, attend
 from flax_transformer.models.recurrent.cells import CELLS
@@ -161,7 +161,7 @@ def test_without_attention_there_is_none_to_return(small_config, random_params):
     model = build_model(config.model, 304).bind({"params": random_params(config)})
     ids = jnp.ones((1, 1), jnp.int32)
     cache = model.start_cache(model.encode(ids, ids, ids), ids, 2, 1)
-    with pytest.raises(ConfigError, match=r"model\.attention is none"):
+    with pytest.raises(UserError, match=r"model\.attention is none"):
         model.decode_step_with_attention(ids, jnp.asarray(0), cache)
 
 
@@ -277,7 +277,7 @@ def test_attention_without_feeding_is_outside_of_all_loops(
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         RecurrentConfig(**settings)
 
 

@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from flax_transformer.config.hosts import HostsConfig
-from flax_transformer.errors import ConfigError, LostProcessError
+from flax_transformer.errors import LostProcessError, UserError
 from flax_transformer.parallel import hosts, rendezvous
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def outcomes(*processes: HostsConfig) -> list[str]:
     def outcome(process: HostsConfig) -> str:
         try:
             rendezvous.meet(process)
-        except (ConfigError, LostProcessError) as error:
+        except (UserError, LostProcessError) as error:
             return f"{type(error).__name__}: {error}"
         return "met"
 
@@ -109,7 +109,7 @@ def test_another_service_is_not_taken_for_the_first_process(says, coordinator):
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(LostProcessError, match=r"did not answer.*(else answers|closed|reset)"):
             rendezvous.meet(settings(coordinator, 1, 2, 1))
-        with pytest.raises(ConfigError, match=rf"port .* of hosts.coordinator {coordinator}.*use"):
+        with pytest.raises(UserError, match=rf"port .* of hosts.coordinator {coordinator}.*use"):
             rendezvous.meet(settings(coordinator, 0, 2))
         service.shutdown(socket.SHUT_RDWR)
 
@@ -117,10 +117,10 @@ def test_another_service_is_not_taken_for_the_first_process(says, coordinator):
 def test_settings_that_do_not_fit_together_are_named_to_all(coordinator):
     told = outcomes(*(settings(coordinator, index, 4) for index in (0, 1, 1)))
     assert len(set(told)) == 1
-    assert told[0].startswith("ConfigError: two processes have --hosts.index 1")
+    assert told[0].startswith("UserError: two processes have --hosts.index 1")
     told = outcomes(settings(coordinator, 0, 4), settings(coordinator, 2, 3))
     assert len(set(told)) == 1
-    assert told[0].startswith("ConfigError: process 2 has --hosts.count 3, but process 0 has 4")
+    assert told[0].startswith("UserError: process 2 has --hosts.count 3, but process 0 has 4")
 
 
 def test_strangers_do_not_count(coordinator, monkeypatch):

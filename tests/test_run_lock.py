@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.training import run_lock
 from flax_transformer.training.run_lock import RunLock
 
@@ -94,7 +94,7 @@ def test_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     holder = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     child = int(holder.stdout.readline())
     try:
-        with seconds_at_most(2), pytest.raises(ConfigError) as refusal:
+        with seconds_at_most(2), pytest.raises(UserError) as refusal:
             locked(tmp_path / "run").__enter__()
         assert f"{tmp_path / 'run'} is being trained by process {holder.pid} on host" in str(
             refusal.value
@@ -114,7 +114,7 @@ def test_lock_of_this_process_is_exclusive_until_it_is_left(tmp_path):
     for _ in range(2):
         with locked(tmp_path) as lock:
             lock.check()
-            with pytest.raises(ConfigError, match=f"process {os.getpid()} "):
+            with pytest.raises(UserError, match=f"process {os.getpid()} "):
                 locked(tmp_path).__enter__()
             lock.check()
         assert (tmp_path / "lock").read_bytes() == b""
@@ -122,7 +122,7 @@ def test_lock_of_this_process_is_exclusive_until_it_is_left(tmp_path):
 
 def test_run_that_goes_on_elsewhere_is_found_by_the_time_of_the_file(tmp_path, capsys):
     path = leave_name(tmp_path, host="far", kernel="another", pid=1234)
-    with renewed(path), pytest.raises(ConfigError, match="process 1234 on host far since"):
+    with renewed(path), pytest.raises(UserError, match="process 1234 on host far since"):
         locked(tmp_path, watch=5).__enter__()
     assert f"{path} names process 1234 on host far" in capsys.readouterr().out
     assert json.loads(path.read_text())["token"] == "another"
@@ -163,7 +163,7 @@ def test_rebooted_host_is_watched(tmp_path, capsys):
 
 
 def test_without_file_locks_a_living_process_holds(tmp_path, without_file_locks):
-    refused = pytest.raises(ConfigError, match=f"process {os.getpid()} ")
+    refused = pytest.raises(UserError, match=f"process {os.getpid()} ")
     with locked(tmp_path), seconds_at_most(2), refused:
         locked(tmp_path).__enter__()
     with seconds_at_most(2), locked(tmp_path):
@@ -184,7 +184,7 @@ def test_without_file_locks_a_killed_process_that_nobody_awaited_does_not_hold(
 ):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     leave_name(tmp_path, pid=process.pid, started=run_lock._started(process.pid))
-    with pytest.raises(ConfigError):
+    with pytest.raises(UserError):
         locked(tmp_path).__enter__()
     os.kill(process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -197,7 +197,7 @@ def test_without_file_locks_processes_of_a_container_are_watched(
     tmp_path, without_file_locks, dead_process
 ):
     path = leave_name(tmp_path, processes="a container's", pid=dead_process)
-    with renewed(path), pytest.raises(ConfigError, match=f"process {dead_process}"):
+    with renewed(path), pytest.raises(UserError, match=f"process {dead_process}"):
         locked(tmp_path, watch=5).__enter__()
 
 
@@ -207,11 +207,11 @@ def test_holder_renews_the_file_and_notices_a_successor(tmp_path, without_file_l
     holder = locked(tmp_path, beat=0.05).__enter__()
     elsewhere = dataclasses.replace(here, host="far", kernel="another", token="other")
     monkeypatch.setattr(run_lock, "_myself", lambda: elsewhere)
-    with pytest.raises(ConfigError, match=f"process {os.getpid()} on host {here.host}"):
+    with pytest.raises(UserError, match=f"process {os.getpid()} on host {here.host}"):
         locked(tmp_path, watch=5).__enter__()
     holder._done.set()  # as if it had been stopped for long
     with locked(tmp_path, watch=0.5) as successor:
-        with pytest.raises(ConfigError, match=f"process {os.getpid()} on host far"):
+        with pytest.raises(UserError, match=f"process {os.getpid()} on host far"):
             holder.check()
         holder.__exit__(None, None, None)
         successor.check()
@@ -243,19 +243,19 @@ def test_anything_in_the_place_of_the_lock_is_refused_by_name(tmp_path, place):
         "pipe": lambda: os.mkfifo(path),
         "link": lambda: path.symlink_to(tmp_path / "precious"),
     }[place]()
-    with seconds_at_most(2), pytest.raises(ConfigError, match=f"{path} cannot be written"):
+    with seconds_at_most(2), pytest.raises(UserError, match=f"{path} cannot be written"):
         locked(tmp_path).__enter__()
     assert (tmp_path / "precious").read_text() == ""
 
 
 def test_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=f"{tmp_path / 'file'} cannot be written: File exists"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'file'} cannot be written: File exists"):
         locked(tmp_path / "file").__enter__()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        with pytest.raises(ConfigError, match="lock cannot be written: File too large"):
+        with pytest.raises(UserError, match="lock cannot be written: File too large"):
             locked(tmp_path).__enter__()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -266,5 +266,5 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(os, "open", open_read_only)
-    with pytest.raises(ConfigError, match="lock cannot be written: Read-only file system"):
+    with pytest.raises(UserError, match="lock cannot be written: Read-only file system"):
         locked(tmp_path).__enter__()

@@ -23,7 +23,7 @@ from flax_transformer.config import (
 from flax_transformer.config.json import config_to_dict, load_config, save_config
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.training_data import prepare_training_data
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.training import run_settings
 from flax_transformer.training.optimizer import learning_rate_schedule
 from flax_transformer.training.run_settings import open_workdir
@@ -90,7 +90,7 @@ def test_the_advice_of_a_start_that_failed_can_be_followed(tmp_path, monkeypatch
         open_workdir(tmp_path / "run", config)
         try:
             prepare_training_data(open_corpus(config.data), config, tmp_path / "run")
-        except ConfigError as error:
+        except UserError as error:
             fitting = int(str(error).split("use at most ")[1].split(",")[0])
             config = changed(config, "tokenizer.vocabulary_size", fitting)
     assert (tmp_path / "run" / "tokenizer.model").exists()
@@ -112,7 +112,7 @@ def test_the_vocabulary_binds_what_it_was_learnt_from(workdir, setting):
         assert load_config(workdir / "config.json") == config != before
         return
     message = rf"tokenizer\.model was learnt with other settings:\n  {setting}: .* -> .*\n.*delete"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         open_workdir(workdir, config)
     assert load_config(workdir / "config.json") == before
     (workdir / "tokenizer.model").unlink()
@@ -122,7 +122,7 @@ def test_the_vocabulary_binds_what_it_was_learnt_from(workdir, setting):
 @pytest.mark.parametrize("train", [("train",), ("train", "web,tag=<bt>"), ("web", "train")])
 def test_the_vocabulary_binds_the_text_and_the_tags(workdir, train):
     (workdir / "tokenizer.model").touch()
-    with pytest.raises(ConfigError, match=r"data\.train: "):
+    with pytest.raises(UserError, match=r"data\.train: "):
         open_workdir(workdir, changed(Config(data=FILES), "data.train", train))
 
 
@@ -131,7 +131,7 @@ def test_the_vocabulary_binds_the_text_and_the_tags(workdir, train):
 def test_a_checkpoint_binds_what_parameters_depend_on(workdir, setting, folder):
     pretend_to_have_trained(workdir, 5, folder=folder)
     before = (workdir / "config.json").read_bytes()
-    with pytest.raises(ConfigError, match=rf"other settings:\n  {setting}: .* -> .*\nTake them"):
+    with pytest.raises(UserError, match=rf"other settings:\n  {setting}: .* -> .*\nTake them"):
         open_workdir(workdir, changed(Config(data=FILES), setting, BINDING[setting]))
     assert (workdir / "config.json").read_bytes() == before
 
@@ -158,7 +158,7 @@ def test_every_other_setting_binds_a_run():
 
 def test_another_kind_of_corpus_binds(workdir):
     pretend_to_have_trained(workdir, 5)
-    with pytest.raises(ConfigError, match=r"data\.kind: TextFiles -> Builtin"):
+    with pytest.raises(UserError, match=r"data\.kind: TextFiles -> Builtin"):
         open_workdir(workdir, Config(data=Builtin()))
 
 
@@ -187,7 +187,7 @@ def test_steps_may_change_as_long_as_no_rate_would(tmp_path, old, new, newest):
         return
     begin = min(old, new) - 20
     with pytest.raises(
-        ConfigError,
+        UserError,
         match=rf"training\.steps: {old} -> {new} \(with optimizer\.cooldown_steps 20 the learning "
         rf"rate falls from step {begin} on, and the run has come to {newest}\)\nTake them back",
     ):
@@ -211,13 +211,13 @@ def test_checkpoints_bind_as_the_library_writes_them(small_config, tmp_path):
     leaves = {"leaf": np.zeros(2, np.float32)}
     save_state(checkpoints, TrainState(np.int32(5), leaves, leaves), Progress(tokenizer=""))
     checkpoints.close()
-    with pytest.raises(ConfigError, match=r"model\.d_ff: 32 -> 64"):
+    with pytest.raises(UserError, match=r"model\.d_ff: 32 -> 64"):
         open_workdir(tmp_path, other)
 
 
 def test_a_folder_of_another_program_is_left_alone(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: model_type is no setting"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: model_type is no setting"):
         open_workdir(tmp_path, Config())
     assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "bert"}
 
@@ -226,7 +226,7 @@ def test_a_folder_of_another_program_is_left_alone(tmp_path):
 def test_a_folder_that_cannot_be_one(tmp_path, name):
     (tmp_path / "file").touch()
     os.symlink(tmp_path / "loop", tmp_path / "loop")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         open_workdir(tmp_path / name, Config())
 
 
@@ -249,5 +249,5 @@ def test_a_run_keeps_the_layers_a_turn_that_it_was_begun_with(tmp_path):
 
     assert again(None).model.unroll_layers == 1
     assert again(2).model.unroll_layers == 2, "what the user asks for stands, and is refused"
-    with pytest.raises(ConfigError, match=r"model\.unroll_layers: 1 -> 2"):
+    with pytest.raises(UserError, match=r"model\.unroll_layers: 1 -> 2"):
         open_workdir(tmp_path, dataclasses.replace(begun, model=TransformerConfig(unroll_layers=2)))

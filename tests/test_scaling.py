@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flax_transformer.config.shipped import load_config_file
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +40,7 @@ def test_sweep_goes_on_where_it_stopped(scaling, tmp_path):
     for other in (dataclasses.replace(arguments, rows_per_chip=32), arguments):
         model = dataclasses.replace(config.model, remat="everything")
         changed = dataclasses.replace(config, model=model)
-        with pytest.raises(ConfigError, match="--name"):
+        with pytest.raises(UserError, match="--name"):
             scaling.open_record(file, other, changed if other is arguments else config)
 
 

@@ -11,7 +11,7 @@ import pytest
 from samples import recurrent
 
 from flax_transformer.config import Config, TrainingConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.training.step import train_step
 from flax_transformer.training.teacher_forcing import teacher_forcing_ratio
@@ -101,7 +101,7 @@ def test_training_step_samples_as_the_schedule_says(small_config, initial_recurr
 
 
 def test_transformer_cannot_sample():
-    with pytest.raises(ConfigError, match=r"teacher_forcing is linear.*use always"):
+    with pytest.raises(UserError, match=r"teacher_forcing is linear.*use always"):
         Config(training=TrainingConfig(teacher_forcing="linear"))
-    with pytest.raises(ConfigError, match="teacher_forcing_floor is 2"):
+    with pytest.raises(UserError, match="teacher_forcing_floor is 2"):
         TrainingConfig(teacher_forcing_floor=2.0)

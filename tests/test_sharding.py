@@ -22,7 +22,7 @@ from flax_transformer.batch import Batch
 from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import MeshConfig, OptimizerConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.parallel.sharding import (
     AXES,
@@ -318,7 +318,7 @@ def test_axis_that_does_not_divide_is_named(small_config):
         ({"d_ff": 36}, (1, 1, 8), "mesh.model is 8.* axis f"),
         ({"d_model": 12, "num_heads": 4}, (1, 8, 1), "mesh.fsdp is 8.* axis d"),
     ]:
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(UserError, match=message):
             abstract_state(vary(small_config, **settings), make_mesh(*sizes))
 
 
@@ -326,7 +326,7 @@ def test_mesh_must_use_the_devices():
     assert dict(build_mesh(MeshConfig()).shape) == {"data": 8, "fsdp": 1, "model": 1}
     assert dict(build_mesh(MeshConfig(fsdp=2, model=2)).shape) == {"data": 2, "fsdp": 2, "model": 2}
     for sizes in [(3, 1, 1), (-1, 3, 1), (-1, 16, 1), (2, 2, 1)]:
-        with pytest.raises(ConfigError, match="8 devices"):
+        with pytest.raises(UserError, match="8 devices"):
             build_mesh(MeshConfig(**dict(zip(AXES, sizes, strict=True))))
 
 
@@ -335,9 +335,9 @@ def test_rows_must_divide(small_config):
     accumulating = dataclasses.replace(small_config, training=training)
     check_rows(small_config, make_mesh(4, 2, 1))
     check_rows(accumulating, make_mesh(2, 1, 4))
-    with pytest.raises(ConfigError, match=r"batch\.rows is 8.*multiple of 16"):
+    with pytest.raises(UserError, match=r"batch\.rows is 8.*multiple of 16"):
         check_rows(accumulating, make_mesh(2, 2, 2))
     nine = dataclasses.replace(small_config, batch=dataclasses.replace(small_config.batch, rows=9))
-    with pytest.raises(ConfigError, match=r"batch\.rows is 9"):
+    with pytest.raises(UserError, match=r"batch\.rows is 9"):
         check_rows(nine, make_mesh(8, 1, 1))
     np.testing.assert_array_equal(batch_sharding(make_mesh(4, 2, 1)).shard_shape((8, 3)), (1, 3))

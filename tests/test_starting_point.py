@@ -23,7 +23,7 @@ from flax_transformer.config import (
 )
 from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.training.run import Run
 from flax_transformer.translation.trained_model import TrainedModel
@@ -133,7 +133,7 @@ def test_the_start_belongs_to_the_run(config, base, other_text, tmp_path, capsys
         }
         assert run.progress.start["trained_on"]["train"] != run.progress.corpus["train"]
     other = dataclasses.replace(settings.training, start_from=str(base))
-    with pytest.raises(ConfigError, match=r"training\.start_from"):
+    with pytest.raises(UserError, match=r"training\.start_from"):
         Run(dataclasses.replace(settings, training=other), workdir)
 
 
@@ -141,7 +141,7 @@ def test_a_first_start_that_failed_binds_the_vocabulary(config, base, other_text
     settings = tuned(config, base, other_text)
     Run(settings, tmp_path).close()
     own = dataclasses.replace(settings.training, start_from=None)
-    with pytest.raises(ConfigError, match=r"tokenizer\.model was learnt with other settings"):
+    with pytest.raises(UserError, match=r"tokenizer\.model was learnt with other settings"):
         Run(dataclasses.replace(settings, training=own), tmp_path)
     with Run(settings, tmp_path) as run:
         chex.assert_trees_all_equal(jax.device_get(run.state.params), params_of(base))
@@ -168,13 +168,13 @@ def test_new_tags_leave_what_there_was(config, base, other_text, tmp_path):
 def test_a_shape_that_does_not_fit_is_named(config, base, other_text, tmp_path):
     settings = tuned(config, base, other_text)
     model = dataclasses.replace(settings.model, d_ff=48, dropout=0.3)
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(UserError) as found:
         Run(dataclasses.replace(settings, model=model), tmp_path)
     message = str(found.value)
     assert "decoder.feed_forward.b1 is (l 1, f 32) there and (l 1, f 48) here" in message
     assert "model.d_ff" in message and "training." not in message
     model = dataclasses.replace(settings.model, norm="pre")
-    with pytest.raises(ConfigError, match=r"decoder_norm.*missing there"):
+    with pytest.raises(UserError, match=r"decoder_norm.*missing there"):
         Run(dataclasses.replace(settings, model=model), tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_a_shape_that_does_not_fit_is_named(config, base, other_text, tmp_path):
 )
 def test_a_start_that_cannot_be_read(config, base, other_text, tmp_path, name, message):
     shutil.copytree(base, tmp_path / "empty", ignore=shutil.ignore_patterns("checkpoints", "best"))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         Run(tuned(config, tmp_path / name, other_text), tmp_path / "run")
 
 

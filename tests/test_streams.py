@@ -68,8 +68,8 @@ def test_a_full_device(code, unbuffered):
 
 
 def test_an_error_before_what_was_printed_could_be_written():
-    code = "from flax_transformer.errors import ConfigError; print('text')\n"
-    done = run(code + "raise ConfigError('no good')", ">/dev/full")
+    code = "from flax_transformer.errors import UserError; print('text')\n"
+    done = run(code + "raise UserError('no good')", ">/dev/full")
     assert (done.returncode, done.stderr) == (2, "error: no good\n")
 
 

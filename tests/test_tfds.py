@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from flax_transformer.config import Tfds
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.pairs import hash_contents
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 ESCAPED = {
     "AT&amp;T, &quot;A&apos; &lt;b&gt;": "AT&T, \"A' <b>",
@@ -120,21 +120,21 @@ def test_fingerprint(folder, tmp_path):
 
 def test_splits_that_a_dataset_lacks(tmp_path):
     assert open_tiny(tmp_path, "tiny_pairs/no_test").test_splits == ()
-    with pytest.raises(ConfigError, match="only_train has no validation split, only train"):
+    with pytest.raises(UserError, match="only_train has no validation split, only train"):
         open_tiny(tmp_path, "tiny_pairs/only_train")
 
 
 def test_mistakes(folder):
-    with pytest.raises(ConfigError, match=r"data\.source_language is 'fr', .* only de, en"):
+    with pytest.raises(UserError, match=r"data\.source_language is 'fr', .* only de, en"):
         open_tiny(folder, source_language="fr")
-    with pytest.raises(ConfigError, match=r"data\.name is 'tiny_pairs/xx', .*BuilderConfig xx not"):
+    with pytest.raises(UserError, match=r"data\.name is 'tiny_pairs/xx', .*BuilderConfig xx not"):
         open_tiny(folder, "tiny_pairs/xx")
-    with pytest.raises(ConfigError, match=r"data\.name is 'no_such_data', .*not found"):
+    with pytest.raises(UserError, match=r"data\.name is 'no_such_data', .*not found"):
         open_tiny(folder, "no_such_data")
 
 
 def test_failed_download_tells_how_to_prepare_by_hand(tmp_path):
-    with pytest.raises(ConfigError, match=r"failed .*no route to host") as error:
+    with pytest.raises(UserError, match=r"failed .*no route to host") as error:
         open_tiny(tmp_path, "tiny_pairs/broken")
     (command,) = [line for line in str(error.value).splitlines() if "python -c" in line]
     compile(command.split('"')[1], "command", "exec")
@@ -145,7 +145,7 @@ def test_other_file_format(tmp_path):
     open_tiny(tmp_path)
     (info,) = tmp_path.rglob("dataset_info.json")
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
-    with pytest.raises(ConfigError, match=r"in the format tfrecord, .* data\.directory"):
+    with pytest.raises(UserError, match=r"in the format tfrecord, .* data\.directory"):
         open_tiny(tmp_path)
 
 

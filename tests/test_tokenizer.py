@@ -8,7 +8,7 @@ import sentencepiece
 
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.data.builtin import generate
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from flax_transformer.text.tokenizer_training import train_tokenizer
 
@@ -115,7 +115,7 @@ def test_long_lines_are_not_skipped(tmp_path):
 
 
 def test_size_must_fit_the_text(tmp_path):
-    with pytest.raises(ConfigError, match=r"tokenizer.vocabulary_size is 9000.*at most \d+") as e:
+    with pytest.raises(UserError, match=r"tokenizer.vocabulary_size is 9000.*at most \d+") as e:
         train(tmp_path / "m", vocabulary_size=9000)
     largest = int(str(e.value).split("use at most ")[1].split(",")[0])
     assert train(tmp_path / "m", vocabulary_size=largest).vocabulary_size == largest
@@ -123,28 +123,28 @@ def test_size_must_fit_the_text(tmp_path):
 
 def test_text_too_short_for_any_vocabulary_needs_more_text(tmp_path):
     """No number is advised that the settings refuse."""
-    with pytest.raises(ConfigError, match=r"enough for 269.*use more text") as raised:
+    with pytest.raises(UserError, match=r"enough for 269.*use more text") as raised:
         train(tmp_path / "m", text=["a b", "b a"] * 3)
     assert "at most" not in str(raised.value)
-    with pytest.raises(ConfigError, match="at least 300"):
+    with pytest.raises(UserError, match="at least 300"):
         TokenizerConfig(vocabulary_size=299)
 
 
 def test_no_text(tmp_path):
-    with pytest.raises(ConfigError, match="no text"):
+    with pytest.raises(UserError, match="no text"):
         train(tmp_path / "m", text=[])
 
 
 def test_missing_and_broken_files(tmp_path, tokenizer):
     path = tmp_path / "tokenizer.model"
-    with pytest.raises(ConfigError, match=r"tokenizer\.model cannot be read"):
+    with pytest.raises(UserError, match=r"tokenizer\.model cannot be read"):
         Tokenizer.load(path)
     whole = tmp_path / "whole.model"
     train(whole)
     model = whole.read_bytes()
     for broken in (b"", b"not a model", model[: len(model) // 2], model[:-200]):
         path.write_bytes(broken)
-        with pytest.raises(ConfigError, match=r"tokenizer\.model is not a vocabulary"):
+        with pytest.raises(UserError, match=r"tokenizer\.model is not a vocabulary"):
             Tokenizer.load(path)
 
 
@@ -181,7 +181,7 @@ def test_whatever_the_damage_it_is_a_vocabulary_or_one_error(tmp_path, normaliza
             tokenizer.decode([*rows, list(range(size))])
             assert len(tokenizer.pieces(range(size))) == size
             used += 1
-        except ConfigError as error:
+        except UserError as error:
             assert "tokenizer.model" in str(error)
             refused += 1
     assert used > 10 and refused > 100
@@ -192,14 +192,14 @@ def test_what_is_no_file_is_no_vocabulary(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zeros").symlink_to("/dev/zero")
     for name in ("folder", "pipe", "zeros"):
-        with pytest.raises(ConfigError, match=f"{name} cannot be read: it is not an ordinary file"):
+        with pytest.raises(UserError, match=f"{name} cannot be read: it is not an ordinary file"):
             Tokenizer.load(tmp_path / name)
 
 
 def test_another_size_is_another_vocabulary(tmp_path):
     train(tmp_path / "tokenizer.model")
     assert Tokenizer.load(tmp_path / "tokenizer.model", 320).vocabulary_size == 320
-    with pytest.raises(ConfigError, match=r"tokenizer\.model .*has 320 pieces.*_size is 400"):
+    with pytest.raises(UserError, match=r"tokenizer\.model .*has 320 pieces.*_size is 400"):
         Tokenizer.load(tmp_path / "tokenizer.model", 400)
 
 
@@ -217,7 +217,7 @@ def test_tags_are_symbols_that_text_never_becomes(tmp_path):
     (cat,) = tagged.encode(["the cat"])
     assert tagged.decode([[ids[0], *cat]]) == ["the cat"]
     for other in ("<bt2>", "the", "<unk>"):
-        with pytest.raises(ConfigError, match=f"no symbol for data.train's tag {other}"):
+        with pytest.raises(UserError, match=f"no symbol for data.train's tag {other}"):
             tagged.tag_id(other)
 
 

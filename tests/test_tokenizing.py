@@ -13,7 +13,7 @@ import pytest
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.data import tokenizing
 from flax_transformer.data.tokenizing import BpeDropout, Encoder, encode_pairs
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 from flax_transformer.text.tokenizer_training import train_tokenizer
 
@@ -67,7 +67,7 @@ def test_few_pairs_start_no_process(model, monkeypatch):
 def test_a_killed_process_ends_in_advice(model, monkeypatch):
     monkeypatch.setattr(tokenizing, "_PAIRS_AT_A_TIME", 1)
     encoder = Encoder(Deadly(), np.dtype("<u2"), None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="one of 2 tokenising processes ended early"):
+    with pytest.raises(UserError, match="one of 2 tokenising processes ended early"):
         encode_pairs(some_pairs(3), encoder, "tokens", processes=2)
 
 

@@ -25,7 +25,7 @@ from flax_transformer.config import (
 )
 from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
-from flax_transformer.errors import ConfigError, DivergedError
+from flax_transformer.errors import DivergedError, UserError
 from flax_transformer.evaluation.evaluation import corpus_test_sets, report_on
 from flax_transformer.runtime.program import Program
 from flax_transformer.training.final_scores import report_final_scores
@@ -133,7 +133,7 @@ def test_a_stop_in_a_validation_is_obeyed_at_once_and_made_up_for(
 
 
 def test_an_open_run_keeps_others_out_until_it_is_closed(config, copy):
-    with Run(config, copy), pytest.raises(ConfigError, match="is being trained by process"):
+    with Run(config, copy), pytest.raises(UserError, match="is being trained by process"):
         Run(config, str(copy))
     Run(config, str(copy)).close()
 
@@ -257,7 +257,7 @@ def test_another_text_is_refused_or_recorded(config, copy, tmp_path):
     Run(longer, copy).close()  # in another folder, but the same
     path = tmp_path / "text" / "train.en"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
-    with pytest.raises(ConfigError, match=r"text of train is not what.*--accept-changed-data"):
+    with pytest.raises(UserError, match=r"text of train is not what.*--accept-changed-data"):
         Run(longer, copy)
     Run(longer, copy, accept_changed_data=True).train()
     with Run(longer, copy) as run:  # and from then on it is the run's text
@@ -272,7 +272,7 @@ def test_another_vocabulary_is_refused(config, copy, tmp_path):
     Run(other, tmp_path / "other", only_look=True).close()
     shutil.copy(tmp_path / "other" / "tokenizer.model", copy / "tokenizer.model")
     for use in (TrainedModel, lambda workdir, config: Run(config, workdir)):
-        with pytest.raises(ConfigError, match=r"tokenizer\.model is not the vocabulary that"):
+        with pytest.raises(UserError, match=r"tokenizer\.model is not the vocabulary that"):
             use(copy, config)
 
 

@@ -9,7 +9,7 @@ from flax_transformer.config import BatchConfig, Config, TextFiles, TokenizerCon
 from flax_transformer.data import token_cache, training_data
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.training_data import TrainingData, prepare_training_data
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "near", "red"]
 ROWS = BatchConfig(rows=4, source_length=40, target_length=40)
@@ -128,9 +128,7 @@ def test_what_is_dropped_is_counted_for_each_source(folder):
 
 def test_a_vocabulary_without_the_tag_is_refused(folder):
     prepare(folder, "train")
-    with pytest.raises(
-        ConfigError, match=r"no symbol for data\.train's tag <bt>: delete tokenizer"
-    ):
+    with pytest.raises(UserError, match=r"no symbol for data\.train's tag <bt>: delete tokenizer"):
         prepare(folder, "train", "synthetic,tag=<bt>")
 
 
@@ -139,7 +137,7 @@ def test_a_split_without_a_usable_pair_is_named(folder, split, file):
     for language in ("en", "de"):
         text = (folder / f"train.{language}").read_text().replace("\n", " ")
         (folder / f"{file}.{language}").write_text(f"{text}\n" * 3)
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(UserError) as raised:
         prepare(folder, "train")
     message = str(raised.value)
     assert f"no pair of {split} is usable" in message

@@ -19,7 +19,7 @@ from flax_transformer.config import (
     TransformerConfig,
 )
 from flax_transformer.decoding.beam_search import Hypotheses
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.placeholders import PLACEHOLDERS, put_back
@@ -415,5 +415,5 @@ def test_parameters_that_are_not_finite_do_not_stop_a_validation(translator, par
 
 
 def test_a_piece_has_room_for_a_token_and_the_end():
-    with pytest.raises(ConfigError, match="max_source_length"):
+    with pytest.raises(UserError, match="max_source_length"):
         DecodingConfig(max_source_length=1)

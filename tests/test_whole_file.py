@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import (
     cannot_write,
     output_file,
@@ -99,7 +99,7 @@ def test_what_is_no_file_is_written_through(tmp_path):
 
 
 def test_errors_name_the_file_and_the_remedy(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent/file cannot be written: No such file"):
+    with pytest.raises(UserError, match=r"absent/file cannot be written: No such file"):
         write_whole(tmp_path / "absent" / "file", "text")
     message = str(cannot_write(Path("file"), OSError(28, "No space left on device")))
     assert message.startswith("file cannot be written: No space left on device: make room")

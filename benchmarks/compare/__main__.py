@@ -34,7 +34,7 @@ from benchmarks.compare.arguments import Arguments, System, parse, shared_config
 from benchmarks.recording import append_record
 from flax_transformer.commands.command_line import run_command
 from flax_transformer.config import Config, TextFiles
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 # JAX must not be loaded before run_command has named the folder of compiled programs, so what
 # loads it is imported where it is used.
@@ -61,7 +61,7 @@ def draw_pairs(data: TextFiles, pairs: int, seed: int, workdir: Path) -> TextFil
     corpus = open_corpus(data)
     every = corpus.split(corpus.train)
     if pairs > len(every):
-        raise ConfigError(f"--pairs is {pairs:,}, but {data.directory} has {len(every):,} to train")
+        raise UserError(f"--pairs is {pairs:,}, but {data.directory} has {len(every):,} to train")
     chosen = sorted(random.Random(seed).sample(range(len(every)), pairs))
     splits = {"train": [every[index] for index in chosen]}
     splits[data.validation] = corpus.split(corpus.validation)
@@ -89,14 +89,14 @@ def test_sets(config: Config, folders: Sequence[Path]) -> list[TestSet]:
     languages = (data.source_language, data.target_language)
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"--further-tests names {folder}, which is not a folder")
+            raise UserError(f"--further-tests names {folder}, which is not a folder")
         for name in data.test:
             pairs = TextPairs([find_files(folder, languages, "--further-tests", name)])
             origin = {"folder": folder.name, "split": name}
             found.append(make_test_set(f"{folder.name}_{name}", pairs, origin))
     names = [test_set.name for test_set in found]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"two test sets are called {twice.pop()}: rename a folder")
+        raise UserError(f"two test sets are called {twice.pop()}: rename a folder")
     return found
 
 

@@ -13,7 +13,7 @@ from flax_transformer.commands.command_line import parse_arguments
 from flax_transformer.config import Config
 from flax_transformer.config.json import load_config
 from flax_transformer.config.shipped import load_config_file
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Arguments(Recorded):
 
 
 def parse(words: Sequence[str]) -> Arguments:
-    """Reads `words`; raises `ConfigError` for what cannot be measured."""
+    """Reads `words`; raises `UserError` for what cannot be measured."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
     finder.add_argument("--workdir", type=Path)
@@ -53,11 +53,9 @@ def parse(words: Sequence[str]) -> Arguments:
         settings = load_config(known.workdir / "config.json")
     arguments = parse_arguments(Arguments, words, Arguments(settings=settings))
     if arguments.workdir is not None and arguments.source is None:
-        raise ConfigError("--workdir needs --source: a trained model wants real sentences")
+        raise UserError("--workdir needs --source: a trained model wants real sentences")
     if arguments.vocabulary_map is not None and arguments.workdir is None:
-        raise ConfigError("--vocabulary-map needs --workdir: random weights know no words")
+        raise UserError("--vocabulary-map needs --workdir: random weights know no words")
     if arguments.settings.decoding.coverage_penalty:
-        raise ConfigError(
-            "decoding.coverage_penalty needs attention: the benchmark has none, use 0"
-        )
+        raise UserError("decoding.coverage_penalty needs attention: the benchmark has none, use 0")
     return arguments

@@ -15,7 +15,7 @@ from benchmarks.decode.arguments import Arguments
 from benchmarks.decode.batches import Batch
 from flax_transformer.config import Config
 from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from flax_transformer.workdir import TOKENIZER_FILE
@@ -50,13 +50,13 @@ def contenders_of(arguments: Arguments, params: Any, batches: int) -> dict[str, 
 
 
 def check_peer(config: Config) -> None:
-    """Raises `ConfigError` where the peer is missing or cannot run this model."""
+    """Raises `UserError` where the peer is missing or cannot run this model."""
     try:
         importlib.import_module("ctranslate2")
     except ImportError as error:
-        raise ConfigError(f"--peer ctranslate2: {error}; pip install ctranslate2") from None
+        raise UserError(f"--peer ctranslate2: {error}; pip install ctranslate2") from None
     if config.model.norm != "post" or config.model.positions != "sinusoidal":
-        raise ConfigError("--peer ctranslate2 runs the paper's model: norm post, sinusoidal")
+        raise UserError("--peer ctranslate2 runs the paper's model: norm post, sinusoidal")
 
 
 def ours(config: Config, params: Any, *, with_cache: bool) -> Translate:

@@ -19,7 +19,7 @@ from flax_transformer.checkpoints.files import (
 from flax_transformer.config.json import load_config
 from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.runtime.compiled_programs import check_entries
 from flax_transformer.text.tokenizer import Tokenizer
 
@@ -86,7 +86,7 @@ def _vocabulary(workdir: Path) -> Place:
     def sees(path: Path) -> bool:
         try:
             return Tokenizer.load(path).fingerprint != fingerprint
-        except ConfigError:
+        except UserError:
             return True
 
     return Place([path], sees)

@@ -4,7 +4,7 @@ A peer is a module peers/NAME.py that `--peer NAME` names. It trains the same mo
 library, and has
 
     PACKAGES                                          names of the packages whose versions matter
-    check(config)                                     raises `ConfigError` for what it cannot train
+    check(config)                                     raises `UserError` for what it cannot train
     prepare(config, params, batches, dtype, steps)    returns a `Contender`
 
     params   ours, as numpy arrays: where all contenders begin
@@ -18,7 +18,7 @@ import types
 from pathlib import Path
 from typing import Protocol
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 PEERS = tuple(sorted(path.stem for path in (Path(__file__).parent / "peers").glob("*.py")))
 
@@ -48,9 +48,9 @@ def take_steps(contender: Contender, steps: int) -> None:
 
 
 def load_peer(name: str) -> types.ModuleType:
-    """Loads peers/`name`.py; raises `ConfigError` where its library is missing."""
+    """Loads peers/`name`.py; raises `UserError` where its library is missing."""
     try:
         return importlib.import_module(f"benchmarks.train_step.peers.{name}")
     except ImportError as error:
         remedy = f"pip install {error.name or name}"
-        raise ConfigError(f"--peer {name} cannot be loaded ({error}): {remedy}") from None
+        raise UserError(f"--peer {name} cannot be loaded ({error}): {remedy}") from None

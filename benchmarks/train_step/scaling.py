@@ -23,7 +23,7 @@ from flax_transformer.config import Config
 from flax_transformer.config.json import config_to_dict
 from flax_transformer.config.shipped import load_config_file
 from flax_transformer.dry_run.topology import prepare_environment, require_compiler
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 PACKAGES = ("jax", "flax", "libtpu")
 NOTE = "dry runs: roofline times of compiled steps, nothing was executed"
@@ -72,7 +72,7 @@ def measure(config: Config, rows_per_chip: int, topology: str) -> dict[str, Any]
 
 
 def open_record(path: Path, arguments: Arguments, config: Config) -> dict[str, Any]:
-    """Returns the measurement so far, or a new one; raises `ConfigError` for other settings."""
+    """Returns the measurement so far, or a new one; raises `UserError` for other settings."""
     settings = config_to_dict(config) | {"rows_per_chip": arguments.rows_per_chip}
     for section in ("data", "decoding", "optimizer"):
         settings.pop(section)
@@ -83,7 +83,7 @@ def open_record(path: Path, arguments: Arguments, config: Config) -> dict[str, A
         same = old["figures"]["config"] == figures["config"]
         if same and all(old["versions"][name] == new["versions"][name] for name in PACKAGES):
             return old
-        raise ConfigError(f"{path} has other settings or versions; name another with --name")
+        raise UserError(f"{path} has other settings or versions; name another with --name")
     return new
 
 

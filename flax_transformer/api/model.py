@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flax_transformer.api.attention import Attention, attend
 from flax_transformer.config import BleuTokenizer, DecodingConfig
 from flax_transformer.config.json import load_config
-from flax_transformer.errors import ConfigError, require
+from flax_transformer.errors import UserError, require
 from flax_transformer.evaluation.evaluation import settle_bleu_tokenizer
 from flax_transformer.evaluation.scores import score
 from flax_transformer.translation.trained_model import TrainedModel
@@ -52,7 +53,7 @@ class Model(TrainedModel):
         lowercase: BLEU takes capitals for small letters
         tokenize:  how BLEU splits words; "auto" as in the run's validations
 
-        Raises `ConfigError` where there is no sentence, or not a reference for each.
+        Raises `UserError` where there is no sentence, or not a reference for each.
         """
         require(len(sources) > 0, "sources is empty: there is nothing to score")
         require(
@@ -77,6 +78,16 @@ class Model(TrainedModel):
             hypotheses=tuple(hypotheses),
         )
 
+    def attention(self, source: str, target: str | None = None) -> Attention:
+        """Returns where the model looks while it reads `source` and writes `target`, by default its
+        own translation: the weights of every layer and head, and the tokens on their axes.
+
+        By the reference attention, whatever kernels the model runs with. A text is not cut, however
+        long it is.
+        """
+        written = self.translate([source])[0] if target is None else target
+        return attend(self.config, self.params, self.tokenizer, source, written)
+
 
 def load(workdir: str | Path, **decoding: Any) -> Model:
     """Returns the model that was trained in `workdir`, ready to translate.
@@ -85,14 +96,14 @@ def load(workdir: str | Path, **decoding: Any) -> Model:
         checkpoint="best"
 
     What is to be said about the choice of checkpoints, such as that one is damaged, is warned of.
-    Raises `ConfigError` where `workdir` holds no trained model, and for wrong fields or values.
+    Raises `UserError` where `workdir` holds no trained model, and for wrong fields or values.
     """
     workdir = Path(workdir)
     config = load_config(workdir / CONFIG_FILE)
     known = [each.name for each in dataclasses.fields(DecodingConfig)]
     for name in decoding:
         if name not in known:
-            raise ConfigError(f"decoding.{name} is no setting; there is: {', '.join(known)}")
+            raise UserError(f"decoding.{name} is no setting; there is: {', '.join(known)}")
     chosen = dataclasses.replace(config.decoding, **decoding)
     model = Model(workdir, dataclasses.replace(config, decoding=chosen))
     for note in model.notes:

@@ -13,7 +13,7 @@ from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.reading import CheckpointFolder, GoneError
 from flax_transformer.checkpoints.writing import PARAMS, PROGRESS, regular_steps
 from flax_transformer.config import Config
-from flax_transformer.errors import CheckpointError, ConfigError
+from flax_transformer.errors import CheckpointError, UserError
 from flax_transformer.workdir import BEST, CHECKPOINTS
 
 _ATTEMPTS = 100
@@ -41,14 +41,14 @@ def load_parameters(workdir: Path, config: Config, like: Any) -> Loaded:
     The arrays lie as `like` does: arrays, or descriptions of such.
 
     Damaged checkpoints are left out. Raises `CheckpointError` where no sound one is left, and
-    `ConfigError` where there is none at all or not the chosen one.
+    `UserError` where there is none at all or not the chosen one.
     """
     for attempt in range(_ATTEMPTS):
         try:
             return _load_parameters(workdir, config, like)
         except GoneError:
             time.sleep(0.01 * attempt)
-    raise ConfigError(
+    raise UserError(
         f"{workdir}: checkpoints are removed faster than they can be read: raise "
         "--training.keep-checkpoints, or wait until training has ended"
     )
@@ -112,7 +112,7 @@ def _choose(workdir: Path, config: Config) -> _Choice:
     )
     steps, best_steps = latest.steps(), best.steps()
     if not steps and not best_steps:
-        raise ConfigError(f"{workdir} holds no checkpoints: has it been trained?")
+        raise UserError(f"{workdir} holds no checkpoints: has it been trained?")
     regular = regular_steps(steps, config.training.checkpoint_every)
     average = _Choice("average", latest, regular, decoding.average_checkpoints)
     newest_best = _Choice("best", best, best_steps, 1)
@@ -131,14 +131,14 @@ def _choose(workdir: Path, config: Config) -> _Choice:
             return _Choice("latest", latest, steps, 1)
         case "best":
             if not best_steps:
-                raise ConfigError(f"{workdir} holds no best checkpoint: use --checkpoint average")
+                raise UserError(f"{workdir} holds no best checkpoint: use --checkpoint average")
             return newest_best
         case step:
             for folder, present in ((latest, steps), (best, best_steps)):
                 if step in present:
                     return _Choice(f"step {step}", folder, [step], 1)
             known = ", ".join(map(str, sorted({*steps, *best_steps})))
-            raise ConfigError(f"--checkpoint is {step}, but {workdir} holds only {known}")
+            raise UserError(f"--checkpoint is {step}, but {workdir} holds only {known}")
 
 
 def _ended_early(latest: CheckpointFolder, config: Config) -> bool:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 CHECKSUMS = "checksums.json"
 
@@ -33,14 +33,14 @@ class DamagedCheckpointError(Exception):
 def list_steps(directory: Path) -> list[int]:
     """Steps of the checkpoints in `directory`, the oldest first, whole or not.
 
-    Raises `ConfigError` where the folder is there and cannot be read.
+    Raises `UserError` where the folder is there and cannot be read.
     """
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise ConfigError(f"{directory} cannot be read: {error.strerror}") from None
+        raise UserError(f"{directory} cannot be read: {error.strerror}") from None
     return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,8}", name))
 
 

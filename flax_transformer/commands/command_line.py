@@ -13,7 +13,7 @@ from flax_transformer.config import Config, DecodingConfig
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.config.shipped import load_config_file
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.runtime.compiled_programs import keep_compiled_programs
 from flax_transformer.runtime.exit_codes import exit_code
 from flax_transformer.runtime.invocation import program_name
@@ -128,7 +128,7 @@ def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
     default = TrainArguments(config=tyro.MISSING, settings=settings)
     arguments = parse_arguments(TrainArguments, words, default)
     if arguments.topology and not arguments.dry_run:
-        raise ConfigError(
+        raise UserError(
             f"--topology {arguments.topology} names chips that are not there, so it needs --dry-run"
         )
     if arguments.start_from is not None:
@@ -138,7 +138,7 @@ def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
         settings = dataclasses.replace(arguments.settings, training=training)
         arguments = dataclasses.replace(arguments, settings=settings)
     if arguments.diagnose and arguments.dry_run:
-        raise ConfigError("--diagnose and --dry-run exclude each other: give one of them")
+        raise UserError("--diagnose and --dry-run exclude each other: give one of them")
     return arguments
 
 

@@ -21,7 +21,7 @@ from flax_transformer.commands.command_line import (
 )
 from flax_transformer.config import BleuTokenizer, Builtin, Config
 from flax_transformer.config.data import require_name
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.evaluation.report import TestSet
@@ -79,18 +79,18 @@ def main(words: Sequence[str]) -> None:
 
 def _check(arguments: EvaluateArguments) -> None:
     if not arguments.metrics:
-        raise ConfigError("--metrics names none: give some of bleu, chrf and ter")
+        raise UserError("--metrics names none: give some of bleu, chrf and ter")
     if (arguments.source is None) != (arguments.reference is None):
-        raise ConfigError("--source and --reference go together: give both or neither")
+        raise UserError("--source and --reference go together: give both or neither")
     if arguments.split is not None and arguments.source is not None:
-        raise ConfigError("--split and --source exclude each other: give one of them")
+        raise UserError("--split and --source exclude each other: give one of them")
     name = arguments.name
     if name is not None and arguments.split is None and arguments.source is None:
-        raise ConfigError("--name is for one test set: give --split or --source too")
+        raise UserError("--name is for one test set: give --split or --source too")
     if name is not None:
         require_name("--name", name)
     if arguments.data_directory is not None and arguments.source is not None:
-        raise ConfigError("--data.directory is for the run's own corpus, not for --source")
+        raise UserError("--data.directory is for the run's own corpus, not for --source")
 
 
 def _test_sets(arguments: EvaluateArguments, config: Config) -> list[TestSet]:
@@ -106,7 +106,7 @@ def _test_sets(arguments: EvaluateArguments, config: Config) -> list[TestSet]:
     else:
         pairs = TextPairs([(source, reference)])
         if not len(pairs):
-            raise ConfigError(f"{source} is empty: there is nothing to translate")
+            raise UserError(f"{source} is empty: there is nothing to translate")
         origin = {"source": _text(source), "reference": _text(reference)}
         test_sets = [make_test_set(source.name, pairs, origin)]
     if arguments.name is not None:
@@ -124,7 +124,7 @@ def _moved(config: Config, directory: str | None) -> Config:
     if directory is None:
         return config
     if isinstance(config.data, Builtin):
-        raise ConfigError(
+        raise UserError(
             f"--data.directory is {directory}, but the run's corpus is made by the built-in "
             "grammar: leave the flag out"
         )

@@ -40,10 +40,10 @@ def _run(name: str, words: Sequence[str]) -> None:
 
 
 def answer(words: Sequence[str]) -> None:
-    """Says what commands there are; `ConfigError` where that was not the question."""
+    """Says what commands there are; `UserError` where that was not the question."""
     from difflib import get_close_matches
 
-    from flax_transformer.errors import ConfigError
+    from flax_transformer.errors import UserError
 
     first = words[0] if words else None
     if first in ("-h", "--help"):
@@ -51,10 +51,10 @@ def answer(words: Sequence[str]) -> None:
     elif first == "--version":
         print(f"{INSTALLED} {__version__}")
     elif first is None:
-        raise ConfigError(f"{INSTALLED} needs a command: {', '.join(COMMANDS)}")
+        raise UserError(f"{INSTALLED} needs a command: {', '.join(COMMANDS)}")
     else:
         near = get_close_matches(first, COMMANDS, n=1, cutoff=0)
-        raise ConfigError(
+        raise UserError(
             f"'{first}' is no command of {INSTALLED}: the nearest is '{near[0]}'; "
             f"there is: {', '.join(COMMANDS)}"
         )

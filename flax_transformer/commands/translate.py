@@ -19,7 +19,7 @@ from flax_transformer.commands.command_line import (
     DecodingArguments,
     parse_decoding_arguments,
 )
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import cannot_write, output_file
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(TranslateArguments, words)
     n_best, beam_size = arguments.n_best, config.decoding.beam_size
     if n_best is not None and not 1 <= n_best <= beam_size:
-        raise ConfigError(f"--n-best is {n_best}, but must be from 1 to --beam-size {beam_size}")
+        raise UserError(f"--n-best is {n_best}, but must be from 1 to --beam-size {beam_size}")
 
     from flax_transformer.translation.line_reader import LineReader
     from flax_transformer.translation.trained_model import TrainedModel
@@ -88,29 +88,29 @@ def open_input(path: Path | None) -> tuple[int, str]:
     """A file descriptor to read from, and what to call it in messages."""
     if path is None:
         if sys.__stdin__ is None:
-            raise ConfigError("standard input is closed: name a file with --input")
+            raise UserError("standard input is closed: name a file with --input")
         return 0, "standard input"
     if path.is_dir():
-        raise ConfigError(f"--input {path} is a folder: name a file")
+        raise UserError(f"--input {path} is a folder: name a file")
     try:
         return os.open(path, os.O_RDONLY), str(path)
     except OSError as error:
-        raise ConfigError(f"--input {path} cannot be read: {error.strerror}") from None
+        raise UserError(f"--input {path} cannot be read: {error.strerror}") from None
 
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[Callable[[str], None]]:
     """A function that writes text to standard output, or to `path` as `output_file` does.
 
-    Raises `ConfigError` where the file cannot be written.
+    Raises `UserError` where the file cannot be written.
     """
     if path is None:
         if sys.__stdout__ is None:
-            raise ConfigError("standard output is closed: name a file with --output")
+            raise UserError("standard output is closed: name a file with --output")
         yield partial(write_at_once, sys.stdout.buffer)
         return
     if path.is_dir():
-        raise ConfigError(f"--output {path} is a folder: name a file")
+        raise UserError(f"--output {path} is a folder: name a file")
 
     def write(text: str) -> None:
         try:
@@ -137,8 +137,8 @@ def write_at_once(file: BinaryIO, text: str) -> None:
     file.flush()
 
 
-def not_written(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"--output {cannot_write(path, error)}")
+def not_written(path: Path, error: OSError) -> UserError:
+    return UserError(f"--output {cannot_write(path, error)}")
 
 
 def translate(

@@ -11,7 +11,7 @@ _LONGEST_NAME, _LONGEST_LANGUAGE = 180, 30
 
 
 def require_name(setting: str, name: str, longest: int = _LONGEST_NAME) -> None:
-    """Raises `ConfigError`, which begins with `setting`, unless `name` is that of a file, or a path
+    """Raises `UserError`, which begins with `setting`, unless `name` is that of a file, or a path
     below a folder, that leads nowhere else; its parts have `longest` bytes at most."""
     parts = name.split("/")
     require(
@@ -97,7 +97,7 @@ class TrainingFiles:
 
     @classmethod
     def parse(cls, text: str) -> "TrainingFiles":
-        """`text` as an element of `TextFiles.train` is written; raises `ConfigError`."""
+        """`text` as an element of `TextFiles.train` is written; raises `UserError`."""
         name, *options = text.split(",")
         values = dict(option.partition("=")[::2] for option in options)
         wrong = f"data.train has {shown(text)}, but is written NAME, NAME,weight=2 or NAME,tag=<bt>"

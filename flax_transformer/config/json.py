@@ -8,7 +8,7 @@ from typing import Any
 
 from flax_transformer.config.run import Config
 from flax_transformer.config.setting_types import alternatives, field_types, shown
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.ordinary_file import read_ordinary
 from flax_transformer.files.whole_file import write_whole
 
@@ -28,13 +28,13 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def load_config(path: Path) -> Config:
-    """Reads what `save_config` wrote; `ConfigError` names the file and what is wrong in it."""
+    """Reads what `save_config` wrote; `UserError` names the file and what is wrong in it."""
     try:
         text = read_ordinary(path, _MOST_BYTES).decode()
         values = json.loads(text, object_pairs_hook=_object, parse_int=_whole_number)
         return _from_json(Config, values, "")
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: is this the work directory of a run?") from None
+        raise UserError(f"{path} does not exist: is this the work directory of a run?") from None
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
     except RecursionError:
@@ -43,7 +43,7 @@ def load_config(path: Path) -> Config:
         reason = error.strerror or str(error)
     except ValueError as error:  # what json and the settings themselves refuse
         reason = str(error)
-    raise ConfigError(
+    raise UserError(
         f"{path} cannot be read: {reason}\n"
         "Mend it, or delete it: training with the settings of the run writes it anew."
     )
@@ -79,7 +79,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
-            raise ConfigError(f"{_plain(name)} stands in it twice")
+            raise UserError(f"{_plain(name)} stands in it twice")
         result[name] = value
     return result
 
@@ -94,7 +94,7 @@ def _from_json(cls: type, values: Any, place: str) -> Any:
     """The inverse of `config_to_dict`; what is left out has its default. The values themselves are
     checked by the dataclasses. `place`: what `values` are called in messages."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{place or 'it'} is {shown(values)}, but must be an object: {{...}}")
+        raise UserError(f"{place or 'it'} is {shown(values)}, but must be an object: {{...}}")
     hints = field_types(cls)
     arguments = {}
     for name, value in values.items():
@@ -102,7 +102,7 @@ def _from_json(cls: type, values: Any, place: str) -> Any:
         if setting in _GONE:
             continue
         if name not in hints:
-            raise ConfigError(f"{setting} is no setting; there is: {', '.join(hints)}")
+            raise UserError(f"{setting} is no setting; there is: {', '.join(hints)}")
         classes = [each for each in alternatives(hints[name]) if dataclasses.is_dataclass(each)]
         if classes:
             chosen, value = _kind(classes, value, setting)
@@ -115,7 +115,7 @@ def _from_json(cls: type, values: Any, place: str) -> Any:
     for field in dataclasses.fields(cls):
         optional = {field.default, field.default_factory} != {dataclasses.MISSING}
         if field.name not in values and not optional:
-            raise ConfigError(f"{place}.{field.name} is missing")
+            raise UserError(f"{place}.{field.name} is missing")
     return cls(**arguments)
 
 
@@ -130,7 +130,7 @@ def _kind(classes: list[Any], values: Any, place: str) -> tuple[type, Any]:
     values = dict(values)
     kind = values.pop("kind")
     if not isinstance(kind, str) or kind not in known:
-        raise ConfigError(f"{place}.kind is {shown(kind)}, but must be one of {', '.join(known)}")
+        raise UserError(f"{place}.kind is {shown(kind)}, but must be one of {', '.join(known)}")
     return known[kind], values
 
 

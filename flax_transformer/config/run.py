@@ -3,7 +3,7 @@ models in model.py.
 
 A file in `configs/` builds one `Config`; the command line lays its flags over it; the result is
 saved as JSON in the work directory (json.py), from where evaluation and translation read it.
-A value that cannot be right raises `ConfigError` here, before any work begins.
+A value that cannot be right raises `UserError` here, before any work begins.
 """
 
 from dataclasses import dataclass, field

@@ -7,7 +7,7 @@ import types
 import typing
 from typing import Any, Literal
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 _LARGEST = 2_000_000_000  # devices count in 32 bits, and a seed is counted on by a few
 
@@ -22,7 +22,7 @@ _NAMES: dict[Any, str] = {
 
 
 def require_types(section: object, name: str) -> None:
-    """Raises `ConfigError` for a field of the dataclass `section`, known as `name`, that does not
+    """Raises `UserError` for a field of the dataclass `section`, known as `name`, that does not
     hold what it is declared to.
 
     As for type checkers, a whole number may stand for a float and True is not 1. A float must be
@@ -32,7 +32,7 @@ def require_types(section: object, name: str) -> None:
         value = getattr(section, field)
         if not _fits(value, hint):
             setting = f"{name}.{field}" if name else field
-            raise ConfigError(f"{setting} is {shown(value)}, but must be {_described(hint)}")
+            raise UserError(f"{setting} is {shown(value)}, but must be {_described(hint)}")
 
 
 def field_types(cls: type) -> dict[str, Any]:

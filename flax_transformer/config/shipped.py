@@ -4,7 +4,7 @@ import runpy
 from pathlib import Path
 
 from flax_transformer.config.run import Config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 _PACKAGE = Path(__file__).parents[1]
 _PLACES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
@@ -23,15 +23,15 @@ def load_config_file(name_or_path: str | Path) -> Config:
     name_or_path: of a file; or, where there is no such file, what a shipped one is called, such as
     "quickstart".
 
-    Raises `ConfigError` naming the file for anything wrong in it.
+    Raises `UserError` naming the file for anything wrong in it.
     """
     path = _find(Path(name_or_path))
     try:
         config = runpy.run_path(str(path)).get("config")
     except Exception as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
-        raise ConfigError(f"{path} must assign a Config to the name 'config'")
+        raise UserError(f"{path} must assign a Config to the name 'config'")
     return config
 
 
@@ -43,7 +43,7 @@ def _find(path: Path) -> Path:
         return shipped[name]
     by_name = ", ".join(shipped)
     if not path.suffix and len(path.parts) == 1:
-        raise ConfigError(f"{path} is neither a file nor a shipped config; there is: {by_name}")
+        raise UserError(f"{path} is neither a file nor a shipped config; there is: {by_name}")
     beside = ", ".join(sorted(map(str, path.parent.glob("*.py"))))
     known = beside or f"no .py file beside it, but by name: {by_name}"
-    raise ConfigError(f"{path} does not exist; there is: {known}")
+    raise UserError(f"{path} does not exist; there is: {known}")

@@ -6,7 +6,7 @@ from functools import cache, partial
 from flax_transformer.config import Builtin, TextFiles, Tfds
 from flax_transformer.data import text_files, tfds_corpus
 from flax_transformer.data.pairs import Pair, PairList, Pairs
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 Loaders = Mapping[str, Callable[[], Pairs]]
 """How to read each split: `train` and `validation`, then those that are only tested on."""
@@ -33,15 +33,15 @@ class Corpus:
         return tuple(name for name in self._loaders if name not in (self.train, self.validation))
 
     def split(self, name: str) -> Pairs:
-        """The (source, target) pairs of a split; `ConfigError` where the text is missing, broken or
+        """The (source, target) pairs of a split; `UserError` where the text is missing, broken or
         empty."""
         if name not in self._loaders:
-            raise ConfigError(f"there is no split '{name}', only {', '.join(self._loaders)}")
+            raise UserError(f"there is no split '{name}', only {', '.join(self._loaders)}")
         if name not in self._splits:
             pairs = self._loaders[name]()
             # Stops at the first pair of an ordinary corpus.
             if not any(source.strip() and target.strip() for source, target in pairs):
-                raise ConfigError(
+                raise UserError(
                     f"{self._title}: the {name} split has no pair with text on both sides"
                 )
             self._splits[name] = pairs
@@ -63,7 +63,7 @@ class Corpus:
 def open_corpus(config: Builtin | TextFiles | Tfds) -> Corpus:
     """The corpus that the settings name.
 
-    Raises `ConfigError` where a folder, a file or a dataset is missing; what is inside the text is
+    Raises `UserError` where a folder, a file or a dataset is missing; what is inside the text is
     checked when a split is first read.
     """
     if isinstance(config, TextFiles):

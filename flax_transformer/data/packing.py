@@ -15,7 +15,7 @@ import numpy as np
 from flax_transformer.batch import Batch
 from flax_transformer.config import BatchConfig
 from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.tokenizer import BOS_ID, PAD_ID
 
 
@@ -48,7 +48,7 @@ class Selection:
 def select_pairs(pairs: TokenizedPairs, config: BatchConfig, split: str = "train") -> Selection:
     """Drops pairs that are empty on a side, too long for a row or too different in length.
 
-    Raises `ConfigError` when nothing of the `split` is left.
+    Raises `UserError` when nothing of the `split` is left.
     """
     source, target = pairs.source.lengths, pairs.target.lengths
     empty = (source <= 1) | (target <= 1)  # EOS alone
@@ -62,7 +62,7 @@ def select_pairs(pairs: TokenizedPairs, config: BatchConfig, split: str = "train
     verdicts = np.select(list(reasons.values()), range(1, len(reasons) + 1)).astype(np.int8)
     selection = Selection(verdicts, tuple(reasons))
     if not len(selection.kept):
-        raise ConfigError(
+        raise UserError(
             f"no pair of {split} is usable: {selection.describe()}. Use other text for {split}, or "
             "raise batch.source_length, batch.target_length or batch.max_length_ratio"
         )

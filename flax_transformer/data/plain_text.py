@@ -1,7 +1,7 @@
 """Text from bytes of any origin: recognised by how it begins, not by what the file is called.
 
 UTF-8, or UTF-16 or UTF-32 with a byte order mark, plain or compressed by gzip or xz, is read. All
-else ends in a `ConfigError` that says what it is.
+else ends in a `UserError` that says what it is.
 """
 
 import codecs
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 BLOCK = 1 << 16
 """Bytes to read at once."""
@@ -47,7 +47,7 @@ _CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\x1a\x1b"})
 def read_text(blocks: Iterable[bytes], name: str) -> Iterator[str]:
     """The text of `blocks`, a piece for each, without a byte order mark at its start.
 
-    Raises `ConfigError`, with the `name` and where it can the line, after the text before: for what
+    Raises `UserError`, with the `name` and where it can the line, after the text before: for what
     is not text, for damaged archives, and for NULs, which no text has. No piece is large, however
     much an archive holds.
     """
@@ -55,14 +55,14 @@ def read_text(blocks: Iterable[bytes], name: str) -> Iterator[str]:
     if start := _decompressor(head):
         head, blocks = _look_ahead(_decompress(blocks, start, name))
         if _decompressor(head):
-            raise ConfigError(f"{name} is compressed twice: decompress it once, and name that file")
+            raise UserError(f"{name} is compressed twice: decompress it once, and name that file")
         name += " (decompressed)"  # whose conversion would not be that of the file
     for pattern, what in _OTHERS:
         if re.match(pattern, head):
-            raise ConfigError(f"{name} is {what}")
+            raise UserError(f"{name} is {what}")
     mark, encoding = _mark(head)
     if not mark and (unmarked := _guess_encoding(head)):
-        raise ConfigError(
+        raise UserError(
             f"{name} is {unmarked} without a byte order mark: convert it with "
             f"iconv -f {unmarked} -t UTF-8"
         )
@@ -74,9 +74,9 @@ def is_plain(head: bytes) -> bool:
     return _decompressor(head) is None and _mark(head)[1] == "UTF-8"
 
 
-def no_line_feeds(name: str) -> ConfigError:
+def no_line_feeds(name: str) -> UserError:
     """What is wrong with text of one line that has carriage returns inside."""
-    return ConfigError(
+    return UserError(
         f"{name} has no line feeds, only carriage returns: convert it, for instance with "
         r"tr '\r' '\n'"
     )
@@ -158,7 +158,7 @@ def _decompress(blocks: Iterator[bytes], start: _Start, name: str) -> Iterator[b
             if decompressor.needs_input and not data and not piece:
                 raise EOFError("it ends too early")
     except (EOFError, zlib.error, lzma.LZMAError) as error:  # too large a dictionary is one, too
-        raise ConfigError(
+        raise UserError(
             f"{name} is cut short or damaged ({error}): fetch or compress it again"
         ) from None
 
@@ -221,7 +221,7 @@ def _decode(blocks: Iterator[bytes], encoding: str, name: str) -> Iterator[str]:
             line += text.count("\n")
             only_ascii = only_ascii and text.isascii()
         if nul and not (error and _is_binary(error.object)):
-            raise ConfigError(
+            raise UserError(
                 f"{name} line {line} holds a NUL (byte 0x00), as files do that were not written to "
                 r"the end: fetch or write it again, or remove NULs with tr -d '\0'"
             )
@@ -239,22 +239,22 @@ def _is_binary(block: bytes) -> bool:
 
 def _not_decoded(
     place: str, encoding: str, error: UnicodeDecodeError, only_ascii: bool
-) -> ConfigError:
+) -> UserError:
     """What to tell of bytes at `place` that are not in `encoding`; `only_ascii`: nor was any
     character of more than one byte before."""
     if encoding != "UTF-8":
-        return ConfigError(
+        return UserError(
             f"{place} is not {encoding}, as its byte order mark says: it is cut short or damaged, "
             "fetch or convert it again"
         )
     what = f"{place} is not UTF-8 (byte 0x{error.object[error.start]:02x})"
     if _is_binary(error.object):
-        return ConfigError(f"{what}, nor other text: name a file of plain text")
+        return UserError(f"{what}, nor other text: name a file of plain text")
     if not only_ascii:
-        return ConfigError(
+        return UserError(
             f"{what}, though the text before it is: mend that place, or drop such bytes with "
             "iconv -c -f UTF-8 -t UTF-8"
         )
     # Windows has letters and quotes where Latin 1 has control characters.
     likely = "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", error.object) else "LATIN1"
-    return ConfigError(f"{what}: convert the text, for instance with iconv -f {likely} -t UTF-8")
+    return UserError(f"{what}: convert the text, for instance with iconv -f {likely} -t UTF-8")

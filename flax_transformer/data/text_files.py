@@ -19,7 +19,7 @@ from flax_transformer.config import TextFiles
 from flax_transformer.config.data import TrainingFiles
 from flax_transformer.data.pairs import Pair, Pairs, Part, hash_contents
 from flax_transformer.data.plain_text import BLOCK, read_text
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 _COMPRESSIONS = ("", ".gz", ".xz")
 _MARKED_LINE = b"\n\xef\xbb\xbf"
@@ -38,15 +38,15 @@ Files = TabSeparated | tuple[Path, Path]
 
 
 def title_and_loaders(config: TextFiles) -> tuple[str, dict[str, Callable[[], Pairs]]]:
-    """What to call the corpus, and how to read each split; `ConfigError` for missing files."""
+    """What to call the corpus, and how to read each split; `UserError` for missing files."""
     # Not Path's own: it raises for an unknown ~user, and for a name that is too long.
     directory = Path(os.path.expanduser(config.directory))
     if not os.path.isdir(directory):
-        raise ConfigError(f"data.directory is {directory}, which is not a folder")
+        raise UserError(f"data.directory is {directory}, which is not a folder")
     if not config.train:
-        raise ConfigError("data.train names no files: give at least one name")
+        raise UserError("data.train names no files: give at least one name")
     if clash := {"train", "validation"}.intersection(config.test):
-        raise ConfigError(
+        raise UserError(
             f"data.test names '{clash.pop()}', which is taken by another split: rename the files"
         )
     languages = (config.source_language, config.target_language)
@@ -83,7 +83,7 @@ class _Column:
 class TextPairs(Pairs):
     """The pairs of one split, whose files follow one another; `training` says what they are.
 
-    Raises `ConfigError` for files that cannot be decompressed, are not text or are not aligned,
+    Raises `UserError` for files that cannot be decompressed, are not text or are not aligned,
     with the file and the line.
     """
 
@@ -133,7 +133,7 @@ def _paths(files: Files) -> tuple[Path, ...]:
 
 
 def find_files(directory: Path, languages: tuple[str, str], setting: str, name: str) -> Files:
-    """The files of one split in both `languages`; `ConfigError`, which begins with the `setting`
+    """The files of one split in both `languages`; `UserError`, which begins with the `setting`
     that named them, where there are none."""
     source, target = (_first_existing(directory, f"{name}.{language}") for language in languages)
     if source and target:
@@ -146,7 +146,7 @@ def find_files(directory: Path, languages: tuple[str, str], setting: str, name: 
         return TabSeparated(tab_separated)
     present = sorted(path.name for path in directory.iterdir())
     listing = ", ".join(present[:30]) + (", ..." if len(present) > 30 else "")
-    raise ConfigError(
+    raise UserError(
         f"{setting} names '{name}', but {directory} holds neither both of {name}.{languages[0]} "
         f"and {name}.{languages[1]} nor {name}.{forward}.tsv, {name}.{backward}.tsv or {name}.tsv "
         f"(each also looked for with .gz and .xz). It holds: {listing or 'nothing'}"
@@ -169,9 +169,9 @@ def _read(path: Path) -> bytearray:
             for text in read_text(iter(partial(file.read, BLOCK), b""), str(path)):
                 content += text.encode()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except MemoryError:
-        raise ConfigError(
+        raise UserError(
             f"{path} does not fit into memory: make room, or name smaller files"
         ) from None
     if _MARKED_LINE in content:  # files that were joined, each with a mark
@@ -185,7 +185,7 @@ def _aligned_columns(
     source, target = (_Column(content, *_lines(content)) for content in contents)
     if len(source) != len(target):
         counts = zip(paths, (source, target), strict=True)
-        raise ConfigError(
+        raise UserError(
             "the files do not belong together line by line: "
             + ", ".join(f"{path} has {len(column):,} lines" for path, column in counts)
         )
@@ -201,7 +201,7 @@ def _tab_separated_columns(file: TabSeparated, content: bytearray) -> tuple[_Col
     place = np.searchsorted(tabs, starts)
     without = np.flatnonzero(tabs[place] >= ends)
     if len(without):
-        raise ConfigError(
+        raise UserError(
             f"{file.path} line {without[0] + 1} has no tab: each line must be a sentence, a tab "
             "and the other sentence"
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 from flax_transformer.config import Tfds
 from flax_transformer.data.pairs import Pair, Pairs, hash_contents
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 _FORMAT = "array_record"
 
@@ -29,21 +29,21 @@ _ENTITIES_ARE_CHARACTERS = b"entities are characters"
 def title_and_loaders(config: Tfds) -> tuple[str, dict[str, Callable[[], Pairs]]]:
     """What to call the corpus, and how to read each split.
 
-    Downloads and prepares the dataset where that has not been done. Raises `ConfigError` for an
+    Downloads and prepares the dataset where that has not been done. Raises `UserError` for an
     unknown dataset, language or split, and for a failed download.
     """
     builder = _builder(config)
     languages = (config.source_language, config.target_language)
     for setting, language in zip(("source_language", "target_language"), languages, strict=True):
         if language not in builder.info.features:
-            raise ConfigError(
+            raise UserError(
                 f"data.{setting} is '{language}', but {config.name} has only "
                 f"{', '.join(builder.info.features)}"
             )
     available = list(builder.info.splits)
     for name in ("train", "validation"):
         if name not in available:
-            raise ConfigError(f"{config.name} has no {name} split, only {', '.join(available)}")
+            raise UserError(f"{config.name} has no {name} split, only {', '.join(available)}")
     # Some have no test split; they can be trained on all the same.
     names = ["train", "validation"] + ["test"] * ("test" in available)
     title = f"TFDS {builder.info.full_name}, {' -> '.join(languages)}"
@@ -99,10 +99,10 @@ def _builder(config: Tfds) -> Any:
         builder = tensorflow_datasets.builder(config.name, data_dir=directory)
     except (OSError, TypeError, ValueError) as error:
         reason = textwrap.shorten(str(error), 600)
-        raise ConfigError(f"data.name is '{config.name}', but: {reason}") from None
+        raise UserError(f"data.name is '{config.name}', but: {reason}") from None
     _prepare(builder, config)
     if builder.info.file_format.value != _FORMAT:
-        raise ConfigError(
+        raise UserError(
             f"{builder.data_dir} holds {config.name} in the format "
             f"{builder.info.file_format.value}, which cannot be read at random: name another, "
             f"empty folder in data.directory to prepare it as {_FORMAT}"
@@ -117,7 +117,7 @@ def _prepare(builder: Any, config: Tfds) -> None:
     # Whatever goes wrong inside (network, disk, a download that changed), the way out is the same.
     except Exception as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
-        raise ConfigError(
+        raise UserError(
             f"{config.name} is not in {builder.data_dir}, and preparing it there failed "
             f"({reason}). To prepare it elsewhere, run\n"
             f'  python -c "import tensorflow_datasets as tfds, tensorflow_datasets.translate; '

@@ -81,7 +81,7 @@ def tokenize_pairs(
     `dropout` the pairs follow one another `dropout.samples` times, split differently each time;
     with `augmentation` some of them are changed.
     Where nothing can be written the ids are held in memory, by every process of a run for itself,
-    and the user is told. Raises `ConfigError` if the vocabulary lacks a tag.
+    and the user is told. Raises `UserError` if the vocabulary lacks a tag.
     """
     samples = dropout.samples if dropout else 1
     tagged = _tagged(pairs.parts, tokenizer)

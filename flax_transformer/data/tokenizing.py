@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from flax_transformer.data.augmentation import Augmentation
 from flax_transformer.data.pairs import Pair
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.text.normalization import is_blank
 from flax_transformer.text.placeholders import put_in_both
 from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
@@ -116,7 +116,7 @@ def encode_pairs(
     progress bar with the label `description`.
 
     `processes`: how many share the work; by default one a core, or this one alone where there is
-    little to do. Raises `ConfigError` where one of them is killed.
+    little to do. Raises `UserError` where one of them is killed.
     """
     samples = range(encoder.dropout.samples if encoder.dropout else 1)
     total = len(samples) * len(pairs)
@@ -171,7 +171,7 @@ def _in_processes(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise ConfigError(
+        raise UserError(
             f"one of {processes} tokenising processes ended early; if memory ran out, make room or "
             "allow fewer cores (taskset -c 0 python train.py ...). A script of your own that "
             'trains must begin its work under `if __name__ == "__main__":`'

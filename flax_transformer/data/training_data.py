@@ -47,7 +47,7 @@ class TrainingData:
 def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> TrainingData:
     """Learns the vocabulary if `workdir` has none yet, tokenises and packs.
 
-    Raises `ConfigError` for text that cannot be read or used.
+    Raises `UserError` for text that cannot be read or used.
     """
     tokenizer = _open_vocabulary(corpus, config, workdir / TOKENIZER_FILE)
     notes = []

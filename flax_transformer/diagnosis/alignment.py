@@ -13,7 +13,7 @@ import numpy as np
 
 from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models.attention_weights import attention_weights
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, Tokenizer
 
@@ -32,7 +32,7 @@ def align(config: Config, params: Any, tokenizer: Tokenizer, source: str, target
     of Bahdanau et al. 2015, section 5.2.1).
 
     params: of the model, unboxed. Of several layers it is the last, the one nearest to the token
-    chosen, and of several heads the mean. Raises `ConfigError` for a model without attention.
+    chosen, and of several heads the mean. Raises `UserError` for a model without attention.
     """
     source_ids, target_ids = ([*ids, EOS_ID] for ids in tokenizer.encode([source, target]))
     inputs = jnp.asarray([BOS_ID, *target_ids[:-1]], jnp.int32)
@@ -51,7 +51,7 @@ def forced_attention(
     batch = Batch(*source, ids, ids, segments, positions)
     weights = attention_weights(config, params, batch)
     if "cross" not in weights:
-        raise ConfigError(
+        raise UserError(
             "model.attention is none, so there is no attention to look at: choose a model with "
             "attention"
         )

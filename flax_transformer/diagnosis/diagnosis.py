@@ -17,7 +17,7 @@ from flax_transformer.workdir import DIAGNOSIS_FILE
 def diagnose(run: Run) -> None:
     """Prints what is wrong with `run`, which stays as it is, and writes DIAGNOSIS_FILE.
 
-    Raises `ConfigError` where the file cannot be written.
+    Raises `UserError` where the file cannot be written.
     """
     figures = measure(run)
     findings = find(run.config, figures)

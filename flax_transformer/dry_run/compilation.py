@@ -13,7 +13,7 @@ from flax_transformer.dry_run.collectives import Collectives, collectives
 from flax_transformer.dry_run.flops import ModelFlops, model_flops, traced_flops
 from flax_transformer.dry_run.memory_traffic import bytes_moved
 from flax_transformer.dry_run.program_text import Program
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.ops.compute_dtype import settle_compute_dtype
 from flax_transformer.parallel.sharding import batch_sharding, build_mesh, check_rows, replicated
 from flax_transformer.training.state import abstract_state, count_parameters
@@ -95,7 +95,7 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> tuple[Any, Ba
 def compile_step(config: Config, devices: Any = None) -> Step:
     """Compiles for `devices`, by default those at hand; nothing is computed on them.
 
-    Raises `ConfigError` where the mesh or the rows do not go with the devices, and where a program
+    Raises `UserError` where the mesh or the rows do not go with the devices, and where a program
     is too large in a way that the compiler does not put in numbers.
     """
     mesh = build_mesh(config.mesh, devices)
@@ -151,7 +151,7 @@ def _read_too_large(error: jax.errors.JaxRuntimeError, state_bytes: int) -> TooL
         r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", message
     )
     if found is None:
-        raise ConfigError(f"the training step does not fit: {message.splitlines()[0]}") from error
+        raise UserError(f"the training step does not fit: {message.splitlines()[0]}") from error
     temporaries, unit, available, other = found.groups()
     return TooLarge(
         needed=int(float(temporaries) * _UNITS[unit]) + state_bytes,

@@ -16,7 +16,7 @@ from flax_transformer.dry_run.topology import topology_devices
 def judge(config: Config, topology: str | None) -> None:
     """Compiles the step for `topology`, or for the devices at hand, and prints what it needs.
 
-    Raises `ConfigError` for a topology, mesh or rows that cannot be used.
+    Raises `UserError` for a topology, mesh or rows that cannot be used.
     """
     devices = jax.devices() if topology is None else topology_devices(topology)
     chip = CHIPS.get(devices[0].device_kind)

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from typing import Any
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 EXAMPLES = "v5e:1x1, v5e:2x2, v5e:4x4, v5e:16x16, v5p:2x2x1, v5p:4x4x4, v6e:2x2, v6e:16x16"
 
@@ -31,9 +31,9 @@ def prepare_environment() -> None:
 
 
 def require_compiler() -> None:
-    """Raises `ConfigError` where the TPU compiler is missing."""
+    """Raises `UserError` where the TPU compiler is missing."""
     if importlib.util.find_spec("libtpu") is None:
-        raise ConfigError(
+        raise UserError(
             "the TPU compiler, which a topology needs, is not installed: pip install '.[tpu]' "
             "(Linux; no TPU is needed)"
         )
@@ -42,7 +42,7 @@ def require_compiler() -> None:
 def topology_devices(name: str) -> list[Any]:
     """The chips of a topology such as v5e:4x4, to compile for.
 
-    Raises `ConfigError` where the TPU compiler is missing or does not know the topology.
+    Raises `UserError` where the TPU compiler is missing or does not know the topology.
     """
     require_compiler()
     import jax
@@ -52,12 +52,12 @@ def topology_devices(name: str) -> list[Any]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(
+        raise UserError(
             f"--topology {name} is refused by the TPU compiler ({reason}); examples: {EXAMPLES}"
         ) from None
     devices: list[Any] = list(found.devices)
     if len({tuple(device.coords) for device in devices}) < len(devices):
-        raise ConfigError(
+        raise UserError(
             f"--topology {name}: without a chip the compiler splits each of these in two, as "
             f"training on them does not; examples: {EXAMPLES}"
         )

@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.tokenizers import tokenizer_spm
 
 from flax_transformer.config import BleuTokenizer, Builtin, TextFiles, Tfds
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 _CODES: dict[BleuTokenizer, str] = {
     "zh": "zh zho chi cmn yue wuu nan hak gan hsn cdo cjy cpx czh czo lzh mnp cn",
@@ -64,7 +64,7 @@ def choose_tokenizer(
 
 
 def require_tokenizer(tokenizer: str, flag: str) -> None:
-    """Raises `ConfigError` where sacreBLEU cannot use `tokenizer` here; `flag` chooses others."""
+    """Raises `UserError` where sacreBLEU cannot use `tokenizer` here; `flag` chooses others."""
     if not (problem := _problem(tokenizer)):
         return
     if tokenizer in _EXTRAS:
@@ -73,7 +73,7 @@ def require_tokenizer(tokenizer: str, flag: str) -> None:
         url = tokenizer_spm.SPM_MODELS[tokenizer]["url"]
         path = Path(tokenizer_spm.SACREBLEU_DIR, "models", url.rpartition("/")[2])
         remedy = f"put {url} at {path}"
-    raise ConfigError(
+    raise UserError(
         f"BLEU's tokenizer {tokenizer} cannot be used ({problem}):\n{remedy}, or choose another "
         f"with {flag}"
     )

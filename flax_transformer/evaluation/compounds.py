@@ -11,7 +11,7 @@ from flax_transformer.errors import require
 
 
 def require_moses() -> None:
-    """Raises `ConfigError` where sacremoses is not installed."""
+    """Raises `UserError` where sacremoses is not installed."""
     require(
         find_spec("sacremoses") is not None,
         "--compound-split tokenises with sacremoses, which is not installed: "

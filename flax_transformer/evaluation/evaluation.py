@@ -53,7 +53,7 @@ def report_on(
 ) -> None:
     """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
 
-    tokenize: for BLEU; "auto" as in the run's validations. Raises `ConfigError` before the model is
+    tokenize: for BLEU; "auto" as in the run's validations. Raises `UserError` before the model is
     loaded if there is nowhere to write, or if something that scores is not installed.
     """
     test_sets = list(test_sets)
@@ -82,7 +82,7 @@ def report_on(
 def settle_bleu_tokenizer(config: Config, tokenize: BleuTokenizer) -> str:
     """How BLEU splits words: as `tokenize` says, where "auto" means as in the run's validations.
 
-    Raises `ConfigError` where sacreBLEU cannot do so here.
+    Raises `UserError` where sacreBLEU cannot do so here.
     """
 
     def note(line: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_transformer.config.data import require_name
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.workdir import EVALUATION
 
@@ -36,13 +36,13 @@ def hypotheses_path(workdir: Path, test_set: TestSet) -> Path:
 
 
 def _path(workdir: Path, name: str, ending: str) -> Path:
-    """`ConfigError` for a name that would lead elsewhere; one with folders leads below ours."""
+    """`UserError` for a name that would lead elsewhere; one with folders leads below ours."""
     require_name("the name of a test set", name)
     return workdir / EVALUATION / f"{name}.{ending}"
 
 
 def make_room(workdir: Path, test_sets: Iterable[TestSet]) -> None:
-    """Creates the folders for the results of `test_sets`; `ConfigError` where one of them could not
+    """Creates the folders for the results of `test_sets`; `UserError` where one of them could not
     be written later, after all the work."""
     paths = [
         path(workdir, test_set) for test_set in test_sets for path in (report_path, hypotheses_path)
@@ -51,16 +51,16 @@ def make_room(workdir: Path, test_sets: Iterable[TestSet]) -> None:
         _create(path.parent)
     for path in paths:
         if os.path.isdir(path):
-            raise ConfigError(f"{path} is a folder, where a file of results should be")
+            raise UserError(f"{path} is a folder, where a file of results should be")
 
 
 def _create(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{directory} cannot be created: {error.strerror}") from None
+        raise UserError(f"{directory} cannot be created: {error.strerror}") from None
     if not os.access(directory, os.W_OK):
-        raise ConfigError(f"{directory} cannot be written to")
+        raise UserError(f"{directory} cannot be written to")
 
 
 def write_report(

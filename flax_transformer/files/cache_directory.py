@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 NO_HOME = "there is no home directory"
 
@@ -46,7 +46,7 @@ def make_directory(directory: Path) -> None:
 def private_directory(directory: Path) -> tuple[Path, bool]:
     """`directory`, made if it is missing, for nobody but this user; and whether it was so before.
 
-    The path is without links, so that what was judged is what is opened. Raises `ConfigError`
+    The path is without links, so that what was judged is what is opened. Raises `UserError`
     where another user can write to the folder or exchange it, as sshd refuses such key files, and
     `OSError` where it cannot be made.
     """
@@ -79,6 +79,6 @@ def _refuse_others(folder: Path, is_parent: bool) -> None:
         reason = "can be written to by other users"
     else:
         return
-    raise ConfigError(
+    raise UserError(
         f"{folder} {reason} ({remedy}, or {name_another_folder('a folder of your own')})"
     )

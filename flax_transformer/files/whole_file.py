@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
 _LONGEST_NAME = 200  # characters of a name that are kept beside the ending of a partial file
@@ -54,7 +54,7 @@ def output_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file as `whole_file` does; `ConfigError` where it cannot be written."""
+    """Writes a file as `whole_file` does; `UserError` where it cannot be written."""
     try:
         with whole_file(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -62,11 +62,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise cannot_write(path, error) from None
 
 
-def cannot_write(path: Path, error: OSError) -> ConfigError:
+def cannot_write(path: Path, error: OSError) -> UserError:
     """What to tell the user, in one line."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = ": make room there, then give the same command again" if full else ""
-    return ConfigError(f"{path} cannot be written: {error.strerror or error}{remedy}")
+    return UserError(f"{path} cannot be written: {error.strerror or error}{remedy}")
 
 
 def remove_left_over(directory: Path) -> None:

@@ -75,6 +75,6 @@ class Family(Protocol):
     ) -> tuple[jax.Array, Cache, jax.Array]:
         """As `decode_step`, and the attention (b,w,s) to the source, which sums to one.
 
-        Raises `ConfigError` for a model without attention.
+        Raises `UserError` for a model without attention.
         """
         ...

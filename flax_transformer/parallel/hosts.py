@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from flax_transformer.config.hosts import HostsConfig
-from flax_transformer.errors import ConfigError, FlaxTransformerError, LostProcessError
+from flax_transformer.errors import FlaxTransformerError, LostProcessError, UserError
 from flax_transformer.parallel.rendezvous import meet
 from flax_transformer.runtime.exit_codes import exit_code
 
@@ -39,7 +39,7 @@ def join_hosts(hosts: HostsConfig) -> None:
     """Meets the run's other processes, if there are any; before anything else asks for devices.
 
     TPU pods, Slurm and Open MPI are found by JAX itself; elsewhere `hosts` says who and where.
-    Raises `LostProcessError` where the others cannot be met, and `ConfigError` where the settings
+    Raises `LostProcessError` where the others cannot be met, and `UserError` where the settings
     of the processes do not fit together. Ctrl-C meanwhile ends the program.
     """
     launched = os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
@@ -73,7 +73,7 @@ def _join(hosts: HostsConfig) -> None:
         # one that JAX does not know.
         several = hosts.coordinator is not None or "OMPI_COMM_WORLD_SIZE" in os.environ
         if several or "coordinator_address" not in str(error):
-            raise ConfigError(
+            raise UserError(
                 f"the processes of this run cannot meet ({error}): say where the first one is with "
                 "--hosts.coordinator, --hosts.count and --hosts.index"
             ) from None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from flax_transformer.config.hosts import HostsConfig
-from flax_transformer.errors import ConfigError, LostProcessError
+from flax_transformer.errors import LostProcessError, UserError
 
 _STRANGER_SECONDS = 5.0
 """Longest that process 0 waits for whoever has come to say who it is."""
@@ -29,7 +29,7 @@ _LONGEST = 10_000  # bytes of a message
 
 _MOST_NAMED = 8
 
-Problem = ConfigError | LostProcessError
+Problem = UserError | LostProcessError
 """Why the processes do not meet: their settings do not fit together, or one is missing."""
 
 
@@ -45,7 +45,7 @@ def meet(hosts: HostsConfig) -> None:
     """Returns once every process has come.
 
     In all that are there, raises `LostProcessError` for those that are not when `hosts.patience` is
-    over, and `ConfigError` for those whose settings do not fit together.
+    over, and `UserError` for those whose settings do not fit together.
     """
     problem = _gather(hosts) if hosts.index == 0 else _come(hosts)
     if problem is not None:
@@ -78,7 +78,7 @@ def _listen(hosts: HostsConfig) -> socket.socket:
     try:
         return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"process 0 cannot listen at port {port} of hosts.coordinator {hosts.coordinator}: "
             f"{error.strerror}. End what does, or choose another port, for all processes"
         ) from None
@@ -104,12 +104,12 @@ def _wait_for_all(
             twins = [other for other in waiting if other.index == process.index]
             waiting.append(process)
             if count != hosts.count:
-                return ConfigError(
+                return UserError(
                     f"process {process.index} has --hosts.count {count}, but process 0 has "
                     f"{hosts.count}: give all the same"
                 )
             if twins:
-                return ConfigError(
+                return UserError(
                     f"two processes have --hosts.index {process.index}: give each its own"
                 )
     return None
@@ -159,7 +159,7 @@ def _come(hosts: HostsConfig) -> Problem | None:
                 # From now on process 0 says how long: its patience may have begun just now.
                 connection.settimeout(hosts.patience + _STRANGER_SECONDS)
                 answer = _hear(file)
-                kind = LostProcessError if answer.get("lost") else ConfigError
+                kind = LostProcessError if answer.get("lost") else UserError
                 return kind(answer["problem"]) if answer.get("problem") else None
         except (OSError, UnicodeError) as error:  # the latter for what no name can be
             reason = error

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 Rows = TypeVar("Rows")
 """Any tree of arrays (b,...)."""
@@ -40,14 +40,14 @@ _MESH_AXIS = {
 def build_mesh(config: MeshConfig, devices=None) -> Mesh:
     """All `devices` (by default every device of every process) as a mesh of AXES.
 
-    Raises `ConfigError` when the sizes do not multiply to the number of devices.
+    Raises `UserError` when the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.model]
     if -1 in sizes:
         sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes) or -1
     if math.prod(sizes) != len(devices):
-        raise ConfigError(
+        raise UserError(
             f"mesh.data {config.data} x mesh.fsdp {config.fsdp} x mesh.model {config.model} do not "
             f"make the {len(devices)} devices that there are"
         )
@@ -57,12 +57,12 @@ def build_mesh(config: MeshConfig, devices=None) -> Mesh:
 def named_sharding(mesh: Mesh, names: tuple, shape: tuple[int, ...]) -> NamedSharding:
     """How an array of `shape` whose axes have the logical `names` lies on `mesh`.
 
-    An unknown name is a `KeyError`; an axis that does not divide is a `ConfigError`.
+    An unknown name is a `KeyError`; an axis that does not divide is a `UserError`.
     """
     axes = [None if name is None else _MESH_AXIS[name] for name in names]
     for name, axis, size in zip(names, axes, shape, strict=False):
         if axis is not None and size % mesh.shape[axis]:
-            raise ConfigError(
+            raise UserError(
                 f"mesh.{axis} is {mesh.shape[axis]}, which does not divide axis {name} of a "
                 f"parameter of shape {shape}"
             )
@@ -139,11 +139,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_rows(config: Config, mesh: Mesh) -> None:
-    """Raises `ConfigError` unless every device gets the same number of rows at every step."""
+    """Raises `UserError` unless every device gets the same number of rows at every step."""
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     parts = devices * config.training.accumulation_steps
     if config.batch.rows % parts:
-        raise ConfigError(
+        raise UserError(
             f"batch.rows is {config.batch.rows}, but must be a multiple of {parts}: "
             f"{devices} devices along {' and '.join(BATCH_AXES)} times "
             f"training.accumulation_steps {config.training.accumulation_steps}"

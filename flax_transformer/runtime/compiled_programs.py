@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.cache_directory import (
     NO_HOME,
     default_cache_directory,
@@ -67,7 +67,7 @@ def keep_compiled_programs() -> None:
     os.environ.pop(_DIRECTORY, None)
     try:
         directory = _open(parent)
-    except ConfigError as error:
+    except UserError as error:
         say_once(f"note: compiled programs are not kept: {error}")
         return
     os.environ[_DIRECTORY] = str(directory)
@@ -89,9 +89,9 @@ def _tell_of_a_full_disk(directory: Path) -> None:
 
 
 def _open(parent: Path | None) -> Path:
-    """The folder, whose entries can be used; `ConfigError` where there is none."""
+    """The folder, whose entries can be used; `UserError` where there is none."""
     if parent is None:
-        raise ConfigError(f"{NO_HOME} ({name_another_folder('a folder')})")
+        raise UserError(f"{NO_HOME} ({name_another_folder('a folder')})")
     try:
         directory, was_private = private_directory(parent / "compiled")
         check_entries(directory, was_private)
@@ -99,7 +99,7 @@ def _open(parent: Path | None) -> Path:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
     except OSError as error:
         place = error.filename or parent / "compiled"
-        raise ConfigError(f"{place}: {error.strerror} ({name_another_folder()})") from None
+        raise UserError(f"{place}: {error.strerror} ({name_another_folder()})") from None
     return directory
 
 

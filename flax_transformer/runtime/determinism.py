@@ -7,7 +7,7 @@ one in the next run, and sums by atomic additions, whose order differs from time
 import os
 from pathlib import Path
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 FLAGS = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=0")
 """XLA's, of jax 0.10 to 0.12; it ends the program at one that it does not know. The first includes
@@ -19,7 +19,7 @@ _VARIABLE = "XLA_FLAGS"
 def choose_deterministic_kernels() -> None:
     """Adds `FLAGS` to the environment's, which XLA reads as JAX begins to compute.
 
-    What the user has set there stands. Raises `ConfigError` where flags are missing and there is a
+    What the user has set there stands. Raises `UserError` where flags are missing and there is a
     file of them, which is the user's.
     """
     chosen = chosen_flags()
@@ -27,7 +27,7 @@ def choose_deterministic_kernels() -> None:
     if not missing:
         return
     if _file() is not None:
-        raise ConfigError(
+        raise UserError(
             f"training.deterministic needs flags that {_VARIABLE}'s file {_file()} lacks: add "
             f"{' '.join(missing)} to it, or unset {_VARIABLE}"
         )
@@ -46,7 +46,7 @@ def chosen_flags() -> dict[str, str]:
     try:
         text = os.environ.get(_VARIABLE, "") if path is None else path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{_VARIABLE} names {path}, which cannot be read: {error}") from None
+        raise UserError(f"{_VARIABLE} names {path}, which cannot be read: {error}") from None
     return {_name(flag): flag.partition("=")[2] for flag in text.split()}
 
 

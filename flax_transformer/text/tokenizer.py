@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.ordinary_file import read_ordinary
 from flax_transformer.text.byte_pairs import merge
 from flax_transformer.text.placeholders import PLACEHOLDERS
@@ -97,7 +97,7 @@ class Tokenizer:
         try:
             ids = self._processor.encode(_PROBE, num_threads=1)
             (text,) = self.decode(self.encode([_PROBE]))
-        except (ConfigError, RuntimeError, IndexError, UnicodeDecodeError):
+        except (UserError, RuntimeError, IndexError, UnicodeDecodeError):
             text, ids = "", []
         if text.split() != _PROBE.split() or UNK_ID in ids:
             raise ValueError("text does not survive it")
@@ -110,19 +110,19 @@ class Tokenizer:
     def load(cls, path: Path, vocabulary_size: int | None = None) -> "Tokenizer":
         """Reads the file that `train_tokenizer` wrote, for a model of `vocabulary_size` pieces.
 
-        Raises `ConfigError` where it cannot be read, is damaged or has another size.
+        Raises `UserError` where it cannot be read, is damaged or has another size.
         """
         try:
             tokenizer = cls(read_ordinary(path, _MOST_BYTES))
         except OSError as error:
-            raise ConfigError(f"the vocabulary {path} cannot be read: {error.strerror}") from None
+            raise UserError(f"the vocabulary {path} cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise ConfigError(
+            raise UserError(
                 f"{path} is not a vocabulary of this program, or damaged: {error}. Put a whole "
                 f"copy there{_OR_DELETE}"
             ) from None
         if vocabulary_size is not None and tokenizer.vocabulary_size != vocabulary_size:
-            raise ConfigError(
+            raise UserError(
                 f"{path} is another vocabulary: it has {tokenizer.vocabulary_size} pieces, but "
                 f"tokenizer.vocabulary_size is {vocabulary_size}. Put the run's own there"
                 f"{_OR_DELETE}"
@@ -134,9 +134,9 @@ class Tokenizer:
         return bool(self._processor.is_control(self._processor.piece_to_id(tag)))
 
     def tag_id(self, tag: str) -> int:
-        """The id of a symbol that `train_tokenizer` was told of; `ConfigError` if there is none."""
+        """The id of a symbol that `train_tokenizer` was told of; `UserError` if there is none."""
         if not self._processor.is_control(found := self._processor.piece_to_id(tag)):
-            raise ConfigError(
+            raise UserError(
                 f"the vocabulary has no symbol for data.train's tag {tag}: delete tokenizer.model "
                 "from the work directory, so that one is learnt that has"
             )
@@ -207,8 +207,8 @@ class Tokenizer:
         return [self._processor.id_to_piece(i) for i in ids]
 
 
-def _damaged_rules() -> ConfigError:
-    return ConfigError(  # of the 200 kB of its rules, a text needs few
+def _damaged_rules() -> UserError:
+    return UserError(  # of the 200 kB of its rules, a text needs few
         "tokenizer.model is damaged: its normalisation makes text that is not UTF-8. Put a whole "
         "copy into the work directory"
     )

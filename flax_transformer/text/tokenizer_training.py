@@ -13,7 +13,7 @@ from typing import Any
 import sentencepiece
 
 from flax_transformer.config import SMALLEST_VOCABULARY, TokenizerConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.text.normalization import as_rules, nfc_rules
 from flax_transformer.text.placeholders import PLACEHOLDERS
@@ -41,7 +41,7 @@ def train_tokenizer(
     `config.training_sentences`) give the same file.
 
     Where the text has more characters than the vocabulary has room for, half of the room goes to
-    the most frequent of them. Raises `ConfigError` where the text does not fit the size of the
+    the most frequent of them. Raises `UserError` where the text does not fit the size of the
     vocabulary.
     """
     chosen = _sample(sentences, config.training_sentences, seed)
@@ -146,9 +146,9 @@ def _explain(message: str, config: TokenizerConfig) -> Exception:
         remedy = f"at most {largest[1]}, or more text"
         if int(largest[1]) < SMALLEST_VOCABULARY:
             remedy = f"more text, as the smallest vocabulary has {SMALLEST_VOCABULARY}"
-        return ConfigError(
+        return UserError(
             f"{size}, but the training text has only enough for {largest[1]}: use {remedy}"
         )
     if "!sentences_.empty()" in message:
-        return ConfigError("there is no text to learn the vocabulary from")
+        return UserError("there is no text to learn the vocabulary from")
     return RuntimeError(f"SentencePiece: {message}")

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.parallel.console import Console
 from flax_transformer.training.appended_file import AppendedFile
 from flax_transformer.training.metrics_file import go_back, read_lines
@@ -54,13 +54,13 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Reads the lines of the run's metrics, oldest first, without those that are damaged; empty
     where there are none.
 
-    Raises `ConfigError` where the file cannot be read.
+    Raises `UserError` where the file cannot be read.
     """
     path = workdir / METRICS_FILE
     try:
         return [line.values for line in read_lines(path) if line.values]
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 class RunningMeans:

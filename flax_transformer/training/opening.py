@@ -37,7 +37,7 @@ def open_state(
 
     leave_as_is: damaged checkpoints are not set aside.
 
-    Raises `CheckpointError` where all checkpoints are damaged, and `ConfigError` where vocabulary
+    Raises `CheckpointError` where all checkpoints are damaged, and `UserError` where vocabulary
     or text are not what the run has been trained with; `accept_changed_data` allows another text.
     """
     like = abstract_state(config, mesh)

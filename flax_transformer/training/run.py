@@ -63,7 +63,7 @@ class Run(AbstractContextManager):
 
         only_look: leaves the run as it is, also while another process trains it.
 
-        Until `close` no other process can train in the work directory. Raises `ConfigError` for
+        Until `close` no other process can train in the work directory. Raises `UserError` for
         settings, text or folders that cannot be used.
         """
         if start_from is not None:

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import cannot_write
 from flax_transformer.parallel.console import Console
 from flax_transformer.workdir import LOCK_FILE
@@ -55,7 +55,7 @@ class RunLock:
     alive: a holder renews it every `beat` seconds, and who finds the name of another host
     watches for `watch` seconds whether that happens. No clocks are compared.
 
-    Raises `ConfigError` if another process trains there, or if the folder cannot be written.
+    Raises `UserError` if another process trains there, or if the folder cannot be written.
     """
 
     def __init__(self, workdir: Path, beat: float = _BEAT_SECONDS, watch: float = _WATCH_SECONDS):
@@ -101,7 +101,7 @@ class RunLock:
         os.close(self._descriptor)
 
     def check(self) -> None:
-        """Raises `ConfigError` if another process holds the lock by now.
+        """Raises `UserError` if another process holds the lock by now.
 
         That can be where this one did not run for longer than `watch`, or where two hosts that do
         not see each other's locks began at the same moment: of these the later one stays.
@@ -129,7 +129,7 @@ class RunLock:
         os.fsync(self._descriptor)
 
     def _lock(self) -> bool:
-        """Whether the file system has locks, which not all have; `ConfigError` if another process
+        """Whether the file system has locks, which not all have; `UserError` if another process
         has this one."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ class RunLock:
         return True
 
     def _watch(self, holder: Holder | None) -> None:
-        """Returns once it is clear that nobody renews the file; `ConfigError` if somebody does."""
+        """Returns once it is clear that nobody renews the file; `UserError` if somebody does."""
         Console.say(
             f"{self._path} names {holder or 'nobody that could be told'}: waiting for "
             f"{self._watch_seconds:g} seconds to see whether that run still goes on..."
@@ -163,8 +163,8 @@ class RunLock:
             with suppress(OSError):
                 os.utime(self._descriptor)
 
-    def _refusal(self, holder: Holder | None) -> ConfigError:
-        return ConfigError(
+    def _refusal(self, holder: Holder | None) -> UserError:
+        return UserError(
             f"{self._workdir} is being trained by {holder or 'another process'}: "
             "wait for it, stop it, or name another folder with --workdir"
         )

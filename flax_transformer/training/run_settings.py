@@ -10,7 +10,7 @@ import jax
 from flax_transformer.checkpoints.files import list_steps
 from flax_transformer.config import Config, TextFiles, TransformerConfig
 from flax_transformer.config.json import differing_fields, load_config, save_config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer
 from flax_transformer.ops.compute_dtype import settle_compute_dtype, with_compute_dtype
 from flax_transformer.parallel.hosts import is_first_process
@@ -79,7 +79,7 @@ def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> N
 
     Settings of the vocabulary bind once it has been learnt, and settings that parameters depend on
     once there is a checkpoint. All others are replaced, but not with `only_look`. Between the
-    processes of a run no setting may differ. Raises `ConfigError`, which names those that do.
+    processes of a run no setting may differ. Raises `UserError`, which names those that do.
     """
     path = workdir / CONFIG_FILE
     if is_first_process():
@@ -91,28 +91,28 @@ def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> N
             workdir.mkdir(parents=True, exist_ok=True)
             save_config(config, path)
         except OSError as error:
-            raise ConfigError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
+            raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
     elif not os.path.exists(path):
-        raise ConfigError(
+        raise UserError(
             f"--workdir {workdir} is not the folder in which the first process has begun: name one "
             "that every host sees under the same name, such as on a network file system"
         )
     elif differences := differing_fields(load_config(path), config):
-        raise ConfigError(f"the first process has other settings:\n{_listed(differences.values())}")
+        raise UserError(f"the first process has other settings:\n{_listed(differences.values())}")
 
 
 def _check_same_run(workdir: Path, before: Config, config: Config) -> None:
     if _has_checkpoints(workdir):
         newest = max(list_steps(workdir / CHECKPOINTS), default=0)
         if differences := _binding_on_parameters(before, config, newest):
-            raise ConfigError(
+            raise UserError(
                 f"{workdir} holds a run with other settings:\n{_listed(differences)}\n"
                 "Take them back to go on with it, or name another folder with --workdir."
             )
         return
     vocabulary = workdir / TOKENIZER_FILE
     if vocabulary.exists() and (differences := _binding_on_vocabulary(before, config)):
-        raise ConfigError(
+        raise UserError(
             f"{vocabulary} was learnt with other settings:\n{_listed(differences)}\n"
             "Take them back, or delete that file, so that a vocabulary is learnt anew."
         )

@@ -7,7 +7,7 @@ from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.restoring import Restored
 from flax_transformer.config import Config
 from flax_transformer.data.corpus import Corpus
-from flax_transformer.errors import ConfigError, require
+from flax_transformer.errors import UserError, require
 from flax_transformer.evaluation.bleu_tokenizer import runs_words_together
 from flax_transformer.parallel.console import Console
 
@@ -20,7 +20,7 @@ def check_text(
     vocabulary, text  fingerprints of what the run now reads, those of the text by split
     accept_changes    the text may be another one, which is recorded
 
-    Raises `ConfigError` where either is not the one that the run has been trained with.
+    Raises `UserError` where either is not the one that the run has been trained with.
     """
     require(
         progress.tokenizer == vocabulary,
@@ -32,7 +32,7 @@ def check_text(
     changes = progress.data_changes
     if changed:
         if not accept_changes:
-            raise ConfigError(
+            raise UserError(
                 f"the text of {' and '.join(changed)} is not what the run has been trained with: "
                 "put that back, name another folder with --workdir, or go on with the new text by "
                 "--accept-changed-data"

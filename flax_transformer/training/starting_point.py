@@ -9,7 +9,7 @@ import jax
 from flax_transformer.checkpoints.averaging import Loaded, load_parameters
 from flax_transformer.config import Config, TextFiles
 from flax_transformer.config.json import differing_fields, load_config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.models.initialization import abstract_params, parameter_axes
 from flax_transformer.text.added_tags import add_tags
@@ -25,7 +25,7 @@ def take_vocabulary(config: Config, before: Config | None) -> Config:
 
     before  the settings of this run, where it has begun: the other run need no longer be there
 
-    Raises `ConfigError` where the other run cannot be read.
+    Raises `UserError` where the other run cannot be read.
     """
     if config.training.start_from is None:
         return config
@@ -55,7 +55,7 @@ def load_start(config: Config, mesh: jax.sharding.Mesh, fresh: Any) -> tuple[Any
     """Returns the parameters to start with, laid out like `fresh`, and where they come from.
 
     Rows of the vocabulary that the other run does not have stay those of `fresh`, the parameters
-    before training. Raises `ConfigError` where a shape does not fit.
+    before training. Raises `UserError` where a shape does not fit.
     """
     start = _start_directory(config)
     theirs = load_config(start / CONFIG_FILE)
@@ -65,7 +65,7 @@ def load_start(config: Config, mesh: jax.sharding.Mesh, fresh: Any) -> tuple[Any
     loaded = load_parameters(start, theirs, abstract_params(theirs, mesh))
     vocabulary = Tokenizer.load(start / TOKENIZER_FILE)
     if loaded.progress.tokenizer != vocabulary.fingerprint:
-        raise ConfigError(
+        raise UserError(
             f"{start / TOKENIZER_FILE} is not the vocabulary that its checkpoints were trained "
             "with: put that one back"
         )
@@ -103,7 +103,7 @@ def _with_rows_of(fresh: jax.Array, start: jax.Array) -> jax.Array:
 
 
 def _check_shapes(start: Path, theirs: Config, ours: Config, mesh: jax.sharding.Mesh) -> None:
-    """Raises `ConfigError` for parameters that one model has and the other lacks, or that differ in
+    """Raises `UserError` for parameters that one model has and the other lacks, or that differ in
     an axis other than the vocabulary's."""
     shapes = [_shapes(config, mesh) for config in (theirs, ours)]
     for name in sorted({*shapes[0], *shapes[1]}):
@@ -114,7 +114,7 @@ def _check_shapes(start: Path, theirs: Config, ours: Config, mesh: jax.sharding.
                 for line in differing_fields(theirs, ours).values()
                 if line.startswith("model.")
             )
-            raise ConfigError(
+            raise UserError(
                 f"--start-from {start}: {name} is {there} there and {here} here. Take the settings "
                 f"of the model from there:\n{differing}"
             )
@@ -146,7 +146,7 @@ def _missing_tags(config: Config, vocabulary: Tokenizer) -> list[str]:
 def _start_directory(config: Config) -> Path:
     start = Path(str(config.training.start_from))
     if not (start / CONFIG_FILE).exists():
-        raise ConfigError(
+        raise UserError(
             f"--start-from {start} is not the work directory of a run: it holds no {CONFIG_FILE}"
         )
     return start

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from flax_transformer.data.plain_text import BLOCK, TELLING, is_plain, no_line_feeds, read_text
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.runtime.standard_streams import wait_for
 
 LINES_AT_ONCE = 1024
@@ -32,7 +32,7 @@ class LineReader:
     """
 
     def __init__(self, descriptor: int, name: str = "standard input"):
-        """Raises `ConfigError` where the descriptor is not for reading."""
+        """Raises `UserError` where the descriptor is not for reading."""
         self._name = name
         try:
             self.total = _count_lines(descriptor)
@@ -58,26 +58,26 @@ class LineReader:
         except OSError as error:
             end = self._cannot_read(error)
         except MemoryError:
-            end = ConfigError(f"{self._name} line {number + 1} does not fit into memory: make room")
+            end = UserError(f"{self._name} line {number + 1} does not fit into memory: make room")
         except BaseException as error:
             end = error
         self._queue.put(end)
 
-    def _too_long(self, line: str, number: int) -> ConfigError:
+    def _too_long(self, line: str, number: int) -> UserError:
         if number == 1 and "\r" in line:
             return no_line_feeds(self._name)
-        return ConfigError(
+        return UserError(
             f"{self._name} line {number} has more than {LONGEST_LINE:,} bytes: put each "
             "sentence on a line of its own, or divide the text, for instance with fold -s"
         )
 
-    def _cannot_read(self, error: OSError) -> ConfigError:
-        return ConfigError(f"{self._name} cannot be read: {error.strerror}")
+    def _cannot_read(self, error: OSError) -> UserError:
+        return UserError(f"{self._name} cannot be read: {error.strerror}")
 
     def chunks(self) -> Iterator[list[str]]:
         """All lines in order, as many at a time as have come.
 
-        What goes wrong is raised after the lines before it, as `ConfigError` where the user can
+        What goes wrong is raised after the lines before it, as `UserError` where the user can
         help it: a line that is not UTF-8 or too long, an input that cannot be read.
         """
         chunk: list[str] = []

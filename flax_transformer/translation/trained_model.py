@@ -8,7 +8,7 @@ import jax
 
 from flax_transformer.checkpoints.averaging import load_parameters
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.errors import ConfigError, require
+from flax_transformer.errors import UserError, require
 from flax_transformer.models import build_model
 from flax_transformer.models.initialization import abstract_params
 from flax_transformer.ops.compute_dtype import decoding_config
@@ -39,7 +39,7 @@ class TrainedModel:
         `decoding` may be changed.
 
         Matrix products are those of the run, but in float32 where bfloat16 is only emulated. Raises
-        `ConfigError` where the work directory lacks a vocabulary or checkpoints, or where the
+        `UserError` where the work directory lacks a vocabulary or checkpoints, or where the
         vocabulary is not that of the checkpoints.
         """
         self.workdir = workdir
@@ -52,7 +52,7 @@ class TrainedModel:
             workdir, config, abstract_params(config, self._mesh)
         )
         if self.progress.tokenizer != self.tokenizer.fingerprint:
-            raise ConfigError(
+            raise UserError(
                 f"{workdir / TOKENIZER_FILE} is not the vocabulary that the checkpoints were "
                 "trained with: put that one back"
             )

@@ -22,7 +22,7 @@ import optax
 
 from flax_transformer.batch import Batch
 from flax_transformer.config import Config, TransformerConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 PACKAGES = ("flax",)
 
@@ -35,12 +35,12 @@ _NOT_NEEDED = (
 
 
 def check(config: Config) -> None:
-    """Raises `ConfigError` where there is no checkout, or for a model that it does not have."""
+    """Raises `UserError` where there is no checkout, or for a model that it does not have."""
     model = config.model
     if not isinstance(model, TransformerConfig) or model.positions != "sinusoidal":
-        raise ConfigError("--peer flax_wmt trains a Transformer with sinusoidal positions")
+        raise UserError("--peer flax_wmt trains a Transformer with sinusoidal positions")
     if model.num_encoder_layers != model.num_decoder_layers:
-        raise ConfigError("--peer flax_wmt has as many layers in the decoder as in the encoder")
+        raise UserError("--peer flax_wmt has as many layers in the decoder as in the encoder")
     _folder()
 
 
@@ -59,7 +59,7 @@ def prepare(
 def _folder() -> Path:
     folder = Path(os.environ.get("FLAX_CHECKOUT", "flax")) / "examples" / "wmt"
     if not (folder / "train.py").is_file():
-        raise ConfigError(
+        raise UserError(
             f"{folder} holds no train.py: git clone https://github.com/google/flax, and name the "
             "folder in FLAX_CHECKOUT"
         )

@@ -19,18 +19,18 @@ from torch.nn import functional
 
 from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.training.optimizer import learning_rate_schedule
 
 PACKAGES = ("torch",)
 
 
 def check(config: Config) -> None:
-    """Raises `ConfigError` for what torch's module, or this file, does not have."""
+    """Raises `UserError` for what torch's module, or this file, does not have."""
     if config.model.norm != "post" or config.model.positions != "sinusoidal":
-        raise ConfigError("--peer torch trains the paper's model: norm post, positions sinusoidal")
+        raise UserError("--peer torch trains the paper's model: norm post, positions sinusoidal")
     if config.optimizer.clip_norm is not None or config.training.accumulation_steps != 1:
-        raise ConfigError("--peer torch neither clips gradients nor accumulates them")
+        raise UserError("--peer torch neither clips gradients nor accumulates them")
 
 
 def prepare(

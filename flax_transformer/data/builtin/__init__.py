@@ -11,7 +11,7 @@ from flax_transformer.data.builtin import english, french
 from flax_transformer.data.builtin.noun_phrases import Draw
 from flax_transformer.data.builtin.sentences import sentence
 from flax_transformer.data.builtin.structure import Sentence
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 
 MAX_PAIRS = 1_000_000
 """Most training pairs that can be asked for."""
@@ -29,10 +29,10 @@ def generate(num_pairs: int) -> dict[str, list[tuple[str, str]]]:
     No two pairs, of whatever splits, share an English or a French sentence. Each sentence of
     test_compositional holds a combination of words that no other split has (`withheld`). The same
     `num_pairs` always gives the same pairs, a smaller one the first of a larger one's, and the
-    other splits never change. Raises `ConfigError` above `MAX_PAIRS`.
+    other splits never change. Raises `UserError` above `MAX_PAIRS`.
     """
     if num_pairs > MAX_PAIRS:
-        raise ConfigError(
+        raise UserError(
             f"data.num_pairs is {num_pairs}, but the built-in grammar makes at most {MAX_PAIRS} "
             "pairs: ask for fewer, or train on text files or a TFDS dataset"
         )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig
-from flax_transformer.errors import ConfigError
+from flax_transformer.errors import UserError
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.parameters import with_axes
 from flax_transformer.models.recurrent.decoder import Decoder
@@ -123,7 +123,7 @@ class Seq2Seq(nn.Module):
         over its heads."""
         logits, cache, weights = self._step(ids, position, cache)
         if weights is None:
-            raise ConfigError(
+            raise UserError(
                 "model.attention is none, so there is no attention to look at: choose a model with "
                 "attention, or decode without what needs it"
             )
