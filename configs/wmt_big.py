@@ -33,7 +33,7 @@ config = Config(
         num_heads=16,
         d_ff=4096,
         dropout=0.3,
-        # On a TPU v5e half the temporaries and 40% less traffic (benchmarks/README.md).
+        # On a TPU v5e half the temporaries and 40% less traffic (benchmarks/notebook.md).
         remat="dots",
     ),
     optimizer=OptimizerConfig(warmup_steps=4000, beta1=0.9, beta2=0.98, epsilon=1e-9),

@@ -5,7 +5,9 @@ the path imports, at its top or in a function, but for those that a reader can p
 which keeps a run alive and its files whole, and side roads, which are stories of their own.
 """
 
+import ast
 import re
+from pathlib import Path
 
 from test_layers import MODULES, PACKAGE, file_of, imports, name_of
 
@@ -28,6 +30,7 @@ PLUMBING = {
     "training.(log|metrics)": "lines for a person and lines of metrics",
     "training.divergence": "what ends a run with a message",
     r"ops\.(\w+_tpu|\w+_gpu|gpus)": "kernels of one platform",
+    r"parallel\.collectives": "what each device computes of its own part",
 }
 SIDE_ROADS = {
     "data": "from text to packed rows",
@@ -35,6 +38,10 @@ SIDE_ROADS = {
     "config.hosts": "where processes find each other",
     "text": "from text to ids",
     "models.recurrent": "the other family of models",
+    "models.incremental": "one token after the other, for search",
+    "ops.beam_cache": "what search keeps of the tokens before",
+    r"ops\.(lstm|recurrence)": "of the other family",
+    "training.starting_point": "fine-tuning",
     "decoding": "search",
     "translation": "search over lines of text",
     "evaluation": "scores",
@@ -43,13 +50,27 @@ SIDE_ROADS = {
     "dry_run": "train.py --dry-run",
 }
 
-MOST = 2400
+MOST = 1_700
 """Lines that are not blank. What was aimed at is 1,400."""
 
 
 def is_left_out(module: str) -> bool:
     """Whether `module`, named from the package on, or its folder is plumbing or a side road."""
     return any(re.fullmatch(rf"{known}(\..*)?", module) for known in PLUMBING | SIDE_ROADS)
+
+
+def lines_to_read(module: str, path: Path) -> int:
+    """Lines that are not blank; of a file of `ops`, which makes lines fast, the plain ones alone:
+    its functions `..._reference`. The one place that chooses is read whole."""
+    text = path.read_text("utf-8")
+    if not module.startswith("ops.") or module == "ops.kernels":
+        return sum(bool(line.strip()) for line in text.splitlines())
+    references = [
+        ast.unparse(node)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef) and node.name.endswith("_reference")
+    ]
+    return sum(bool(line.strip()) for one in references for line in one.splitlines())
 
 
 def modules_on_the_path() -> dict[str, int]:
@@ -60,7 +81,7 @@ def modules_on_the_path() -> dict[str, int]:
         name = waiting.pop()
         path = file_of(f"{PACKAGE}.{name}")
         assert path, f"{name} is no module"
-        found[name] = sum(bool(line.strip()) for line in path.read_text("utf-8").splitlines())
+        found[name] = lines_to_read(name, path)
         ours = {module.removeprefix(PACKAGE + ".") for module in imports(path) if file_of(module)}
         waiting += [other for other in ours - found.keys() - set(waiting) if not is_left_out(other)]
     return found
@@ -78,7 +99,7 @@ def test_the_path_of_a_reader_is_short():
 def test_the_path_holds_the_loop_the_step_and_the_model():
     assert {
         "training.train_loop", "training.run", "training.state",
-        "training.optimizer", "models.attention", "ops.cross_entropy", "batch",
+        "training.optimizer", "ops.kernels", "ops.cross_entropy", "batch",
     } <= modules_on_the_path().keys()  # fmt: skip
 
 
