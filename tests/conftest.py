@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from samples import draw_pairs, recurrent
+from support.samples import draw_pairs, recurrent
 
 from flax_transformer.batch import Batch
 from flax_transformer.config import (
