@@ -17,14 +17,16 @@ from flax_transformer.errors import CheckpointError, UserError
 from flax_transformer.workdir import BEST, CHECKPOINTS
 
 _ATTEMPTS = 100
-"""How often what a training run removes meanwhile is looked for again."""
+"""Most tries at reading checkpoints that a training run may remove meanwhile."""
 
 
 class Loaded(NamedTuple):
     """Parameters to translate with.
 
-    steps: of the checkpoints that they are the mean of. choice: which were asked for. progress: of
-    the newest of them. notes: for a person, such as what was damaged.
+    steps:    those of the checkpoints that they are the mean of
+    choice:   which checkpoints were asked for
+    progress: of the newest of them
+    notes:    for a person, such as what was damaged
     """
 
     params: Any
@@ -35,10 +37,10 @@ class Loaded(NamedTuple):
 
 
 def load_parameters(workdir: Path, config: Config, like: Any) -> Loaded:
-    """The parameters that `config.decoding` chooses, by default the mean of those of the last
-    checkpoints (Section 6.1). Nothing is written, and training may go on meanwhile.
+    """Returns the parameters that `config.decoding` chooses, by default the mean of the last ones.
 
-    The arrays lie as `like` does: arrays, or descriptions of such.
+    The mean is that of Section 6.1. Nothing is written, and training may go on meanwhile. The
+    arrays have the shardings of `like`, which holds arrays or descriptions of arrays.
 
     Damaged checkpoints are left out. Raises `CheckpointError` where no sound one is left, and
     `UserError` where there is none at all or not the chosen one.
@@ -74,7 +76,7 @@ def _load_parameters(workdir: Path, config: Config, like: Any) -> Loaded:
 def _sum_parameters(
     folder: CheckpointFolder, steps: list[int], like: Any
 ) -> tuple[list[int], Any, Progress | None]:
-    """Those of the steps that are sound, the sum of their parameters, what the last remembers."""
+    """Returns the sound ones of `steps`, the sum of their parameters, the last one's progress."""
     used: list[int] = []
     total: Any = None
     progress = None
@@ -96,7 +98,7 @@ def _divide(count: int, total: jax.Array) -> jax.Array:
 
 
 class _Choice(NamedTuple):
-    """At most so many of the newest `steps` in `folder`."""
+    """What to average: of the `steps` in `folder`, at most the newest `most`."""
 
     name: str
     folder: CheckpointFolder
@@ -142,7 +144,7 @@ def _choose(workdir: Path, config: Config) -> _Choice:
 
 
 def _ended_early(latest: CheckpointFolder, config: Config) -> bool:
-    """Whether the newest checkpoint that can be read was the end of patience."""
+    """Returns whether patience had run out at the newest checkpoint that can be read."""
     for step in reversed(latest.steps()):
         try:
             latest.check(step)

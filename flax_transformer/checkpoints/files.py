@@ -1,7 +1,7 @@
-"""The folders of checkpoints on disk: which there are, whether they are whole, how they go.
+"""The folders of checkpoints on disk: which there are, whether they are whole, how to remove them.
 
 A checkpoint is a folder named by its step. Beside Orbax's files it holds CHECKSUMS, the size and
-the CRC-32 of each of them: of single flipped bits Orbax alone lets every third change values in
+the CRC-32 of each of them. Orbax alone lets every third single flipped bit change values in
 silence.
 """
 
@@ -31,7 +31,7 @@ class DamagedCheckpointError(Exception):
 
 
 def list_steps(directory: Path) -> list[int]:
-    """Steps of the checkpoints in `directory`, the oldest first, whole or not.
+    """Returns the steps of the checkpoints in `directory`, the oldest first, whole or not.
 
     Raises `UserError` where the folder is there and cannot be read.
     """
@@ -48,7 +48,7 @@ def write_checksums(checkpoint: Path) -> None:
     """Writes CHECKSUMS of all files that lie in the folder now."""
     paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     names = [str(path.relative_to(checkpoint)) for path in paths]
-    with ThreadPoolExecutor(_THREADS) as pool:  # a CRC leaves the interpreter to others
+    with ThreadPoolExecutor(_THREADS) as pool:  # zlib computes a CRC without the interpreter lock
         files = dict(zip(names, pool.map(_size_and_crc, paths), strict=True))
     with (checkpoint / CHECKSUMS).open("w", encoding="utf-8") as file:
         json.dump({"files": files, "crc32": _crc_of(files)}, file, indent=0)
@@ -94,7 +94,7 @@ def _crc_of(files: dict[str, list[int]]) -> int:
 def _size_and_crc(path: Path) -> list[int]:
     size = crc = 0
     try:
-        # Without waiting for a writer, should a pipe lie in the file's place.
+        # A pipe in the file's place would otherwise be waited for until somebody writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with open(descriptor, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -107,7 +107,7 @@ def _size_and_crc(path: Path) -> list[int]:
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Removes the folder, under another name, so that nobody takes the rest for a checkpoint."""
+    """Renames the folder, then removes it, so that what is left is not taken for a checkpoint."""
     removed = checkpoint.with_name(checkpoint.name + _REMOVED)
     with suppress(FileNotFoundError):
         shutil.rmtree(removed, ignore_errors=True)
@@ -126,7 +126,7 @@ def set_aside(checkpoint: Path) -> Path:
 
 
 def temporary_folder(checkpoint: Path) -> Path:
-    """The folder that Orbax fills before it takes the name of `checkpoint`."""
+    """Returns the folder that Orbax fills before it takes the name of `checkpoint`."""
     return checkpoint.with_name(checkpoint.name + _TEMPORARY)
 
 

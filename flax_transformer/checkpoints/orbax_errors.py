@@ -1,4 +1,4 @@
-"""What Orbax says when it fails, in a few words; its own accounts of it are hundreds of lines."""
+"""What Orbax says when it fails, in a few words; its own messages are hundreds of lines long."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ import textwrap
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong."""
+    """Returns what went wrong, in one line."""
     text = str(error)
     if "No space left" in text:
         return "No space left on device"
@@ -16,12 +16,12 @@ def reason(error: BaseException) -> str:
 
 
 def _is_heard(unraisable: "sys.UnraisableHookArgs") -> bool:
-    """False for what the other reads and writes have to say once one of them has failed."""
+    """Returns False for what the other reads and writes report once one of them has failed."""
     return str(unraisable.exc_value) != "Event loop is closed"
 
 
 def _silence() -> None:
-    # Errors in the background surface as exceptions as well.
+    # Errors in the background are raised as exceptions as well, so the log adds nothing.
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     before = sys.unraisablehook
 

@@ -10,7 +10,7 @@ from flax_transformer.text.sentences import TrainedLengths
 
 @dataclass(frozen=True)
 class Progress:
-    """Kept in every checkpoint."""
+    """What every checkpoint keeps of its run besides the state."""
 
     tokenizer: str
     """Fingerprint of the vocabulary."""
@@ -21,39 +21,41 @@ class Progress:
     bleu_measure: str | None = None
     """How best_bleu was taken; None where an earlier version wrote, which always took 13a."""
     validations_since_best: int = 0
-    """Those that have used up patience."""
+    """Validations since the best that count against patience."""
     validated_step: int | None = None
     """Step of the last validation, 0 before the first; None where an earlier version wrote."""
     corpus: dict[str, str] | None = None
     """Fingerprint of the text of each split that training reads."""
     trained_tokens: int | None = None
-    """Tokens that almost no source sentence exceeds that was trained on; None where an earlier
+    """Tokens that almost no source sentence of the training text exceeds; None where an earlier
     version wrote."""
     trained_sentences: int | None = None
-    """The same of sentences in a line."""
+    """Sentences that almost no source line exceeds; None likewise."""
     data_changes: tuple[dict[str, Any], ...] = ()
-    """Where the text became another one, as the user allowed: "step", and the "splits"."""
+    """Changes of the text that the user allowed: the "step" and the "splits" of each."""
 
     start: dict[str, Any] | None = None
-    """Of fine-tuning: the other run's "directory", the "checkpoint" asked for there, its "steps",
-    and what they were "trained_on", as `corpus` has it."""
+    """For fine-tuning: the other run's "directory", the "checkpoint" asked for there, its "steps",
+    and what they were "trained_on", in the form of `corpus`."""
 
     @property
     def trained_lengths(self) -> TrainedLengths | None:
-        """What the source sentences kept to."""
+        """What the source sentences keep to; None where an earlier version wrote."""
         if self.trained_tokens is None or self.trained_sentences is None:
             return None
         return TrainedLengths(self.trained_tokens, self.trained_sentences)
 
     def with_lengths(self, lengths: TrainedLengths) -> "Progress":
-        """For a run that trains on such sentences from now on."""
+        """Returns this progress for a run that trains on such sentences from now on."""
         return dataclasses.replace(
             self, trained_tokens=lengths.tokens, trained_sentences=lengths.sentences
         )
 
     def for_measure(self, measure: str) -> "Progress":
-        """For a run whose BLEU is taken so from now on: where it was another one before, no best is
-        known, for the two cannot be compared."""
+        """Returns this progress for a run that takes BLEU by `measure` from now on.
+
+        Where the measure was another one, the best is forgotten: the two cannot be compared.
+        """
         of_earlier_version = self.bleu_measure is None and measure.startswith("13a ")
         if measure == self.bleu_measure or of_earlier_version:
             return dataclasses.replace(self, bleu_measure=measure)
@@ -62,11 +64,11 @@ class Progress:
     def after_validation(
         self, step: int, bleu: float, loss: float, config: Config
     ) -> tuple["Progress", bool]:
-        """With what a validation after `step` has found, and whether that is the best so far.
+        """Returns the progress with what a validation after `step` found, and whether that is best.
 
-        BLEUs are equal where they are as shown, in hundredths; of equal ones the lower loss is
-        better. Patience is used up by a lower BLEU only, once the warm-up has ended: early on, BLEU
-        says nothing yet.
+        BLEUs are compared as they are shown, in hundredths; of equal ones the lower loss is better.
+        Only a lower BLEU counts against patience, and only once the warm-up has ended: early on,
+        BLEU says nothing yet.
         """
         above = 1.0 if self.best_bleu is None else round(bleu, 2) - round(self.best_bleu, 2)
         best = above > 0 or (above == 0 and (self.best_loss is None or loss < self.best_loss))
@@ -85,6 +87,6 @@ class Progress:
 
 
 def measure_of(config: Config) -> str:
-    """How the BLEU of validations is taken, as far as settings choose."""
+    """Returns how validations take BLEU, as far as settings choose."""
     training = config.training
     return f"{training.bleu_tokenizer} of {training.validation_sentences} sentences"

@@ -24,9 +24,13 @@ class GoneError(Exception):
 
 @dataclass
 class CheckpointFolder:
-    """Checkpoints in one folder, of which `items` are wanted; `damaged`: what is wrong, by step.
+    """The checkpoints in one folder.
 
-    Of several processes the first looks at the files, and all raise the same.
+    directory: the folder
+    items:     folders wanted from each checkpoint
+    damaged:   what is wrong with damaged ones, by step
+
+    Of several processes the first looks at the files, and all raise the same error.
     """
 
     directory: Path
@@ -37,7 +41,7 @@ class CheckpointFolder:
         self.damaged: dict[int, str] = {}
 
     def steps(self) -> list[int]:
-        """Those of the checkpoints, oldest first."""
+        """Returns the steps of the checkpoints, oldest first."""
         return from_first_process(lambda: list_steps(self.directory))
 
     def check(self, step: int) -> None:
@@ -54,7 +58,11 @@ class CheckpointFolder:
             raise self._problem(step, problem)
 
     def restore(self, step: int, item: str, template: Any) -> Any:
-        """One of the items as arrays, which are finite, like those of `template`."""
+        """Returns `item` as arrays like those of `template`, all of them finite.
+
+        Raises `DamagedCheckpointError` where that cannot be had, and `GoneError` where the
+        checkpoint is no longer there.
+        """
         try:
             with closing(ocp.StandardCheckpointer()) as checkpointer:
                 restored = checkpointer.restore(self.directory / str(step) / item, template)
@@ -65,7 +73,7 @@ class CheckpointFolder:
         return restored
 
     def progress(self, step: int) -> Progress:
-        """What the run remembered."""
+        """Returns what the run remembered at `step`; raises like `restore`."""
         try:
             with closing(ocp.Checkpointer(ocp.JsonCheckpointHandler())) as checkpointer:
                 values = checkpointer.restore(self.directory / str(step) / PROGRESS)
@@ -84,7 +92,10 @@ class CheckpointFolder:
 
 
 def _all_finite(tree: Any) -> bool:
-    """Whether all numbers are, in every process; on the host, where nothing need be compiled."""
+    """Returns whether all numbers are finite, in every process.
+
+    It is found out on the host, where nothing need be compiled.
+    """
     finite = all(
         np.isfinite(shard.data).all()
         for leaf in jax.tree.leaves(tree)

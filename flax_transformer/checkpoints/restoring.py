@@ -1,4 +1,4 @@
-"""Back to the newest state of a run; damaged checkpoints are passed over by name."""
+"""Restores the newest state of a run; damaged checkpoints are named and passed over."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,13 +29,13 @@ def restore_newest(
     warn: Callable[[str], None] = print,
     leave_as_is: bool = False,
 ) -> Restored | None:
-    """The newest state that is whole and finite, whatever mesh wrote it; None where there is no
-    checkpoint at all.
+    """Returns the newest state that is whole and finite; None where there is no checkpoint at all.
 
-    The arrays lie as `params_like` and `optimizer_state_like` do: arrays, or descriptions of such.
+    Any mesh may have written it. The arrays have the shardings of `params_like` and
+    `optimizer_state_like`, which hold arrays or descriptions of arrays.
 
-    Newer ones that are damaged are named through `warn` and set aside, unless `leave_as_is`. Raises
-    `CheckpointError` where all are damaged.
+    Newer checkpoints that are damaged are named through `warn`, and set aside unless
+    `leave_as_is`. Raises `CheckpointError` where all are damaged.
     """
     folder = CheckpointFolder(workdir / CHECKPOINTS, (PARAMS, OPTIMIZER, PROGRESS))
     steps = folder.steps()

@@ -27,7 +27,7 @@ PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 
 
 def regular_steps(steps: Sequence[int], every: int) -> list[int]:
-    """Those of `steps`, oldest first, that are multiples of `every`, and the newest.
+    """Returns those of `steps`, oldest first, that are multiples of `every`, and the newest.
 
     So a run that was interrupted, and saved where it stood, averages over the same checkpoints as
     one that was not.
@@ -36,15 +36,17 @@ def regular_steps(steps: Sequence[int], every: int) -> list[int]:
 
 
 class _Writer:
-    """Writes the checkpoints of one folder, and removes those that `keep` leaves out of its steps
-    once a new one is there."""
+    """Writes the checkpoints of one folder.
+
+    Once a new one is there, those are removed whose steps `keep` leaves out.
+    """
 
     def __init__(self, directory: Path, keep: Callable[[Sequence[int]], Sequence[int]]):
         self.directory = directory.absolute()
         self._keep = keep
         self._step: int | None = None  # being written
-        # Two writers may write the same step at the same time: their processes meet under names of
-        # their own, or one would take the other's meeting for its own.
+        # Two writers may write the same step at the same time. Each has barriers of its own name,
+        # or a process would take the other writer's barrier for its own.
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
@@ -63,19 +65,25 @@ class _Writer:
         self._checkpointer.save(checkpoint, args=ocp.args.Composite(**items))
 
     def _write_checksums(self) -> None:
-        """In the first process, once all files are there and before the folder gets its name."""
+        """Writes the checksums, in the first process.
+
+        All files are there by then, and the folder does not have its name yet.
+        """
         checkpoint = self.directory / str(self._step)
         unfinished = temporary_folder(checkpoint)
         write_checksums(unfinished if unfinished.is_dir() else checkpoint)
 
     def finish(self) -> bool:
-        """Waits for what is being written, if anything is; raises what went wrong with it."""
+        """Waits for what is being written; returns whether there was anything.
+
+        Raises what went wrong with it.
+        """
         step = self._step
         try:
             self._checkpointer.wait_until_finished()
         except BaseException:
             if is_first_process():
-                remove_unfinished(self.directory)  # which takes the room that was missing
+                remove_unfinished(self.directory)  # it takes the room that was missing
             raise
         finally:
             self._step = None
@@ -92,8 +100,8 @@ class _Writer:
 class Checkpoints:
     """The checkpoints of a run that trains: the latest, and the best by validation BLEU.
 
-    Where one cannot be written, `warn` is told and training goes on; `CheckpointError` where the
-    next one cannot be written either, or at the end.
+    Where one cannot be written, `warn` gets a message and training goes on. Raises
+    `CheckpointError` where the next one cannot be written either, and where the last one cannot.
     """
 
     def __init__(self, workdir: Path, config: Config, warn: Callable[[str], None] = print):
@@ -114,7 +122,7 @@ class Checkpoints:
             remove_unfinished(writer.directory)
 
     def newest(self) -> int | None:
-        """Step of the newest checkpoint, once it is written; None where there is none."""
+        """Returns the step of the newest checkpoint, once written; None where there is none."""
         self._finish(self._latest)
         return max(list_steps(self._latest.directory), default=None)
 
@@ -158,7 +166,7 @@ class Checkpoints:
         return self._attempt(writer, finish)
 
     def _attempt(self, writer: _Writer, action: Callable[[], None]) -> str | None:
-        """What the user should know if `action` fails."""
+        """Runs `action`; returns what the user should know if it fails."""
         try:
             action()
         except Exception as error:  # whatever Orbax, its threads and the file system raise
@@ -172,7 +180,7 @@ class Checkpoints:
         return f"Make it possible, then give the same command again ({kept})"
 
     def close(self) -> None:
-        """Waits until everything is written; `CheckpointError` where it could not be."""
+        """Waits until everything is written; raises `CheckpointError` where it could not be."""
         writers = (self._latest, self._best)
         failures = [self._finish(writer) for writer in writers]
         failures += [self._attempt(writer, writer.close) for writer in writers]

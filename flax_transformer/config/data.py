@@ -1,4 +1,4 @@
-"""Settings of the corpora, one class for each kind (see config.py)."""
+"""Settings of the corpora, one class for each kind (see run.py)."""
 
 import re
 from dataclasses import dataclass
@@ -11,8 +11,11 @@ _LONGEST_NAME, _LONGEST_LANGUAGE = 180, 30
 
 
 def require_name(setting: str, name: str, longest: int = _LONGEST_NAME) -> None:
-    """Raises `UserError`, which begins with `setting`, unless `name` is that of a file, or a path
-    below a folder, that leads nowhere else; its parts have `longest` bytes at most."""
+    """Raises `UserError` unless `name` is a file name, or a path, that stays below its folder.
+
+    setting: how the message begins
+    longest: most bytes of a name in the path
+    """
     parts = name.split("/")
     require(
         not {"", ".", ".."}.intersection(parts),
@@ -34,11 +37,11 @@ def _require_language(setting: str, language: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Augmented:
-    """What every kind of corpus can be told of the pairs that training sees beside the text's."""
+    """Settings of every kind of corpus: what training changes in the pairs of the text."""
 
     placeholders: float = 0.06
     """Share of training pairs that get placeholders on both sides, so that the model learns to
-    carry them over: they stand for words in characters that the text lacks. 0 changes no pair."""
+    carry them over. They stand for words with characters that the text lacks. 0 changes no pair."""
     concatenate: float = 0.0
     """Share of training pairs that are followed by the next pair's text, so that the model sees
     several sentences in one line."""
@@ -97,7 +100,7 @@ class TrainingFiles:
 
     @classmethod
     def parse(cls, text: str) -> "TrainingFiles":
-        """`text` as an element of `TextFiles.train` is written; raises `UserError`."""
+        """Reads `text`, which is written as in `TextFiles.train`; raises `UserError`."""
         name, *options = text.split(",")
         values = dict(option.partition("=")[::2] for option in options)
         wrong = f"data.train has {shown(text)}, but is written NAME, NAME,weight=2 or NAME,tag=<bt>"
@@ -114,12 +117,12 @@ class TrainingFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class TextFiles(_Augmented):
-    """Aligned text files `<split>.<language>`, or one TSV file a split.
+    """Aligned text files `<split>.<language>`, or one TSV file per split.
 
     `<split>.<language>-<language>.tsv` names the languages of its columns, so that either can be
-    the source; in `<split>.tsv` the source comes first. Each may carry .gz or .xz behind its name.
-    One sentence a line, UTF-8, or UTF-16 with a byte order mark. What the bytes are counts, not
-    the name: a file may be compressed by gzip or xz under any.
+    the source; in `<split>.tsv` the source comes first. Each may have .gz or .xz after its name.
+    One sentence per line, UTF-8, or UTF-16 with a byte order mark. The bytes decide, not the name:
+    a file under any name may be compressed by gzip or xz.
     """
 
     directory: str
@@ -154,7 +157,7 @@ class TextFiles(_Augmented):
 
     @property
     def training_files(self) -> tuple[TrainingFiles, ...]:
-        """`train`, name, weight and tag apart."""
+        """The elements of `train`, each with name, weight and tag apart."""
         return tuple(map(TrainingFiles.parse, self.train))
 
 

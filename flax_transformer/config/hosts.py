@@ -1,4 +1,4 @@
-"""Where the processes of a run find each other (see config.py)."""
+"""Where the processes of a run find each other (see run.py)."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ class HostsConfig:
     index: int | None = None
     """Which of them this is, counted from 0."""
     patience: int = 60
-    """Seconds that the processes wait for one another to come, and later for a sign of life, before
-    all end."""
+    """Seconds that the processes wait for one another at the start, and later for a sign of life,
+    before all of them end."""
 
     def __post_init__(self):
         require_types(self, "hosts")

@@ -14,12 +14,14 @@ from flax_transformer.files.whole_file import write_whole
 
 _MOST_BYTES = 1 << 24
 _BEFORE = {"data.placeholders": 0.0}
-"""Where a file of an earlier version has no such setting: what it was like, not the default."""
+"""Values for settings that the files of earlier versions lack: what those versions did."""
 
 _GONE = ("model.fused_attention",)
-"""Settings of earlier versions that are passed over. What model.fused_attention false left out was
-an accelerator's kernel for attention alone, which differs from the formula by rounding; such a run
-goes on with model.kernels fast, as it keeps all else that was fast, and on a CPU every number."""
+"""Settings of earlier versions that are passed over.
+
+model.fused_attention false left out an accelerator's kernel for attention alone, which differs from
+the formula by rounding. Such a run goes on with model.kernels fast: that keeps all else that was
+fast, and on a CPU every number."""
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -28,7 +30,7 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def load_config(path: Path) -> Config:
-    """Reads what `save_config` wrote; `UserError` names the file and what is wrong in it."""
+    """Reads what `save_config` wrote; raises `UserError`, which names the file and the mistake."""
     try:
         text = read_ordinary(path, _MOST_BYTES).decode()
         values = json.loads(text, object_pairs_hook=_object, parse_int=_whole_number)
@@ -50,8 +52,10 @@ def load_config(path: Path) -> Config:
 
 
 def config_to_dict(section: Any) -> dict[str, Any]:
-    """A dataclass as nested plain dictionaries; where a field may hold one of several dataclasses,
-    the key "kind" tells which."""
+    """Returns a dataclass as nested plain dictionaries.
+
+    Where a field may hold one of several dataclasses, the key "kind" tells which.
+    """
     result: dict[str, Any] = {}
     for name, hint in field_types(type(section)).items():
         value = getattr(section, name)
@@ -64,7 +68,7 @@ def config_to_dict(section: Any) -> dict[str, Any]:
 
 
 def differing_fields(a: Config, b: Config) -> dict[str, str]:
-    """A line `section.field: old -> new` for every setting in which `a` and `b` differ, by name."""
+    """Returns, by name, a line `section.field: old -> new` for every setting that differs."""
     before, after = _flatten(config_to_dict(a)), _flatten(config_to_dict(b))
     absent = "(absent)"
     return {
@@ -75,7 +79,10 @@ def differing_fields(a: Config, b: Config) -> dict[str, str]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of two values under one name, no one could say which is meant."""
+    """Returns a JSON object; raises `UserError` for a name that stands in it twice.
+
+    Nobody could say which of its two values is meant.
+    """
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
@@ -85,14 +92,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole_number(text: str) -> int | float:
-    """A JSON number without a fraction; Python refuses to read the very long, so that they stand
-    for what is too large until the setting that holds them is known."""
+    """Reads a JSON number without a fraction.
+
+    Python refuses to read very long ones. They become floats, which are refused as too large once
+    the setting that holds them is known.
+    """
     return int(text) if len(text) < 100 else float(text)
 
 
 def _from_json(cls: type, values: Any, place: str) -> Any:
-    """The inverse of `config_to_dict`; what is left out has its default. The values themselves are
-    checked by the dataclasses. `place`: what `values` are called in messages."""
+    """Builds a dataclass from its JSON: the inverse of `config_to_dict`.
+
+    place: what `values` are called in messages
+
+    What is left out has its default. The dataclasses check the values themselves.
+    """
     if not isinstance(values, Mapping):
         raise UserError(f"{place or 'it'} is {shown(values)}, but must be an object: {{...}}")
     hints = field_types(cls)
@@ -120,9 +134,9 @@ def _from_json(cls: type, values: Any, place: str) -> Any:
 
 
 def _kind(classes: list[Any], values: Any, place: str) -> tuple[type, Any]:
-    """Which of `classes` a section is of, and its values without their "kind".
+    """Returns the class of a section, one of `classes`, and its values without their "kind".
 
-    Where that is missing, as from when a field held one kind only, it is the first.
+    Where "kind" is missing it is the first: the file is from when the field held one kind only.
     """
     if len(classes) == 1 or not isinstance(values, Mapping) or "kind" not in values:
         return classes[0], values
@@ -143,5 +157,5 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """A name from a damaged file, fit for a message."""
+    """Returns a name from a damaged file, fit for a message."""
     return shown(name)[1:-1]

@@ -1,5 +1,7 @@
-"""Settings of the models, one class for each family (see config.py), and what follows from them;
-all that does is asked for in the same words of every family."""
+"""Settings of the models, one class for each family (see run.py), and what follows from them.
+
+Every family answers the same questions, under the same names.
+"""
 
 import math
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ class TransformerConfig:
     products, or everything."""
     unroll_layers: int | None = None
     """Layers compiled into one turn of the loop over layers; more runs faster and compiles longer.
-    By default all on a GPU, where what a loop keeps for its way back is copied, and else one."""
+    By default all on a GPU, where a loop copies what it keeps for the backward pass, else one."""
 
     def __post_init__(self):
         require_types(self, "model")
@@ -73,7 +75,7 @@ class TransformerConfig:
 
     @property
     def longest_sequence(self) -> float:
-        """Positions that a sentence may have at most."""
+        """Most positions that a sentence may have."""
         return self.max_positions if self.learns_positions else math.inf
 
     @property
@@ -87,8 +89,10 @@ class TransformerConfig:
         return False  # all positions are seen at once
 
     def attended_pairs(self, source: int, target: int) -> int:
-        """Pairs of a query and a key in a row of `source` and `target` slots, over all layers,
-        masked ones too."""
+        """Returns the pairs of a query and a key in a row of `source` and `target` slots.
+
+        All layers count, and masked pairs too.
+        """
         decoder = target * target + target * source
         return self.num_encoder_layers * source * source + self.num_decoder_layers * decoder
 
@@ -118,8 +122,8 @@ class RecurrentConfig:
     num_heads: int = 8
     """Heads of multi_head attention; must divide d_model."""
     input_feeding: bool = True
-    """Whether a position's features enter the next one's first layer (Luong et al. 2015, section
-    3.3). Without it and with dot, general or multi_head, attention leaves the loop over positions,
+    """Whether a position's features enter the first layer at the next one (Luong et al. 2015,
+    section 3.3). Without it, dot, general and multi_head attention leave the loop over positions,
     which is far quicker."""
     coverage: bool = False
     """Whether the sum of past attention enters concat's score (See et al. 2017, after Tu et al.
@@ -170,7 +174,7 @@ class RecurrentConfig:
 
     @property
     def longest_sequence(self) -> float:
-        """Positions that a sentence may have at most."""
+        """Most positions that a sentence may have."""
         return math.inf
 
     @property
@@ -184,5 +188,8 @@ class RecurrentConfig:
         return True
 
     def attended_pairs(self, source: int, target: int) -> int:
-        """Pairs of a query and a key in a row of `source` and `target` slots, masked ones too."""
+        """Returns the pairs of a query and a key in a row of `source` and `target` slots.
+
+        Masked pairs count too.
+        """
         return source * target if self.attends_to_source else 0

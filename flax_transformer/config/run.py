@@ -21,7 +21,7 @@ BleuTokenizer = Literal[
     "auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200",
     "spBLEU-1K", "none",
 ]  # fmt: skip
-"""sacreBLEU's, and what chooses among them."""
+"""sacreBLEU's tokenizers, and auto, which chooses among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class TokenizerConfig:
     vocabulary_size: int = 37_000
     """Pieces, with the 256 bytes and the 4 special symbols."""
     training_sentences: int = 10_000_000
-    """Most sentences that the vocabulary is learnt from; a larger corpus is sampled."""
+    """Most sentences that the vocabulary is learned from; a larger corpus is sampled."""
     normalization: Literal["nfc", "identity", "nfkc", "nmt_nfkc"] = "nfc"
-    """What is made uniform before splitting. nfc: white space of every kind and length is one
-    space, what has no width is dropped, letters with accents are one character; nfkc and nmt_nfkc:
-    SentencePiece's own, which unite more characters; identity: nothing."""
+    """What is made uniform before splitting. nfc: white space of every kind and length becomes one
+    space, characters without width are dropped, a letter with accents becomes one character; nfkc
+    and nmt_nfkc: SentencePiece's own, which unite more characters; identity: nothing."""
     character_coverage: float = 1.0
     """Share of the text whose characters get pieces, the most frequent first. A word with another
     character is carried over as it is, as is one with characters that the training text lacks."""
@@ -43,7 +43,7 @@ class TokenizerConfig:
     """BPE-dropout: probability of skipping a merge, so that training sees a sentence split in
     different ways (Provilkov et al. 2020). It helps small corpora; the paper has none."""
     samples: int = 16
-    """With dropout: how many splittings of the training split are drawn."""
+    """With dropout: how many different splits of all training text into tokens are drawn."""
 
     def __post_init__(self):
         require_types(self, "tokenizer")
@@ -73,7 +73,7 @@ class BatchConfig:
     target_length: int = 256
     """Target tokens in a row; longer sentences are dropped from training."""
     max_length_ratio: float = 9.0
-    """Pairs of which one side has more than this many times the tokens of the other are dropped."""
+    """Pairs where one side has more than this many times the tokens of the other are dropped."""
     read_ahead: int = 4
     """Batches prepared in advance by a background thread."""
 
@@ -127,21 +127,23 @@ class TrainingConfig:
     seed: int = 0
     """Seed of parameters, data order and dropout."""
     start_from: str | None = None
-    """Work directory of another run, from whose parameters and vocabulary this one starts instead
-    of from random ones and its own (fine-tuning); optimizer, rate and data are its own."""
+    """Work directory of another run, for fine-tuning: this run starts from the other's parameters
+    and vocabulary instead of from random parameters and a vocabulary of its own. Optimizer, rate
+    and data are those of this run."""
     start_checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
     """With start_from: which of the other run's parameters; see decoding.checkpoint."""
     label_smoothing: float = 0.1
     """Probability taken from the true token and spread over the vocabulary (Section 5.4)."""
     teacher_forcing: Literal["always", "linear", "exponential", "inverse_sigmoid"] = "always"
-    """Whether a recurrent decoder is always fed the true tokens, or by scheduled sampling more and
-    more of its own: how the share of true ones falls (Bengio et al. 2015, section 2.4)."""
+    """What a recurrent decoder is fed: always the true tokens, or, by scheduled sampling, more and
+    more of its own; linear, exponential and inverse_sigmoid are how the share of true tokens falls
+    (Bengio et al. 2015, section 2.4)."""
     teacher_forcing_steps: int = 10_000
-    """k of that fall at step i: 1 - i/k, exp(-i/k) or k / (k + exp(i/k))."""
+    """k of teacher_forcing; at step i the share is 1 - i/k, exp(-i/k) or k / (k + exp(i/k))."""
     teacher_forcing_floor: float = 0.0
-    """Share of true tokens below which it does not fall."""
+    """Lowest share of true tokens: it falls no further."""
     accumulation_steps: int = 1
-    """Parts into which a step's rows are split, one after the other, to save memory."""
+    """Parts into which the rows of a step are split, to save memory; one is computed at a time."""
     log_every: int = 50
     """Steps between two lines of metrics."""
     evaluate_every: int = 2000
@@ -151,22 +153,22 @@ class TrainingConfig:
     bleu_tokenizer: BleuTokenizer = "auto"
     """How BLEU splits text into words, here and in evaluate.py: a tokenizer of sacreBLEU's, or
     auto, by the target language (zh for Chinese, ja-mecab, ko-mecab, char for Thai and others
-    without spaces, else 13a). A run that has checkpoints keeps what auto was taken for."""
+    without spaces, else 13a). A run that has checkpoints keeps what auto chose."""
     patience: int = 0
-    """Validations with a BLEU below the best, since the best and after the warm-up, before the run
-    stops early; 0 never stops early."""
+    """Validations with a BLEU below the best after which the run stops early; those since the best
+    and after the warm-up count. 0 never stops early."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
     checkpoint_minutes: float = 0.0
     """Minutes after which a checkpoint is written between those of checkpoint_every; 0 writes none
     by time."""
     keep_checkpoints: int = 5
-    """Latest checkpoints kept, besides the best by BLEU, of equal ones that of the lower validation
-    loss; evaluation averages over them."""
+    """Latest checkpoints kept; evaluation averages over them. The best by BLEU is kept as well, and
+    of equal ones that with the lower validation loss."""
     deterministic: bool = False
-    """Whether a GPU gives the same numbers at every run, so that a resumed run equals one that was
-    not stopped bit for bit: slower kernels, none chosen by timing, the plain formula of attention.
-    On CPUs and TPUs, whose kernels are never chosen so, it changes nothing."""
+    """Whether a GPU gives the same numbers at every run, so that a resumed run equals, bit for bit,
+    one that was not stopped. It takes slower kernels, none chosen by timing, and the plain formula
+    of attention. It changes nothing on CPUs and TPUs, whose kernels are never chosen by timing."""
 
     def __post_init__(self):
         require_types(self, "training")
@@ -216,27 +218,28 @@ class DecodingConfig:
     """What a hypothesis' log probability is divided by: ((5 + length) / 6)^length_penalty (Wu et
     al. 2016, and the paper), or length^length_penalty, as in fairseq, Marian and CTranslate2."""
     length_penalty: float = 0.6
-    """The exponent; 0 leaves log probabilities as they are."""
+    """Exponent of length_normalization; 0 leaves log probabilities as they are."""
     coverage_penalty: float = 0.0
     """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
-    attention passed over; 0 asks for no attention. Finished hypotheses are compared by it."""
+    attention passed over. It counts where finished hypotheses are compared. 0 needs no
+    attention."""
     extra_length: int = 50
-    """Target tokens allowed beyond the number of source tokens; with learned positions in all no
-    more than batch.target_length, as beyond it none has been learned."""
+    """Target tokens allowed beyond the number of source tokens. With learned positions there are no
+    more than batch.target_length in all, as no position beyond it has been learned."""
     average_checkpoints: int = 5
     """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
     checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
-    """Which parameters translate: average, of the last average_checkpoints; best, by validation
-    BLEU; latest; the number of a step; auto takes best where training ended since BLEU no longer
-    rose, else average."""
+    """Which parameters translate: average, the mean of the last average_checkpoints; best, by
+    validation BLEU; latest; or the number of a step. auto takes best where training ended because
+    BLEU no longer rose, else average."""
     batch_tokens: int = 4096
     """Source tokens, padding included, that are translated at a time."""
     max_source_length: int = 256
     """Source tokens in one piece, end symbol included; longer lines are translated in pieces. With
     learned positions no more than batch.source_length."""
     split_sentences: bool = True
-    """Whether lines of several sentences that are longer than almost all that training saw are
-    translated sentence by sentence."""
+    """Whether lines of several sentences are translated sentence by sentence where they are longer
+    than almost all lines that training saw."""
 
     def __post_init__(self):
         require_types(self, "decoding")
@@ -257,7 +260,7 @@ class DecodingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run, whole."""
+    """All settings of one run."""
 
     data: Builtin | TextFiles | Tfds = field(default_factory=Builtin)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

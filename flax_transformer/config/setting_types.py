@@ -1,4 +1,4 @@
-"""Whether a setting holds what its type hint says, wherever it comes from: a Python file, the
+"""Checks that a setting holds what its type hint says, wherever it comes from: a Python file, the
 command line or JSON."""
 
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flax_transformer.errors import UserError
 
-_LARGEST = 2_000_000_000  # devices count in 32 bits, and a seed is counted on by a few
+_LARGEST = 2_000_000_000  # devices count in 32 bits, and a few are added to a seed
 
 _NAMES: dict[Any, str] = {
     bool: "true or false",
@@ -22,8 +22,9 @@ _NAMES: dict[Any, str] = {
 
 
 def require_types(section: object, name: str) -> None:
-    """Raises `UserError` for a field of the dataclass `section`, known as `name`, that does not
-    hold what it is declared to.
+    """Raises `UserError` for a field of the dataclass `section` that does not hold its type.
+
+    name: of the section, for the message
 
     As for type checkers, a whole number may stand for a float and True is not 1. A float must be
     finite: no comparison would ever refuse NaN.
@@ -36,18 +37,18 @@ def require_types(section: object, name: str) -> None:
 
 
 def field_types(cls: type) -> dict[str, Any]:
-    """The type of each field of a dataclass."""
+    """Returns the type of each field of a dataclass."""
     return typing.get_type_hints(cls)
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; of any other type, itself alone."""
+    """Returns the members of a union; of any other type, itself alone."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if is_union else (hint,)
 
 
 def shown(value: object) -> str:
-    """A wrong value for a message: short, and without characters that would command a terminal."""
+    """Returns a wrong value for a message: short, without characters that command a terminal."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # whole numbers of over 4300 digits, lists in lists

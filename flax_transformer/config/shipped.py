@@ -12,16 +12,16 @@ _PLACES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The files that come with the package, by name."""
+    """Returns the files that come with the package, by name."""
     place = next((place for place in _PLACES if place.is_dir()), None)
     return {path.stem: path for path in sorted(place.glob("*.py"))} if place else {}
 
 
 def load_config_file(name_or_path: str | Path) -> Config:
-    """The `Config` that a Python file assigns to the name `config`.
+    """Returns the `Config` that a Python file assigns to the name `config`.
 
-    name_or_path: of a file; or, where there is no such file, what a shipped one is called, such as
-    "quickstart".
+    name_or_path: path of a file; where there is no such file, the name of a shipped one, such as
+                  "quickstart"
 
     Raises `UserError` naming the file for anything wrong in it.
     """

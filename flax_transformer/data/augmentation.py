@@ -1,5 +1,7 @@
-"""Pairs that training sees beside those of the text, so that a model learns what text teaches
-seldom: to carry over words that it cannot read, and to go on after the end of a sentence."""
+"""Changes some training pairs, so that a model learns what text seldom teaches.
+
+That is to carry over words that it cannot read, and to go on after the end of a sentence.
+"""
 
 import random
 import re
@@ -12,15 +14,15 @@ from flax_transformer.text.placeholders import PLACEHOLDERS
 
 _WORD = re.compile(r"\w+")
 _COUNTS = (1, 1, 2, 3)
-"""Of placeholders in a pair that gets some, each as likely."""
+"""Numbers of placeholders to choose from, each entry as likely, for a pair that gets some."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """What is done to some pairs of a stretch of text, a function of the seed and of their place.
 
-    placeholders: share of the pairs that get the same placeholders on both sides. concatenate:
-    share of the pairs that are followed by the next pair's text.
+    placeholders: share of the pairs that get the same placeholders on both sides.
+    concatenate:  share of the pairs that are followed by the next pair's text.
     """
 
     placeholders: float
@@ -28,7 +30,7 @@ class Augmentation:
     seed: int
 
     def __call__(self, pairs: Sequence[Pair], place: tuple[int, ...]) -> list[Pair]:
-        """As many pairs as there are."""
+        """Returns `pairs`, some of them changed: as many as there are."""
         draw = random.Random(zlib.crc32(repr((self.seed, *place)).encode()))
         augmented = []
         for number, pair in enumerate(pairs):
@@ -48,8 +50,11 @@ def _concatenate(pair: Pair, following: Pair) -> Pair:
 
 
 def _with_placeholder(pair: Pair, placeholder: str, draw: random.Random) -> Pair:
-    """`pair` with it in the place of a word that both sides share, such as a name, or somewhere
-    between words, as far along on both."""
+    """Returns `pair` with `placeholder` on both sides.
+
+    It replaces a word that both sides share, such as a name, or stands between words, as far along
+    on both sides.
+    """
     shared = sorted(set(_WORD.findall(pair[0])) & set(_WORD.findall(pair[1])))
     if shared and draw.random() < 0.5:
         word = re.compile(rf"\b{re.escape(draw.choice(shared))}\b")

@@ -33,8 +33,10 @@ class Corpus:
         return tuple(name for name in self._loaders if name not in (self.train, self.validation))
 
     def split(self, name: str) -> Pairs:
-        """The (source, target) pairs of a split; `UserError` where the text is missing, broken or
-        empty."""
+        """Returns the (source, target) pairs of a split.
+
+        Raises `UserError` where the text is missing, broken or empty.
+        """
         if name not in self._loaders:
             raise UserError(f"there is no split '{name}', only {', '.join(self._loaders)}")
         if name not in self._splits:
@@ -48,23 +50,26 @@ class Corpus:
         return self._splits[name]
 
     def fingerprint(self, name: str) -> str:
-        """A hash of the content of a split, the direction of translation included."""
+        """Returns a hash of the content of a split, the direction of translation included."""
         if name not in self._fingerprints:
             self._fingerprints[name] = self.split(name).fingerprint()
         return self._fingerprints[name]
 
     def describe(self) -> str:
-        """One line for a person: where the text comes from and how much there is. Reads it all."""
+        """Returns one line for a person: where the text comes from and how much there is.
+
+        Reads all of it.
+        """
         names = {self.train: "training pairs"}
         counts = [f"{len(self.split(name)):,} {names.get(name, name)}" for name in self._loaders]
         return f"{self._title}: {', '.join(counts)}"
 
 
 def open_corpus(config: Builtin | TextFiles | Tfds) -> Corpus:
-    """The corpus that the settings name.
+    """Returns the corpus that the settings name.
 
-    Raises `UserError` where a folder, a file or a dataset is missing; what is inside the text is
-    checked when a split is first read.
+    Raises `UserError` where a folder, a file or a dataset is missing. The text itself is checked
+    when a split is first read.
     """
     if isinstance(config, TextFiles):
         return Corpus(*text_files.title_and_loaders(config))

@@ -1,7 +1,7 @@
 """Packing sentence pairs into rows of fixed shape, so that XLA sees one shape and little padding.
 
-Which lengths share a row is decided once for a corpus; which of the pairs with those lengths
-take the places, and the order of rows, is drawn anew for every epoch. So an epoch always has the
+Which lengths share a row is decided once for a corpus. Which of the pairs with those lengths
+stand there, and the order of rows, is drawn anew for every epoch. So an epoch always has the
 same number of rows, and `batch = f(corpus, seed, step)` without any state: a run resumes exactly
 from its step alone, on any number of devices.
 """
@@ -23,8 +23,8 @@ from flax_transformer.text.tokenizer import BOS_ID, PAD_ID
 class Selection:
     """The pairs of a corpus that training can use, and how many it cannot, by reason.
 
-    verdicts: (pairs), 0 for a pair that can be used, else 1 + the number of the first of `reasons`
-    why it cannot.
+    verdicts: (pairs), 0 for a pair that can be used, else 1 + the index of the first of `reasons`
+              that rules it out.
     """
 
     verdicts: np.ndarray
@@ -37,16 +37,18 @@ class Selection:
 
     @property
     def dropped(self) -> dict[str, int]:
+        """How many pairs cannot be used, by reason."""
         counts = np.bincount(self.verdicts, minlength=len(self.reasons) + 1)
         return dict(zip(self.reasons, counts[1:].tolist(), strict=True))
 
     def describe(self) -> str:
+        """Returns for a person how many pairs are kept and dropped, and why."""
         reasons = [f"{count:,} {reason}" for reason, count in self.dropped.items() if count]
         return f"{len(self.kept):,} pairs kept; dropped: {', '.join(reasons) or 'none'}"
 
 
 def select_pairs(pairs: TokenizedPairs, config: BatchConfig, split: str = "train") -> Selection:
-    """Drops pairs that are empty on a side, too long for a row or too different in length.
+    """Selects pairs; drops those empty on a side, too long for a row or too different in length.
 
     Raises `UserError` when nothing of the `split` is left.
     """
@@ -71,8 +73,10 @@ def select_pairs(pairs: TokenizedPairs, config: BatchConfig, split: str = "train
 
 @dataclass(frozen=True)
 class Template:
-    """Which places each row has: `slots[row_starts[r]:row_starts[r + 1]]` are row r's pairs, as
-    positions in the list of all pairs sorted by length."""
+    """Which pairs each row takes, as positions in the list of all pairs sorted by length.
+
+    Row r takes the positions `slots[row_starts[r]:row_starts[r + 1]]`.
+    """
 
     slots: np.ndarray
     row_starts: np.ndarray
@@ -85,9 +89,9 @@ class Template:
 def pack(lengths: np.ndarray, source_length: int, target_length: int) -> Template:
     """Places pairs of `lengths` (n,2) (source, target) in rows; a pure function of the lengths.
 
-    Greedy: a row takes the longest target that still fits, among those the source that keeps
-    both sides of the row equally full. Equal rows are made in one go, so the time depends on the
-    number of distinct rows rather than on the number of pairs.
+    Greedy: a row takes the longest target that still fits, and of the pairs with such a target the
+    one whose source keeps both sides of the row equally full. Equal rows are made in one go, so
+    the time depends on the number of distinct rows, not on the number of pairs.
     """
     source, target = lengths[:, 0], lengths[:, 1]
     classes = np.zeros((target_length + 1, source_length + 1), np.int64)
@@ -113,13 +117,19 @@ def pack(lengths: np.ndarray, source_length: int, target_length: int) -> Templat
 
 
 def _shortest_sources(left: np.ndarray) -> np.ndarray:
-    """For each target length the shortest source length left; a huge number where none is."""
+    """Returns for each target length the shortest source length left.
+
+    Where none is left, it is a huge number.
+    """
     available = left > 0
     return np.where(available.any(axis=1), available.argmax(axis=1), np.iinfo(np.int64).max)
 
 
 def _fill_row(left, shortest, source_room: int, target_room: int) -> dict:
-    """One row as {(target, source): (number left, times taken)}; leaves its arguments alone."""
+    """Fills one row: returns {(target length, source length): (pairs left, times taken)}.
+
+    Leaves its arguments as they were.
+    """
     row: dict[tuple[int, int], tuple[int, int]] = {}
     shortest = shortest.copy()
     while True:
@@ -142,7 +152,7 @@ def _fill_row(left, shortest, source_room: int, target_room: int) -> dict:
 class PackedRows:
     """The endless stream of rows of a corpus: `batch(step)` is the same in every process.
 
-    An epoch holds each pair as often as its number is in `kept`.
+    An epoch holds each pair as often as `kept` holds its number.
     """
 
     def __init__(self, pairs: TokenizedPairs, kept: np.ndarray, config: BatchConfig, seed: int):
@@ -153,6 +163,7 @@ class PackedRows:
 
     @property
     def steps_per_epoch(self) -> float:
+        """Training steps in an epoch; not always a whole number."""
         return self.template.num_rows / self.config.rows
 
     @property
@@ -165,7 +176,7 @@ class PackedRows:
         return float(source), float(target)
 
     def describe(self) -> str:
-        """How many rows an epoch has and how full they are, for a person."""
+        """Returns for a person how many rows an epoch has and how full they are."""
         source, target = self.fill
         return (
             f"{self.template.num_rows:,} rows, {source:.1%} of source and {target:.1%} of target "
@@ -173,15 +184,17 @@ class PackedRows:
         )
 
     def _draw_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """For this epoch: pair numbers sorted by length with ties in random order, and the
-        order of rows."""
+        """Returns an epoch's pair numbers and its order of rows.
+
+        The numbers are sorted by length of the pair; equal lengths are in random order.
+        """
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
         ties = random.permutation(len(self.lengths))
         by_length = np.lexsort((ties, self.lengths[:, 0], self.lengths[:, 1]))
         return self.kept[by_length], random.permutation(self.template.num_rows)
 
     def pairs_of_row(self, index: int) -> np.ndarray:
-        """The corpus' pair numbers in row `index`, counted from the start of training."""
+        """Returns the numbers of the pairs in row `index`, counted from the start of training."""
         epoch, place = divmod(index, self.template.num_rows)
         pair_numbers, row_order = self._plan(epoch)
         row = row_order[place]
@@ -190,15 +203,17 @@ class PackedRows:
         ]
 
     def batch(self, step: int, own: slice = slice(None)) -> Batch:
-        """The batch of `step`, counted from 0, or only its rows `own`."""
+        """Returns the batch of `step`, counted from 0, or only its rows `own`."""
         first = step * self.config.rows
         indices = range(first, first + self.config.rows)[own]
         members = [self.pairs_of_row(index) for index in indices]
         return lay_out(self.pairs, members, self.config.source_length, self.config.target_length)
 
     def once(self, own: slice = slice(None)) -> Iterator[Batch]:
-        """Every pair exactly once, in batches of which the last is filled up with empty rows; of
-        each batch only the rows `own`."""
+        """Yields every pair exactly once, in batches; of each batch only the rows `own`.
+
+        The last batch is filled up with empty rows.
+        """
         num_rows, rows = self.template.num_rows, self.config.rows
         for first in range(0, num_rows, rows):
             members = [self.pairs_of_row(i) for i in range(first, min(first + rows, num_rows))]
@@ -211,7 +226,7 @@ class PackedRows:
 def lay_out(
     pairs: TokenizedPairs, members: Sequence[np.ndarray], source_length: int, target_length: int
 ) -> Batch:
-    """Rows with the pairs `members[row]`, in order, as one `Batch`."""
+    """Returns rows with the pairs `members[row]`, in order, as one `Batch`."""
     numbers = np.concatenate(members)
     counts = np.array([len(row) for row in members])
     row_of_pair = np.repeat(np.arange(len(members)), counts)
@@ -239,10 +254,10 @@ def lay_out(
 def _lay_out_side(
     tokens: RaggedArray, numbers, row_of_pair, segment_of_pair, num_rows: int, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids, segments and positions (rows, length) of one language."""
+    """Returns ids, segments and positions (rows, length) of one language."""
     lengths = tokens.offsets[numbers + 1] - tokens.offsets[numbers]
     before = np.cumsum(lengths) - lengths  # tokens before each pair, over all rows
-    # Rows without any pair point past the end; nothing looks at theirs.
+    # Rows without any pair point past the end; nothing reads their entries.
     row_begins = np.append(before, 0)[np.searchsorted(row_of_pair, np.arange(num_rows))]
     positions = _count_up(lengths)
     flat = np.repeat(row_of_pair * length + before - row_begins[row_of_pair], lengths) + positions
@@ -256,5 +271,5 @@ def _lay_out_side(
 
 
 def _count_up(lengths: np.ndarray) -> np.ndarray:
-    """0 .. n-1 for every n in `lengths`, one behind the other."""
+    """Returns 0 .. n-1 for every n in `lengths`, one after the other."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -16,8 +16,10 @@ _READ_AT_ONCE = 1024
 class Part:
     """Pairs of a split that follow one another and come from one place.
 
-    count: of pairs. weight: how often an epoch holds each of them. tag: a symbol to put before
-    their source sentences. The text that `Pairs` gives has no tag: text that spells one is text.
+    count:  number of pairs.
+    weight: how often an epoch holds each of them.
+    tag:    a symbol to put before their source sentences. The text that `Pairs` gives does not
+            hold it: where that text spells a tag, it is plain text.
     """
 
     name: str
@@ -36,11 +38,11 @@ class Pairs(Sequence[Pair]):
 
     @abstractmethod
     def _pairs(self, indices: range) -> list[Pair]:
-        """The pairs at `indices`, all of which lie in [0, len)."""
+        """Returns the pairs at `indices`, all of which lie in [0, len)."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the content, source and target told apart."""
+        """Returns a hash of the content, source and target told apart."""
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...
@@ -78,8 +80,10 @@ class PairList(Pairs):
 
 
 def hash_contents(contents: Iterable[bytes | bytearray]) -> str:
-    """SHA-256 over several byte strings, of which each one's length counts too: moving a boundary
-    changes the hash."""
+    """Returns SHA-256 over several byte strings and their lengths.
+
+    So moving a boundary between two of them changes the hash.
+    """
     digest = hashlib.sha256()
     for content in contents:
         digest.update(struct.pack("<Q", len(content)))

@@ -1,6 +1,6 @@
 """Text from bytes of any origin: recognised by how it begins, not by what the file is called.
 
-UTF-8, or UTF-16 or UTF-32 with a byte order mark, plain or compressed by gzip or xz, is read. All
+Reads UTF-8, and UTF-16 and UTF-32 with a byte order mark, plain or compressed by gzip or xz. All
 else ends in a `UserError` that says what it is.
 """
 
@@ -18,7 +18,7 @@ BLOCK = 1 << 16
 """Bytes to read at once."""
 
 TELLING = 16
-"""So many bytes say what the rest is; fewer do where a line has ended."""
+"""This many first bytes tell what a file is; fewer suffice where they hold a line end."""
 _DECOMPRESSION_MEMORY = 256 << 20  # xz -9 asks for 65 MiB, a hostile file for 4 GiB
 
 _MARKS = {
@@ -41,22 +41,22 @@ _OTHERS = [
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document: save it as plain text, in UTF-8"),
 ]
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\x1a\x1b"})
-"""Bytes that text in any encoding of single bytes has hardly ever."""
+"""Bytes that text in an encoding of single bytes hardly ever holds."""
 
 
 def read_text(blocks: Iterable[bytes], name: str) -> Iterator[str]:
-    """The text of `blocks`, a piece for each, without a byte order mark at its start.
+    """Yields the text of `blocks`, a piece for each, without a byte order mark at its start.
 
-    Raises `UserError`, with the `name` and where it can the line, after the text before: for what
-    is not text, for damaged archives, and for NULs, which no text has. No piece is large, however
-    much an archive holds.
+    No piece is large, however much an archive holds. Raises `UserError` for what is not text, for
+    damaged archives, and for NULs, which no text has. The error gives the `name` and, where it can,
+    the line; the text before that place has been yielded by then.
     """
     head, blocks = _look_ahead(iter(blocks))
     if start := _decompressor(head):
         head, blocks = _look_ahead(_decompress(blocks, start, name))
         if _decompressor(head):
             raise UserError(f"{name} is compressed twice: decompress it once, and name that file")
-        name += " (decompressed)"  # whose conversion would not be that of the file
+        name += " (decompressed)"  # what an error says to convert is not the file itself
     for pattern, what in _OTHERS:
         if re.match(pattern, head):
             raise UserError(f"{name} is {what}")
@@ -70,12 +70,12 @@ def read_text(blocks: Iterable[bytes], name: str) -> Iterator[str]:
 
 
 def is_plain(head: bytes) -> bool:
-    """Whether what begins with `head` can be UTF-8 as it is, so that its bytes "\\n" end lines."""
+    """Returns whether what begins with `head` can be plain UTF-8: its bytes "\\n" end lines."""
     return _decompressor(head) is None and _mark(head)[1] == "UTF-8"
 
 
 def no_line_feeds(name: str) -> UserError:
-    """What is wrong with text of one line that has carriage returns inside."""
+    """Returns the error for text of one line that has carriage returns inside."""
     return UserError(
         f"{name} has no line feeds, only carriage returns: convert it, for instance with "
         r"tr '\r' '\n'"
@@ -83,7 +83,7 @@ def no_line_feeds(name: str) -> UserError:
 
 
 def _look_ahead(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """What `blocks` begin with, and all of them.
+    """Returns what `blocks` begin with, and all of them.
 
     Waits for no more than a line: whoever types one wants to see it translated.
     """
@@ -96,7 +96,7 @@ def _look_ahead(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _mark(head: bytes) -> tuple[bytes, str]:
-    """The byte order mark that `head` begins with, or b"", and the encoding."""
+    """Returns the byte order mark that `head` begins with, or b"", and the encoding."""
     return next((pair for pair in _MARKS.items() if head.startswith(pair[0])), (b"", "UTF-8"))
 
 
@@ -106,7 +106,7 @@ def _without_mark(blocks: Iterator[bytes], mark: bytes) -> Iterator[bytes]:
 
 
 class _GzipDecompressor:
-    """zlib's decompressor with the face of lzma's."""
+    """zlib's decompressor with the interface of lzma's."""
 
     def __init__(self):
         self._zlib = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
@@ -131,7 +131,10 @@ _COMPRESSIONS: dict[bytes, _Start] = {
 
 
 def _decompressor(head: bytes) -> _Start | None:
-    """How to decompress what begins with `head`, which may end before that is certain."""
+    """Returns how to decompress what begins with `head`, or None where it is not compressed.
+
+    `head` may be too short for that to be certain.
+    """
     for magic, start in _COMPRESSIONS.items():
         if len(head) > 1 and magic.startswith(head[: len(magic)]):
             return start
@@ -139,7 +142,10 @@ def _decompressor(head: bytes) -> _Start | None:
 
 
 def _decompress(blocks: Iterator[bytes], start: _Start, name: str) -> Iterator[bytes]:
-    """What one archive holds, or several that follow one another, in pieces of a block at most."""
+    """Yields what one archive holds, or several that follow one another.
+
+    No piece is larger than `BLOCK`.
+    """
     try:
         decompressor, data = start(), next(blocks)
         while True:
@@ -157,17 +163,18 @@ def _decompress(blocks: Iterator[bytes], start: _Start, name: str) -> Iterator[b
             data = next(blocks, b"") if decompressor.needs_input else b""
             if decompressor.needs_input and not data and not piece:
                 raise EOFError("it ends too early")
-    except (EOFError, zlib.error, lzma.LZMAError) as error:  # too large a dictionary is one, too
+    except (EOFError, zlib.error, lzma.LZMAError) as error:  # also for too large a dictionary
         raise UserError(
             f"{name} is cut short or damaged ({error}): fetch or compress it again"
         ) from None
 
 
 def _guess_encoding(head: bytes) -> str | None:
-    """The encoding of text of two or four bytes a character, which shows by its NULs.
+    """Returns the encoding of text of two or four bytes per character, or None for other text.
 
-    What can be UTF-8 with NULs inside is, unless nearly every second byte would be a control
-    character, as the upper bytes of all alphabets' letters are.
+    Its NULs show it. Text that can be UTF-8 with NULs inside is taken for UTF-8, unless nearly
+    every second byte would be a control character, as the upper bytes of letters of all alphabets
+    are.
     """
     if b"\0" not in head:
         return None
@@ -192,7 +199,10 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def _likeness(head: bytes, encoding: str) -> int:
-    """How many spaces, line ends, letters and the like are in `head`; 0 where it is not text."""
+    """Counts the characters below 0x7f (spaces, line ends, letters) in `head`.
+
+    Returns 0 where `head` is not text in that encoding.
+    """
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
@@ -233,15 +243,17 @@ def _decode(blocks: Iterator[bytes], encoding: str, name: str) -> Iterator[str]:
 
 
 def _is_binary(block: bytes) -> bool:
-    """Whether what is not UTF-8 cannot be text in an encoding of single bytes either."""
+    """Returns whether `block`, which is not UTF-8, cannot be text of single bytes either."""
     return len(block.translate(None, _CONTROLS)) < 0.99 * len(block)
 
 
 def _not_decoded(
     place: str, encoding: str, error: UnicodeDecodeError, only_ascii: bool
 ) -> UserError:
-    """What to tell of bytes at `place` that are not in `encoding`; `only_ascii`: nor was any
-    character of more than one byte before."""
+    """Returns the error for bytes at `place` that are not in `encoding`.
+
+    only_ascii: whether every character before them is of one byte.
+    """
     if encoding != "UTF-8":
         return UserError(
             f"{place} is not {encoding}, as its byte order mark says: it is cut short or damaged, "

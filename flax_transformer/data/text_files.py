@@ -38,7 +38,10 @@ Files = TabSeparated | tuple[Path, Path]
 
 
 def title_and_loaders(config: TextFiles) -> tuple[str, dict[str, Callable[[], Pairs]]]:
-    """What to call the corpus, and how to read each split; `UserError` for missing files."""
+    """Returns what to call the corpus, and how to read each split.
+
+    Raises `UserError` for missing files.
+    """
     # Not Path's own: it raises for an unknown ~user, and for a name that is too long.
     directory = Path(os.path.expanduser(config.directory))
     if not os.path.isdir(directory):
@@ -81,10 +84,12 @@ class _Column:
 
 
 class TextPairs(Pairs):
-    """The pairs of one split, whose files follow one another; `training` says what they are.
+    """The pairs of one split, whose files follow one another.
 
-    Raises `UserError` for files that cannot be decompressed, are not text or are not aligned,
-    with the file and the line.
+    training: the settings of each of these files, where they are training text.
+
+    Raises `UserError`, with the file and the line, for files that cannot be decompressed, are not
+    text or are not aligned.
     """
 
     def __init__(self, files: Sequence[Files], training: Sequence[TrainingFiles] | None = None):
@@ -133,8 +138,10 @@ def _paths(files: Files) -> tuple[Path, ...]:
 
 
 def find_files(directory: Path, languages: tuple[str, str], setting: str, name: str) -> Files:
-    """The files of one split in both `languages`; `UserError`, which begins with the `setting`
-    that named them, where there are none."""
+    """Returns the files of one split in both `languages`.
+
+    Raises `UserError`, which begins with the `setting` that named them, where there are none.
+    """
     source, target = (_first_existing(directory, f"{name}.{language}") for language in languages)
     if source and target:
         return source, target
@@ -159,7 +166,7 @@ def _first_existing(directory: Path, name: str) -> Path | None:
 
 
 def _read(path: Path) -> bytearray:
-    """The text of a file as UTF-8, without byte order marks.
+    """Returns the text of a file as UTF-8, without byte order marks.
 
     A `bytearray` grows in place, where joining pieces would take twice the room.
     """
@@ -193,8 +200,10 @@ def _aligned_columns(
 
 
 def _tab_separated_columns(file: TabSeparated, content: bytearray) -> tuple[_Column, _Column]:
-    """Source and target from the first two columns; ManyThings, for one, has a third that names the
-    authors."""
+    """Returns source and target from the first two columns.
+
+    Some files have more: ManyThings has a third that names the authors.
+    """
     starts, ends = _lines(content)
     # With the file's end standing for two more tabs, the search below always finds one.
     tabs = np.append(_positions(content, "\t"), [len(content), len(content)])
@@ -212,7 +221,7 @@ def _tab_separated_columns(file: TabSeparated, content: bytearray) -> tuple[_Col
 
 
 def _lines(content: bytearray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each line starts and ends, line ends left out."""
+    """Returns where each line starts and ends, line ends left out."""
     ends = _positions(content, "\n")
     starts = np.concatenate([[0], ends + 1])
     if starts[-1] == len(content):

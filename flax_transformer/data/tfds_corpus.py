@@ -1,7 +1,7 @@
 """A translation dataset of TensorFlow Datasets as a corpus, without TensorFlow.
 
 Prepared as ArrayRecord files, a dataset can be read at random and needs no TensorFlow at all. The
-library is imported when used, since that takes a while and text files do without.
+library is imported only when used: that takes a while, and text files do not need it.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from flax_transformer.errors import UserError
 
 _FORMAT = "array_record"
 
-# WMT's test sets come from SGML files, whose text TFDS takes as it is; crawled text has them, too.
+# WMT's test sets come from SGML files, whose text TFDS takes as it is; crawled text has some, too.
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d{1,7}|#[xX][\da-fA-F]{1,6});")
 _ENTITIES_ARE_CHARACTERS = b"entities are characters"
 """Part of the fingerprint, since the files do not tell what is made of them."""
 
 
 def title_and_loaders(config: Tfds) -> tuple[str, dict[str, Callable[[], Pairs]]]:
-    """What to call the corpus, and how to read each split.
+    """Returns what to call the corpus, and how to read each split.
 
     Downloads and prepares the dataset where that has not been done. Raises `UserError` for an
     unknown dataset, language or split, and for a failed download.
@@ -69,7 +69,7 @@ class TfdsPairs(Pairs):
         ]
 
     def fingerprint(self) -> str:
-        """Hashes the files as they are, which is much faster than to decode every pair."""
+        """Returns a hash of the files as they are: much faster than to decode every pair."""
         digests = []
         for path in self._files:
             with path.open("rb") as file:
@@ -79,13 +79,16 @@ class TfdsPairs(Pairs):
 
 
 def _sentence(record: bytes) -> str:
-    """The text of one side, in which an entity is what it stands for."""
+    """Returns the text of one side, each entity replaced by what it stands for."""
     text = record.decode("utf-8")
     return _ENTITY.sub(_character, text) if "&" in text else text
 
 
 def _character(entity: re.Match[str]) -> str:
-    """What a whole entity stands for; a space for control characters, line ends among them."""
+    """Returns what a whole entity stands for.
+
+    For control characters, line ends among them, that is a space.
+    """
     character = html.unescape(entity[0])  # "" for some control characters
     return character if character and unicodedata.category(character) != "Cc" else " "
 
@@ -111,7 +114,7 @@ def _builder(config: Tfds) -> Any:
 
 
 def _prepare(builder: Any, config: Tfds) -> None:
-    """Downloads and writes the dataset, or does nothing where it lies already."""
+    """Downloads and writes the dataset; does nothing where it is there already."""
     try:
         builder.download_and_prepare(file_format=_FORMAT)
     # Whatever goes wrong inside (network, disk, a download that changed), the way out is the same.

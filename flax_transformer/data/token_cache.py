@@ -27,12 +27,12 @@ from flax_transformer.text.tokenizer import Tokenizer
 
 _FORMAT = 3
 _HEADER = struct.Struct("<8sQQQ28x")  # mark, pairs, source ids, target ids
-_CHECKSUM = struct.Struct("<I")  # of the file's name and of all else in it; then 64 bytes are full
+_CHECKSUM = struct.Struct("<I")  # of the file's name and of all else in it; ends the first 64 bytes
 _MARK = b"FTTOKENS"
 
 
 class _DamagedError(Exception):
-    """A file does not hold what was written."""
+    """Says that a file does not hold what was written to it."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,15 @@ def tokenize_pairs(
     dropout: BpeDropout | None = None,
     augmentation: Augmentation | None = None,
 ) -> TokenizedPairs:
-    """Ids of every pair, from the cache where this text met this vocabulary before.
+    """Returns the ids of every pair, from the cache if this text met this vocabulary before.
 
-    `fingerprint` stands for the text of `pairs`; `description` labels the progress bar. With
-    `dropout` the pairs follow one another `dropout.samples` times, split differently each time;
-    with `augmentation` some of them are changed.
-    Where nothing can be written the ids are held in memory, by every process of a run for itself,
-    and the user is told. Raises `UserError` if the vocabulary lacks a tag.
+    fingerprint:  stands for the text of `pairs`.
+    description:  labels the progress bar.
+    dropout:      all pairs follow one another `dropout.samples` times, split differently each time.
+    augmentation: changes some of the pairs.
+
+    Where nothing can be written, each process of a run holds the ids in its own memory, and the
+    user is told. Raises `UserError` if the vocabulary lacks a tag.
     """
     samples = dropout.samples if dropout else 1
     tagged = _tagged(pairs.parts, tokenizer)
@@ -105,7 +107,7 @@ def tokenize_pairs(
 
 
 def _tagged(parts: Sequence[Part], tokenizer: Tokenizer) -> tuple[tuple[range, int], ...]:
-    """The numbers of the pairs of each part with a tag, and the tag's id."""
+    """Returns for each part with a tag the numbers of its pairs, and the tag's id."""
     ends = itertools.accumulate(part.count for part in parts)
     return tuple(
         (range(end - part.count, end), tokenizer.tag_id(part.tag))
@@ -120,7 +122,7 @@ def _id_type(vocabulary_size: int) -> np.dtype:
 
 
 def _kept(cache_directory: Path | None, name: str, sides: list[list[Encoded]]) -> bool:
-    """Whether the ids could be written; tells the user where they could not."""
+    """Writes the ids and returns whether that succeeded; tells the user where it did not."""
     told = "note: token ids are held in memory, not kept for the next run"
     if cache_directory is None:
         say_once(f"{told}: {NO_HOME} ({name_another_folder('a folder')})")
@@ -150,9 +152,9 @@ def _in_memory(sides: list[list[Encoded]]) -> TokenizedPairs:
 
 
 def _write(path: Path, sides: list[list[Encoded]]) -> None:
-    """Puts a new file in the place of any other.
+    """Writes a new file, which replaces any other at `path`.
 
-    One that a run has mapped is thus never changed nor cut under it, which would end the run.
+    So a file that a run has mapped is never changed nor shortened, which would end that run.
     """
     offsets = [_offsets(side) for side in sides]
     source, target = offsets
@@ -168,14 +170,20 @@ def _write(path: Path, sides: list[list[Encoded]]) -> None:
 
 
 def _start_checksum(path: Path, header: bytes) -> int:
-    """The name stands for text and vocabulary, so that no file passes for another."""
+    """Returns the checksum of the file's name and `header`.
+
+    The name stands for text and vocabulary, so no file passes for another.
+    """
     return zlib.crc32(header, zlib.crc32(path.name.encode()))
 
 
 def _read(path: Path, num_pairs: int, vocabulary_size: int) -> TokenizedPairs | None:
-    """The cached ids, or None where there are none that can be used; tells the user of those."""
+    """Returns the cached ids, or None where there are none that can be used.
+
+    Tells the user of a file that cannot be used.
+    """
     try:
-        # Neither waits for the writer of a pipe nor follows a link.
+        # With these flags it neither waits for the writer of a pipe nor follows a link.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
             return _verified(file, path, num_pairs, vocabulary_size)
@@ -190,7 +198,10 @@ def _read(path: Path, num_pairs: int, vocabulary_size: int) -> TokenizedPairs | 
 
 
 def _verified(file: io.FileIO, path: Path, num_pairs: int, vocabulary_size: int) -> TokenizedPairs:
-    """What a file holds, mapped into memory; `_DamagedError` unless it is what was written."""
+    """Returns what a file holds, mapped into memory.
+
+    Raises `_DamagedError` unless it is what was written.
+    """
     status = os.fstat(file.fileno())
     start = _HEADER.size + _CHECKSUM.size
     if not stat.S_ISREG(status.st_mode) or status.st_size < start:
@@ -219,7 +230,11 @@ def _verified(file: io.FileIO, path: Path, num_pairs: int, vocabulary_size: int)
 
 
 def _checksum_of_rest(file: io.FileIO, checksum: int) -> int:
-    """Read and not mapped: what a disk cannot read is an error here, there the process's end."""
+    """Returns the checksum of the rest of `file`, continued from `checksum`.
+
+    Reads and does not map it: what a disk cannot read is then an error, and not the end of the
+    process.
+    """
     buffer = memoryview(bytearray(1 << 20))
     while count := file.readinto(buffer):
         checksum = zlib.crc32(buffer[:count], checksum)
@@ -227,7 +242,10 @@ def _checksum_of_rest(file: io.FileIO, checksum: int) -> int:
 
 
 def _is_sound(rows: RaggedArray, vocabulary_size: int) -> bool:
-    """Whether each row has at least its EOS, the rows are all there is, and every id is known."""
+    """Returns whether the rows can be what was written.
+
+    Each row has at least its EOS, nothing lies outside the rows, and every id is known.
+    """
     values, offsets = rows.values, rows.offsets
     ends = offsets[0] == 0 and offsets[-1] == len(values)
     if not ends or not (offsets[1:] > offsets[:-1]).all():

@@ -1,7 +1,7 @@
 """From sentence pairs to ids, on every core: the same ids whatever the number of cores.
 
-Separate processes, since most of the work holds the interpreter's lock. They import this module,
-so it loads nothing heavy.
+The work is done in separate processes, since most of it holds the interpreter's lock. They import
+this module, so it loads nothing heavy.
 """
 
 import itertools
@@ -28,7 +28,8 @@ from flax_transformer.text.normalization import is_blank
 from flax_transformer.text.placeholders import put_in_both
 from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 
-# BPE-dropout and augmentation draw anew at each of these stretches: another number, other ids.
+# BPE-dropout and augmentation seed themselves anew for each stretch of so many pairs: with another
+# number here the ids would be others.
 _PAIRS_AT_A_TIME = 20_000
 # Below this, starting processes takes about as long as the work.
 _PAIRS_WORTH_PROCESSES = 50_000
@@ -45,17 +46,20 @@ class BpeDropout:
     def encode(
         self, tokenizer: Tokenizer, texts: Sequence[str], place: tuple[int, ...]
     ) -> list[list[int]]:
-        """Ids of `texts`, a function of the seed and of the `place` of these texts in the data."""
+        """Returns the ids of `texts`.
+
+        They are a function of the seed and of the `place` of these texts in the data.
+        """
         seed = zlib.crc32(repr((self.seed, *place)).encode())
         return tokenizer.sample(texts, self.rate, seed)
 
 
 Stretch = tuple[int, int, Sequence[Pair]]
-"""The splitting that is drawn, the number of the first pair, and the pairs."""
+"""Which of the splittings (BPE-dropout) this is, the number of the first pair, and the pairs."""
 
 
 class Encoded(NamedTuple):
-    """Ids of one side of some pairs, one behind the other with EOS after each text."""
+    """Ids of one side of some pairs, one text after the other, each closed by EOS."""
 
     ids: np.ndarray
     lengths: np.ndarray
@@ -63,7 +67,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a stretch of the corpus becomes; small, so that every process can have it."""
+    """Turns a stretch of the corpus into ids; small, so that every process can have it."""
 
     tokenizer: Tokenizer
     dtype: np.dtype
@@ -73,7 +77,7 @@ class Encoder:
     augmentation: Augmentation | None = None
 
     def __call__(self, sample: int, start: int, pairs: Sequence[Pair]) -> list[Encoded]:
-        """Source and target of the `pairs` from number `start` on, in splitting `sample`."""
+        """Returns source and target of `pairs`, from number `start` on, in splitting `sample`."""
         pairs = [self._readable(pair) for pair in pairs]
         if self.augmentation:
             pairs = self.augmentation(pairs, (sample, start))
@@ -82,7 +86,7 @@ class Encoder:
         )
         for numbers, tag in self.tagged:
             for number in range(max(numbers.start, start), min(numbers.stop, start + len(pairs))):
-                # An empty source stays empty, so that it is known as such.
+                # An empty source stays empty, so that it is recognised as empty.
                 if row := source[number - start]:
                     row.insert(0, tag)
         return [self._close(source), self._close(target)]
@@ -99,7 +103,7 @@ class Encoder:
             rows = self.dropout.encode(self.tokenizer, texts, place)
         else:
             rows = self.tokenizer.encode(texts)
-        # As translation does, which has nothing to translate there.
+        # A blank text has no ids, as in translation, where there is nothing to translate.
         return [[] if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]
 
     def _close(self, rows: list[list[int]]) -> Encoded:
@@ -112,11 +116,13 @@ class Encoder:
 def encode_pairs(
     pairs: Sequence[Pair], encoder: Encoder, description: str, processes: int | None = None
 ) -> list[list[Encoded]]:
-    """Source and target of all `pairs`, each as stretches that follow one another, behind a
-    progress bar with the label `description`.
+    """Returns source and target of all `pairs`, each as stretches that follow one another.
 
-    `processes`: how many share the work; by default one a core, or this one alone where there is
-    little to do. Raises `UserError` where one of them is killed.
+    description: labels the progress bar.
+    processes:   how many share the work; by default one per core, or this one alone where there is
+                 little to do.
+
+    Raises `UserError` where one of the processes is killed.
     """
     samples = range(encoder.dropout.samples if encoder.dropout else 1)
     total = len(samples) * len(pairs)
@@ -133,7 +139,7 @@ def encode_pairs(
     else:
         results = _in_processes(encoder, stretches, processes)
     sides: list[list[Encoded]] = [[], []]
-    # No bar where nobody watches (disable=None), nor for what is done at once.
+    # No bar where nobody watches (disable=None), nor for work of less than a second (delay=1).
     bar = tqdm(total=total, desc=description, unit=" pairs", leave=False, disable=None, delay=1)
     with bar, closing(results):
         for result in results:
@@ -144,7 +150,7 @@ def encode_pairs(
 
 
 def _usable_cores() -> int:
-    # Linux knows which cores this process may use; a job scheduler may have given it a few.
+    # Linux knows which cores this process may use: a job scheduler may have given it only a few.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -153,7 +159,7 @@ def _usable_cores() -> int:
 def _in_processes(
     encoder: Encoder, stretches: Iterable[Stretch], processes: int
 ) -> Generator[list[Encoded], None, None]:
-    """`encoder(*stretch)` for every stretch in order, of which few are in memory at a time."""
+    """Yields `encoder(*stretch)` for every stretch in order; holds few in memory at a time."""
     pool = ProcessPoolExecutor(
         processes,
         # A fork would copy the locks that JAX's threads hold.
@@ -182,8 +188,11 @@ def _in_processes(
 
 @contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
-    """A process started in here never sees Ctrl-C, which goes to every process of a terminal: this
-    one ends the others, once they have been started as a whole."""
+    """Makes Ctrl-C wait until the body has ended, and hides it from a process started in there.
+
+    Ctrl-C goes to every process of a terminal. Here only this process hears it, and ends the
+    others, once they have started completely.
+    """
     arrived = []
     is_main = threading.current_thread() is threading.main_thread()  # where signals are handled
     handler = signal.signal(signal.SIGINT, lambda *_: arrived.append(True)) if is_main else None
@@ -209,7 +218,10 @@ def _start_process(encoder: Encoder) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot end its children, which would wait for work for ever."""
+    """Ends this process when its parent ends.
+
+    A killed parent cannot end its children, which would wait for work for ever.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -23,7 +23,7 @@ from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.workdir import TOKENIZER_FILE
 
 _LOOKED_AT = 100_000
-"""Most training pairs from which it is learnt how the text writes spaces."""
+"""Most training pairs from which it is learned how the text writes spaces."""
 
 _COUNTED = 10_000
 """Most training pairs of which the sentences are counted."""
@@ -39,13 +39,13 @@ class TrainingData:
     train: PackedRows
     validation: PackedRows
     trained_lengths: TrainedLengths
-    """What almost every source sentence of the training text keeps to."""
+    """Lengths that almost no source sentence of the training text exceeds."""
     notes: tuple[str, ...]
     """For a person: what was kept, what was dropped and how full the rows are."""
 
 
 def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> TrainingData:
-    """Learns the vocabulary if `workdir` has none yet, tokenises and packs.
+    """Returns what a run reads of `corpus`; learns the vocabulary if `workdir` has none yet.
 
     Raises `UserError` for text that cannot be read or used.
     """
@@ -83,15 +83,15 @@ def prepare_training_data(corpus: Corpus, config: Config, workdir: Path) -> Trai
 
 
 def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
-    """The vocabulary in `path`, learnt first if need be from the training split (Section 5.1).
+    """Returns the vocabulary in `path`; if there is none, learns it from the training split.
 
-    It is learnt from each pair once, so that runs which differ in weights alone share it, and the
-    cached ids with it.
+    See Section 5.1. It is learned from each pair once, whatever the weights of the parts: runs that
+    differ in weights alone share the vocabulary, and with it the cached ids.
     """
     if path.exists():
         return Tokenizer.load(path, config.tokenizer.vocabulary_size)
     tags = {part.tag for part in corpus.split(corpus.train).parts if part.tag is not None}
-    # What is normalised on both sides is written again as the target's text writes it.
+    # Spaces are made uniform on both sides; decoded text gets them as the target's text has them.
     spaces = {}
     if config.tokenizer.normalization != "identity":
         spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))
@@ -123,7 +123,7 @@ def _augmentation(config: Config) -> Augmentation | None:
 
 
 def _some_pairs(corpus: Corpus, most: int) -> Iterator[Pair]:
-    """Up to `most` training pairs from the whole of the text, at equal distances."""
+    """Yields up to `most` training pairs from the whole of the text, at equal distances."""
     pairs = corpus.split(corpus.train)
     for index in range(0, len(pairs), -(-len(pairs) // most)):
         yield pairs[index]
@@ -136,13 +136,16 @@ def _sentences(corpus: Corpus) -> Iterator[str]:
 
 
 def _weights(parts: Sequence[Part], count: int) -> np.ndarray:
-    """How often an epoch holds each of `count` pairs: all `parts`, or all of them several times."""
+    """Returns how often an epoch holds each of `count` pairs.
+
+    The pairs are those of all `parts`, once or, with BPE-dropout, several times over.
+    """
     weights = np.repeat([part.weight for part in parts], [part.count for part in parts])
     return np.resize(weights, count)
 
 
 def _part_notes(parts: Sequence[Part], selection: Selection) -> Iterator[str]:
-    """What was kept of each part, in all splittings, and how it is used."""
+    """Yields what was kept of each part, in all splittings, and how the part is used."""
     splittings = selection.verdicts.reshape(-1, sum(part.count for part in parts))
     for part, end in zip(parts, accumulate(part.count for part in parts), strict=True):
         own = Selection(splittings[:, end - part.count : end].ravel(), selection.reasons)
@@ -151,7 +154,7 @@ def _part_notes(parts: Sequence[Part], selection: Selection) -> Iterator[str]:
 
 
 def _hint(rows: PackedRows) -> str | None:
-    """Which setting would fill the rows of a corpus of which one language is longer."""
+    """Returns which setting would fill the rows better where one language is longer; or None."""
     fill = dict(zip(("source", "target"), rows.fill, strict=True))
     side = min(fill, key=lambda name: fill[name])
     if fill[side] >= 0.9 * max(fill.values()):

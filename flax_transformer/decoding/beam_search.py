@@ -27,15 +27,15 @@ Grow = Callable[[Cache, int], Cache]
 _FIRST_STAGE = 32
 
 _SHRINK = 8
-"""Sentences of a batch to each that goes on when the others are done. Every such step is one more
-program to compile."""
+"""How many times smaller the batch is in which the last sentences go on when the others are done.
+Every such batch is one more program to compile."""
 
 _FEWEST = 8
-"""Sentences that are worth a batch of their own."""
+"""Fewest sentences that are worth a batch of their own."""
 
 
 def stages(max_steps: int) -> list[int]:
-    """The positions that a cache has room for, one stage after the other: 32, 64, ..., max_steps.
+    """Returns the positions that a cache has room for at each stage: 32, 64, ..., max_steps.
 
     A step reads all of its cache, and most searches end long before their last position.
     """
@@ -46,9 +46,9 @@ def stages(max_steps: int) -> list[int]:
 class Hypotheses(NamedTuple):
     """The best w hypotheses of each sentence, best first.
 
-    ids: (b,w,t) int32, without BOS, ending in EOS, then PAD; all PAD where fewer than w exist.
-    scores: (b,w) float32, natural-log probability over the length penalty, plus the coverage
-    penalty; -inf where none exists.
+    ids:    (b,w,t) int32, without BOS, ending in EOS, then PAD; all PAD where fewer than w exist
+    scores: (b,w) float32, natural-log probability divided by the length penalty, plus the coverage
+            penalty; -inf where none exists
     """
 
     ids: Array
@@ -70,12 +70,12 @@ class Scoring(NamedTuple):
     coverage_penalty: float = 0.0
 
     def divisor(self, length: Array) -> Array:
-        """lp of hypotheses of `length` tokens; it never falls with the length."""
+        """Returns lp of hypotheses of `length` tokens; it never falls with the length."""
         base = (5.0 + length) / 6.0 if self.length_normalization == "gnmt" else 1.0 * length
         return base**self.length_penalty
 
     def coverage_term(self, coverage: Array) -> Array:
-        """cp (b,w) for `coverage` (b,w,s); never above 0."""
+        """Returns cp (b,w) for `coverage` (b,w,s); never above 0."""
         # A position that got nothing at all would make every hypothesis equally bad: -inf.
         least = jnp.finfo(jnp.float32).tiny
         return self.coverage_penalty * jnp.log(jnp.clip(coverage, least, 1.0)).sum(axis=2)
@@ -119,23 +119,27 @@ def beam_search(
 ) -> Hypotheses:
     """Finds the w = `beam_size` best continuations of BOS for each sentence.
 
-    cache: leaves (n, b, w, ...), which follow their hypotheses, or (n, b, 1, ...), which all beams
-    share; the model alone knows what n is. max_lengths: (b,) int32, the longest hypothesis of each
-    sentence, EOS included (at most `max_steps` = t); a sentence of length 0, padding of the batch,
-    has none. Probabilities are those of the whole vocabulary, but PAD and BOS are never chosen, and
-    at its longest a hypothesis can only end. source_mask: (b,s) bool, the positions that a coverage
-    penalty counts. With `grow` the cache comes with room for stages(max_steps)[0] positions and is
-    given room for more when a sentence needs it.
+    cache:       leaves (n, b, w, ...), which follow their hypotheses, or (n, b, 1, ...), which all
+                 beams share; the model alone knows what n is
+    max_lengths: (b,) int32, the longest hypothesis of each sentence, EOS included (at most
+                 `max_steps` = t); a sentence of length 0, padding of the batch, has none
+    source_mask: (b,s) bool, the positions that a coverage penalty counts
+    grow:        with it the cache comes with room for stages(max_steps)[0] positions and is given
+                 room for more when a sentence needs it
+
+    Probabilities are those of the whole vocabulary, but PAD and BOS are never chosen, and at its
+    longest a hypothesis can only end.
 
     At each position the 2w most probable continuations of a sentence are its candidates. Those
     among the best w that end in EOS are finished; the best w that do not end stay live. A
     sentence is done when its w-th finished hypothesis is at least as good as any live one can
-    become: log probabilities only fall, no length divides by more than the longest, and what is not
-    covered yet may still be, for a coverage penalty of 0. So a sentence that is done misses
-    nothing, and what it returns does not depend on the others in the batch.
+    become. That bound assumes the best: log probabilities only fall, no length divides by more than
+    the longest, and all of the source may still be covered, for a coverage penalty of 0. So a
+    sentence that is done misses nothing, and what it returns does not depend on the others in the
+    batch.
 
-    Width 1 is greedy search exactly, which is done at the first EOS, whatever the scoring: it takes
-    the most probable token, of equals EOS, then the lowest id.
+    Width 1 is greedy search exactly: it is done at the first EOS, whatever the scoring. It takes
+    the most probable token; of equally probable ones EOS, then the lowest id.
     """
     (b,) = max_lengths.shape
     chex.assert_type(max_lengths, jnp.int32)
@@ -171,7 +175,7 @@ def _finish(
         return _is_live(state).sum()
 
     def search(state: _State, ends: Sequence[int]) -> tuple[Hypotheses, Any]:
-        """Until at most `few` are live: what is finished, the state of those few, their rows."""
+        """Searches until at most `few` are live; returns what is finished, their state and rows."""
         state = lax.while_loop(
             lambda s: (num_live(s) > few) & (s.position < ends[0]), advance, state
         )
@@ -206,12 +210,12 @@ def _finish(
 
 
 def _is_live(state: _State) -> Array:
-    """Which sentences are not done: (b,) bool."""
+    """Returns which sentences are not done: (b,) bool."""
     return (state.live_log_probs > -jnp.inf).any(axis=1)
 
 
 def _take_rows(state: _State, rows: Array) -> _State:
-    """The state of some sentences alone."""
+    """Returns the state of some sentences alone."""
     cache = jax.tree.map(lambda leaf: leaf[:, rows], state.cache)
     kept = {"position": state.position, "cache": cache}
     others = {name: value for name, value in state._asdict().items() if name not in kept}
@@ -285,14 +289,14 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
 
 
 def _merge(finished: Hypotheses, ids: Array, scores: Array) -> Hypotheses:
-    """The best w of both; of equals those finished before, so that -inf never replaces -inf."""
+    """Returns the best w of both; of equals those finished before: -inf never replaces -inf."""
     w = finished.scores.shape[1]
     scores, chosen = lax.top_k(jnp.concatenate([finished.scores, scores], axis=1), w)
     return Hypotheses(gather_beams(jnp.concatenate([finished.ids, ids], axis=1), chosen), scores)
 
 
 def _reorder(leaf: Array, parents: Array) -> Array:
-    """A cache leaf (n, b, w, ...) after its hypotheses moved; shared leaves stay."""
+    """Returns a cache leaf (n, b, w, ...) after its hypotheses moved; shared leaves stay."""
     if leaf.shape[2] == 1:
         return leaf
     return jax.vmap(gather_beams, in_axes=(0, None))(leaf, parents)

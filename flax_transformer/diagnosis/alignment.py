@@ -28,11 +28,13 @@ class Alignment(NamedTuple):
 
 
 def align(config: Config, params: Any, tokenizer: Tokenizer, source: str, target: str) -> Alignment:
-    """The attention over `source` while the decoder is made to write `target` (the soft alignment
-    of Bahdanau et al. 2015, section 5.2.1).
+    """Returns the attention over `source` while the decoder is made to write `target`.
 
-    params: of the model, unboxed. Of several layers it is the last, the one nearest to the token
-    chosen, and of several heads the mean. Raises `UserError` for a model without attention.
+    params: of the model, unboxed
+
+    It is the soft alignment of Bahdanau et al. 2015, section 5.2.1: of several layers that of the
+    last, the one nearest to the token chosen, and of several heads the mean. Raises `UserError` for
+    a model without attention.
     """
     source_ids, target_ids = ([*ids, EOS_ID] for ids in tokenizer.encode([source, target]))
     inputs = jnp.asarray([BOS_ID, *target_ids[:-1]], jnp.int32)
@@ -44,7 +46,7 @@ def align(config: Config, params: Any, tokenizer: Tokenizer, source: str, target
 def forced_attention(
     config: Config, params: Any, source_ids: jax.Array, inputs: jax.Array
 ) -> jax.Array:
-    """Attention (t,s) of the decoder that is fed `inputs` (t,), of the source `source_ids` (s,)."""
+    """Returns the attention (t,s) to `source_ids` (s,) of the decoder that is fed `inputs` (t,)."""
     chex.assert_rank([source_ids, inputs], 1)
     source = _alone(source_ids)
     ids, segments, positions = _alone(inputs)
@@ -59,5 +61,5 @@ def forced_attention(
 
 
 def _alone(ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Ids, segments and positions, one row of each, of a sentence that is alone in it."""
+    """Returns ids, segments and positions, one row each, of a sentence that is alone in its row."""
     return ids[None], jnp.ones_like(ids)[None], jnp.arange(len(ids), dtype=jnp.int32)[None]

@@ -27,8 +27,8 @@ class AttentionStatistics(NamedTuple):
     """Means over the queries that see two positions or more; (h,) each, stacked (l,h)."""
 
     entropy: jax.Array
-    """Entropy of the weights over log(number of visible positions): 1 looks evenly at all of them,
-    0 at a single one."""
+    """Entropy of the weights divided by log(number of visible positions): 1 looks evenly at all of
+    them, 0 at a single one."""
     first: jax.Array
     """Weight on the first visible position."""
     last: jax.Array
@@ -36,7 +36,7 @@ class AttentionStatistics(NamedTuple):
 
 
 def attention_statistics(weights: jax.Array, mask: jax.Array) -> AttentionStatistics:
-    """Of `weights` (b,h,t,s), which sum to one over s, under `mask` bool (b,t,s)."""
+    """Measures `weights` (b,h,t,s), which sum to one over s, under `mask` (b,t,s) bool."""
     count = mask.sum(axis=-1)
     several = (count > 1).astype(jnp.float32)
     queries = jnp.maximum(several.sum(), 1)
@@ -54,9 +54,9 @@ def attention_statistics(weights: jax.Array, mask: jax.Array) -> AttentionStatis
 
 
 def measure_attention(model: nn.Module, params: Any, batch: Batch) -> dict[str, Any]:
-    """`AttentionStatistics` (l,h) of each attention of `model`, by name, with the true target fed.
+    """Returns the `AttentionStatistics` (l,h) of each attention of `model`, by name.
 
-    A recurrent model has cross-attention at most, in one layer.
+    The decoder is fed the true target. A recurrent model has cross-attention at most, in one layer.
     """
     source, target = batch.source_segments, batch.target_segments
     masks = {

@@ -1,4 +1,4 @@
-"""What a loss is worth: cross entropies, in nats a token, of predictors that see no source.
+"""What a loss is worth: cross entropies, in nats per token, of predictors that see no source.
 
 Letters: n tokens, v vocabulary.
 """
@@ -29,7 +29,7 @@ class Baselines:
 def baselines(
     train: np.ndarray, validation: np.ndarray, vocabulary_size: int, label_smoothing: float
 ) -> Baselines:
-    """Of flat streams of target ids (n,), where each sentence ends in the end symbol."""
+    """Returns those of flat streams of target ids (n,), each sentence ended by the end symbol."""
     train = train[:_MOST_TOKENS].astype(np.int64)
     validation = validation[:_MOST_TOKENS].astype(np.int64)
     probabilities = unigram(train, vocabulary_size)
@@ -44,7 +44,7 @@ def baselines(
 
 
 def unigram(ids: np.ndarray, vocabulary_size: int) -> np.ndarray:
-    """The probability of each token (v,): its count in `ids` and one more, so that none is 0."""
+    """Returns the probability of each token (v,): its count in `ids` and one more, so none is 0."""
     counts = np.bincount(ids, minlength=vocabulary_size) + 1
     return counts / counts.sum()
 
@@ -52,8 +52,11 @@ def unigram(ids: np.ndarray, vocabulary_size: int) -> np.ndarray:
 def bigram_probability(
     train: np.ndarray, validation: np.ndarray, probabilities: np.ndarray
 ) -> np.ndarray:
-    """Of every token of `validation` but the first, given the one before (n - 1,): its share of
-    what follows that one in `train`, mixed with the unigram `probabilities` (v,)."""
+    """Returns the probability (n - 1,) of each token of `validation` after the first.
+
+    It is given the token before: the share of the token in what follows that one in `train`, mixed
+    with the unigram `probabilities` (v,).
+    """
     v = len(probabilities)
     pairs, counts = np.unique(train[:-1] * v + train[1:], return_counts=True)
     before = np.bincount(train[:-1], minlength=v)
@@ -65,8 +68,10 @@ def bigram_probability(
 
 
 def smoothing_floor(label_smoothing: float, vocabulary_size: int) -> float:
-    """The entropy of the smoothed label (1 - e) one_hot + e / v (Section 5.4): no loss against it
-    is lower."""
+    """Returns the entropy of the smoothed label (1 - e) one_hot + e / v (Section 5.4).
+
+    No loss against such a label is lower.
+    """
     other = label_smoothing / vocabulary_size
     true = 1 - label_smoothing + other
     rest = (vocabulary_size - 1) * other * math.log(other) if other else 0.0

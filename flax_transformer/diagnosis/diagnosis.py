@@ -29,7 +29,7 @@ def diagnose(run: Run) -> None:
 
 
 def as_record(figures: Figures, findings: list[Finding]) -> dict[str, Any]:
-    """What DIAGNOSIS_FILE holds; numbers that are not finite, which JSON lacks, as text."""
+    """Returns what DIAGNOSIS_FILE holds; what is not finite, which JSON lacks, becomes text."""
     record: dict[str, Any] = {"findings": [dataclasses.asdict(finding) for finding in findings]}
     record |= dataclasses.asdict(figures)
     record["modules"] = [

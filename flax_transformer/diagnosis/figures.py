@@ -37,18 +37,18 @@ _SENTENCES = 100  # of validation, translated
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """Negative log likelihood of the true tokens, in nats a token, without dropout."""
+    """Negative log likelihood of the true tokens, in nats per token, without dropout."""
 
     training: float
     """Of the last batches that the run was trained on; of its first where there are none."""
     validation: float
     shuffled: float
-    """Of the same validation targets where the words of all sources are mixed up."""
+    """Of the same validation targets, with the words of all sources mixed up."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """The learning rate of the next step, and the highest there is."""
+    """The learning rate of the next step, and the highest of the run."""
 
     now: float
     peak: float
@@ -56,7 +56,7 @@ class Rate:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """Of a run behind `step` steps."""
+    """What a diagnosis measures of a run after `step` steps."""
 
     step: int
     modules: list[ModuleNorms]
@@ -78,8 +78,10 @@ class Examination(NamedTuple):
 
 
 def examine(config: Config, state: TrainState, batch: Batch, key: jax.Array) -> Examination:
-    """The gradient and the update that `train_step` would make of these, and where attention
-    looks; nothing is changed."""
+    """Measures the gradient and update that `train_step` would make, and where attention looks.
+
+    Nothing is changed.
+    """
     gradients, _ = mean_gradient(config, state, batch, key)
     updates, _ = build_optimizer(config).update(gradients, state.optimizer_state, state.params)
     axes = parameter_axes(config)
@@ -91,7 +93,7 @@ def examine(config: Config, state: TrainState, batch: Batch, key: jax.Array) -> 
 
 
 def measure(run: Run) -> Figures:
-    """Looks at `run` where it stands, and leaves it as it is."""
+    """Measures `run` where it stands, and leaves it as it is."""
     stages = {
         "gradients and attention": _examine_next_batch,
         "losses": _losses,
@@ -137,8 +139,10 @@ def _losses(run: Run) -> Losses:
 
 
 def shuffle_sources(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """`batches` whose source tokens have changed places with one another, at random, so that
-    nothing is left of their meaning but the length."""
+    """Yields `batches` whose source tokens have changed places with one another, at random.
+
+    Nothing is left of the sources but their length.
+    """
     random = np.random.default_rng(0)
     for batch in batches:
         ids = batch.source_ids.copy()

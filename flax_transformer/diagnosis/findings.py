@@ -23,7 +23,7 @@ _DIVERGED = 1.0  # nats above guessing evenly; an untrained model is half a nat 
 
 
 def find(config: Config, figures: Figures) -> list[Finding]:
-    """All that can be said of `figures`, the most serious first; notes need no action."""
+    """Returns all that can be said of `figures`, the most serious first; notes need no action."""
     # What a model cannot do yet is no defect while the learning rate still rises.
     early = figures.step < config.optimizer.warmup_steps
     not_yet: Severity = "note" if early else "serious"
@@ -56,7 +56,7 @@ def find(config: Config, figures: Figures) -> list[Finding]:
 
 
 def about_loss(figures: Figures, not_yet: Severity, less: Severity) -> Iterator[Finding]:
-    """The loss against predictors that see no source."""
+    """Judges the loss against predictors that see no source."""
     loss, baselines = figures.losses.validation, figures.baselines
     if not figures.step:
         yield Finding(
@@ -97,7 +97,7 @@ def _diverged(figures: Figures) -> bool:
 
 
 def about_source(config: Config, figures: Figures, not_yet: Severity) -> Iterator[Finding]:
-    """Whether the source makes a difference."""
+    """Judges whether the source makes a difference."""
     losses = figures.losses
     if not source_matters(figures):
         yield Finding(
@@ -110,7 +110,7 @@ def about_source(config: Config, figures: Figures, not_yet: Severity) -> Iterato
 
 
 def about_outputs(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
-    """What the greedy translations look like."""
+    """Judges what the greedy translations look like."""
     outputs = figures.outputs
     if outputs.identical > 0.1:
         yield Finding(
@@ -131,7 +131,7 @@ def about_outputs(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
 
 
 def about_ends(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
-    """Where the greedy translations end."""
+    """Judges where the greedy translations end."""
     outputs = figures.outputs
     if outputs.empty > 0.05:
         yield Finding(
@@ -153,7 +153,7 @@ def about_ends(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
 
 
 def about_overfitting(figures: Figures) -> Iterator[Finding]:
-    """Training loss against validation loss."""
+    """Compares the training loss with the validation loss."""
     losses = figures.losses
     if losses.validation > 1.3 * losses.training + 0.2:
         yield Finding(
@@ -167,7 +167,7 @@ def about_overfitting(figures: Figures) -> Iterator[Finding]:
 
 
 def about_pairs(figures: Figures) -> Iterator[Finding]:
-    """The training data."""
+    """Judges the training data."""
     pairs = figures.pairs
     if pairs.copies > 0.05:
         yield Finding(
@@ -194,7 +194,7 @@ def about_pairs(figures: Figures) -> Iterator[Finding]:
 
 
 def about_bytes(figures: Figures) -> Iterator[Finding]:
-    """Text that the vocabulary does not fit."""
+    """Finds text that the vocabulary does not fit."""
     sides = {"source": figures.pairs.source_bytes, "target": figures.pairs.target_bytes}
     for side, share in sides.items():
         if share > 0.05:
@@ -209,7 +209,7 @@ def about_bytes(figures: Figures) -> Iterator[Finding]:
 
 
 def about_rate(config: Config, figures: Figures) -> Iterator[Finding]:
-    """Where the run stands in the schedule of the learning rate."""
+    """Says where the run stands in the schedule of the learning rate."""
     warmup, steps = config.optimizer.warmup_steps, config.training.steps
     if warmup > steps:
         yield Finding(

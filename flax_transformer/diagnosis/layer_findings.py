@@ -27,7 +27,7 @@ SOFTER = "a lower --optimizer.learning-rate-scale, or more --optimizer.warmup-st
 
 
 def about_numbers(figures: Figures) -> Iterator[Finding]:
-    """NaN and infinity, by the place where they are."""
+    """Finds NaN and infinity, and names where they are."""
     broken = [name for module in figures.modules for name in module.not_finite]
     if broken:
         yield Finding(
@@ -40,7 +40,7 @@ def about_numbers(figures: Figures) -> Iterator[Finding]:
 
 
 def about_gradients(figures: Figures) -> Iterator[Finding]:
-    """Gradients that do not arrive."""
+    """Finds gradients that do not arrive."""
     modules = [module for module in figures.modules if not module.not_finite]
     without = [name for module in modules for name in module.without_gradient]
     if without:
@@ -65,7 +65,7 @@ def about_gradients(figures: Figures) -> Iterator[Finding]:
 
 
 def about_gradient_size(config: Config, figures: Figures) -> Iterator[Finding]:
-    """Gradients that are far too large."""
+    """Finds gradients that are far too large."""
     modules = [module for module in figures.modules if not module.not_finite]
     norm = together(modules).gradient
     if norm > _EXPLODING:
@@ -81,7 +81,7 @@ def about_gradient_size(config: Config, figures: Figures) -> Iterator[Finding]:
 
 
 def about_updates(figures: Figures) -> Iterator[Finding]:
-    """Steps that are too long or too short for the parameters."""
+    """Finds steps that are too long or too short for the parameters."""
     ratio = together(module for module in figures.modules if not module.not_finite).ratio
     if ratio > _FAST:
         yield Finding(
@@ -101,7 +101,7 @@ def about_updates(figures: Figures) -> Iterator[Finding]:
 
 
 def about_attention(config: Config, figures: Figures, not_yet: Severity) -> Iterator[Finding]:
-    """Attention to the source that looks everywhere, or always at the same place.
+    """Finds attention to the source that looks everywhere, or always at the same place.
 
     not_yet: how serious that is at this point of the run.
     """
@@ -136,7 +136,7 @@ def about_attention(config: Config, figures: Figures, not_yet: Severity) -> Iter
 
 
 def about_self_attention(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
-    """Layers of which no head blends what it sees.
+    """Finds layers of which no head blends what it sees.
 
     not_yet: how serious that is at this point of the run.
     """
@@ -158,13 +158,13 @@ def about_self_attention(figures: Figures, not_yet: Severity) -> Iterator[Findin
 
 
 def source_matters(figures: Figures) -> bool:
-    """Whether the right source makes the loss lower than one of mixed-up words."""
+    """Returns whether the right source makes the loss lower than one of mixed-up words."""
     losses = figures.losses
     return not losses.shuffled < losses.validation * (1 + _GAIN_OF_SOURCE)
 
 
 def how_to_use_the_source(config: Config) -> str:
-    """What to try where the decoder does not."""
+    """Returns what to try where the decoder does not use the source."""
     begun = "train longer if it has only begun"
     if isinstance(config.model, RecurrentConfig):
         return (

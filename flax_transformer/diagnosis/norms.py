@@ -13,7 +13,7 @@ _LAYERS = "l"  # the logical axis along which equal layers are stacked
 
 
 class Norms(NamedTuple):
-    """Trees like the parameters, of the Euclidean norms of each: () or, of stacked layers, (l,)."""
+    """Trees like the parameters, of Euclidean norms: () each or, of stacked layers, (l,)."""
 
     gradients: Any
     params: Any
@@ -21,9 +21,9 @@ class Norms(NamedTuple):
 
 
 def norms(tree: Any, axes: Any) -> Any:
-    """The norm of every array of `tree`, () float32; of stacked layers one each, (l,).
+    """Returns the norm of every array of `tree`, () float32; of stacked layers one each, (l,).
 
-    axes: of each parameter the logical names (see `parameter_axes`).
+    axes: the logical names of each parameter's axes (see `parameter_axes`)
     """
 
     def norm(array: jax.Array, names: Any) -> jax.Array:
@@ -41,7 +41,7 @@ class ModuleNorms:
     name: str
     """Such as "decoder layer 1: cross_attention"; layers count from 1."""
     parameters: int = 0
-    """Trained numbers."""
+    """How many numbers are trained."""
     gradient: float = 0.0
     """Before clipping."""
     parameter: float = 0.0
@@ -54,16 +54,16 @@ class ModuleNorms:
 
     @property
     def ratio(self) -> float:
-        """Update over parameters."""
+        """Norm of the update divided by that of the parameters."""
         return self.update / self.parameter if self.parameter else 0.0
 
     @property
     def typical_gradient(self) -> float:
-        """The root mean square of the gradient's numbers: modules of any size can be compared."""
+        """The root mean square of the gradient's numbers, which compares modules of any size."""
         return self.gradient / math.sqrt(self.parameters)
 
     def add(self, other: "ModuleNorms") -> None:
-        """Takes in what is part of it: a parameter, or a module."""
+        """Adds the figures of what belongs to it: a parameter, or a module."""
         self.parameters += other.parameters
         self.gradient = math.hypot(self.gradient, other.gradient)
         self.parameter = math.hypot(self.parameter, other.parameter)
@@ -73,9 +73,9 @@ class ModuleNorms:
 
 
 def by_module(found: Norms, params: Any) -> list[ModuleNorms]:
-    """`found`, on the host, put together for every module of every layer.
+    """Puts `found`, on the host, together for every module of every layer.
 
-    params: the arrays themselves, or their descriptions.
+    params: the arrays themselves, or their descriptions
     """
     parts = []
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -99,7 +99,7 @@ def by_module(found: Norms, params: Any) -> list[ModuleNorms]:
 
 
 def together(modules: Iterable[ModuleNorms]) -> ModuleNorms:
-    """All `modules` as one."""
+    """Returns all `modules` as one."""
     whole = ModuleNorms("all")
     for module in modules:
         whole.add(module)

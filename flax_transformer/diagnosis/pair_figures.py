@@ -11,15 +11,15 @@ _SAMPLE = 10_000  # pairs, spread evenly over the corpus
 
 @dataclass(frozen=True)
 class PairFigures:
-    """Of the pairs that training uses, or of an even sample of them."""
+    """Figures of the pairs that training uses, or of an even sample of them."""
 
     pairs: int
-    """In the sample."""
+    """Number of pairs in the sample."""
     source_fill: float
     """Share of the source slots of all rows that hold a token."""
     target_fill: float
     copies: float
-    """Share of pairs of which both sides are the same."""
+    """Share of pairs whose two sides are the same."""
     length_ratio: float
     """Target tokens for each source token."""
     source_bytes: float
@@ -28,7 +28,7 @@ class PairFigures:
 
 
 def pair_figures(rows: PackedRows, byte_ids: range) -> PairFigures:
-    """Figures of the pairs in `rows`, in which `byte_ids` spell characters in bytes."""
+    """Returns figures of the pairs in `rows`, in which `byte_ids` spell characters in bytes."""
     count = min(len(rows.kept), _SAMPLE)
     chosen = rows.kept[np.linspace(0, len(rows.kept) - 1, count).astype(int)]
     sources = [rows.pairs.source[number] for number in chosen]

@@ -25,8 +25,10 @@ class OutputFigures:
 
 
 def repeated_share(rows: Sequence[Sequence[int]]) -> float:
-    """Share of the tokens of `rows` that belong to an n-gram, n up to 3, which repeats the one
-    right before it: of "a a a a" three quarters, of "a b a b" a half."""
+    """Returns the share of the tokens of `rows` in n-grams that repeat the one right before them.
+
+    n is up to 3. Of "a a a a" it is three quarters, of "a b a b" a half.
+    """
     tokens = sum(map(len, rows))
     return sum(map(_repeated, rows)) / max(tokens, 1)
 
@@ -41,7 +43,7 @@ def _repeated(row: Sequence[int]) -> int:
 
 
 def identical_share(sources: Sequence[str], outputs: Sequence[str]) -> float:
-    """Share of `outputs` with text that another, different source has as well."""
+    """Returns the share of `outputs` with text that another, different source has as well."""
     having: dict[str, set[str]] = {}
     for source, output in zip(sources, outputs, strict=True):
         having.setdefault(output, set()).add(source)
@@ -56,10 +58,11 @@ def output_figures(
     tokens: Sequence[Sequence[int]],
     reference_tokens: Sequence[Sequence[int]],
 ) -> OutputFigures:
-    """Figures of one translation of each source.
+    """Returns figures of one translation of each source.
 
-    limits: most tokens that each may have, end symbol included. tokens, reference_tokens: the text
-    of outputs and references as ids.
+    limits:           most tokens that each may have, end symbol included
+    tokens:           the text of the outputs as ids
+    reference_tokens: the text of the references as ids
     """
     texts = [output.text for output in outputs]
     count = max(len(texts), 1)

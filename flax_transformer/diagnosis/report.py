@@ -12,7 +12,7 @@ _WIDTH = 100
 
 
 def describe(config: Config, figures: Figures, findings: Sequence[Finding]) -> list[str]:
-    """Figures first, findings last, where the eye rests."""
+    """Returns the lines: figures first, findings last, where the eye rests."""
     return [
         f"\nThe run behind step {figures.step:,} of {config.training.steps:,}",
         *_describe_modules(figures),

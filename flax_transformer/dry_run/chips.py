@@ -1,10 +1,10 @@
 """What accelerators can do, as their makers publish it.
 
 TPU: docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, "Key chip specifications". They give
-the interconnect of a chip in both directions and over all its links together; here stands one link
-in one direction: v4 600 GB/s over 6 links, v5e 400 over 4, v5p 1200 over 6, v6e 800 over 4. Which
-axes close to a ring is in the same pages: v5e and v6e where 16 chips stand along an axis, v4 and
-v5p where whole cubes of 4 x 4 x 4 do.
+the interconnect of a chip in both directions and over all its links together: v4 600 GB/s over 6
+links, v5e 400 over 4, v5p 1200 over 6, v6e 800 over 4. The table below has one link in one
+direction. Which axes close to a ring is in the same pages: v5e and v6e where 16 chips stand along
+an axis, v4 and v5p where whole cubes of 4 x 4 x 4 do.
 GPU: NVIDIA's data sheets of A100, H100 and H200 (SXM, dense bfloat16, without sparsity; NVLink).
 """
 
@@ -43,10 +43,10 @@ CHIPS = {
 
 
 def interconnect_bandwidth(chip: Chip, devices: Sequence[Any]) -> float:
-    """Bytes/s that the worst placed of `devices` can send, over all its links at once.
+    """Returns the bytes/s that the worst placed of `devices` can send, over all its links at once.
 
-    Along an axis of the slice a chip has two links if the axis closes to a ring; if not, the one
-    at its end has a single link, and everybody waits for it. 0 for one device.
+    Along an axis of the slice a chip has two links if the axis closes to a ring. If not, the chip
+    at its end has a single link, and all chips wait for it. 0 for one device.
     """
     if len(devices) == 1:
         return 0.0

@@ -1,4 +1,4 @@
-"""What the chips say to each other in a step, read off the compiled program."""
+"""What the chips send to each other in a step, read from the compiled program."""
 
 import math
 import re
@@ -20,15 +20,16 @@ class Collectives:
     """Sizes of the whole arrays: the sum that every chip gets, what all gather, what is summed
     and then scattered."""
     sent: float = 0.0
-    """Bytes that a chip sends in the best algorithm, which is a ring's: of an array of B bytes
-    among n chips 2 (n-1)/n B for an all-reduce, (n-1)/n B for all-gather, reduce-scatter and
-    all-to-all, B for a permutation."""
+    """Bytes that a chip sends in the best algorithm, a ring, of an array of B bytes among n chips:
+    all-reduce                               2 (n-1)/n B
+    all-gather, reduce-scatter, all-to-all     (n-1)/n B
+    permutation                                        B"""
 
 
 def collectives(program: Program, devices: int) -> dict[str, Collectives]:
-    """The collectives of a step by kind, those that never occur left out.
+    """Returns the collectives of a step by kind, those that never occur left out.
 
-    A start and its done, or the parts over which a TPU program spreads one collective, are one.
+    A start and its done count as one; so do the fusions over which a TPU program spreads one.
     """
     totals = {kind: Collectives() for kind in KINDS}
     for computation, times in program.runs():
@@ -45,7 +46,7 @@ def collectives(program: Program, devices: int) -> dict[str, Collectives]:
 def _found(
     program: Program, computation: Computation
 ) -> Iterator[tuple[str, Instruction, Computation]]:
-    """Collectives of a computation and of the fusions in it, with where they stand."""
+    """Yields collectives of a computation and of the fusions in it, with where they stand."""
     for each in computation.instructions.values():
         kind = each.opcode.removesuffix("-start")
         if kind in KINDS:
@@ -59,7 +60,7 @@ def _found(
 
 
 def _goes_on(each: Instruction, computation: Computation) -> bool:
-    """Whether this is a later part of a collective that a TPU program spreads over fusions."""
+    """Returns whether this continues a collective that a TPU program spreads over fusions."""
     if "async_collective_fusion_config" not in each.attributes:
         return False
     return not any(
@@ -80,8 +81,11 @@ def _share_sent(kind: str, members: int) -> float:
 
 
 def group_size(attributes: str, devices: int) -> int:
-    """How many devices take part in one collective, of the three ways to write its groups:
-    {{0,1},{2,3}}, [2,2]<=[4], and mesh['a'=2,'b'=2] {'a'}. All where nothing is said."""
+    """Returns how many devices take part in one collective; all of them where nothing is said.
+
+    There are three ways to write its groups: {{0,1},{2,3}}, [2,2]<=[4], and
+    mesh['a'=2,'b'=2] {'a'}.
+    """
     found = re.search(r"replica_groups=(.*)", attributes)
     if not found:
         return devices

@@ -76,7 +76,10 @@ class Step:
 
 
 def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> tuple[Any, Batch, Any]:
-    """Shapes, types and shardings of `train_step`'s state, batch and key, as training has them."""
+    """Returns descriptions of `train_step`'s state, batch and key.
+
+    Shapes, types and shardings are those of training.
+    """
 
     def rows(name: str) -> jax.ShapeDtypeStruct:
         batch = config.batch
@@ -95,8 +98,8 @@ def abstract_arguments(config: Config, mesh: jax.sharding.Mesh) -> tuple[Any, Ba
 def compile_step(config: Config, devices: Any = None) -> Step:
     """Compiles for `devices`, by default those at hand; nothing is computed on them.
 
-    Raises `UserError` where the mesh or the rows do not go with the devices, and where a program
-    is too large in a way that the compiler does not put in numbers.
+    Raises `UserError` where the mesh or the rows do not fit the devices, and where a program is
+    too large but the compiler does not say in numbers how large.
     """
     mesh = build_mesh(config.mesh, devices)
     config = settle_compute_dtype(config, mesh.devices.flat[0])
@@ -142,8 +145,10 @@ def _memory(statistics: Any) -> Memory:
 
 
 def _read_too_large(error: jax.errors.JaxRuntimeError, state_bytes: int) -> TooLarge:
-    """From the message of a compiler that found no place for the program's temporaries beside a
-    state of `state_bytes`; any other error is raised."""
+    """Reads the message of a compiler that found no room for a program's temporaries.
+
+    The room needed is theirs and `state_bytes`. Any other error is raised.
+    """
     message = str(error)
     if "RESOURCE_EXHAUSTED" not in message:
         raise error

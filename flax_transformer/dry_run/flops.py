@@ -14,7 +14,7 @@ _OF_SOURCE = ("key", "value", "matrix")
 
 
 class ModelFlops(NamedTuple):
-    """Operations a step over all rows, forward and backward; padding is counted like tokens."""
+    """Operations per step over all rows, forward and backward; padding is counted like tokens."""
 
     matrices: float
     """6 for every number of a matrix and every position that it multiplies: one product forward
@@ -24,17 +24,17 @@ class ModelFlops(NamedTuple):
 
 
 def model_flops(config: Config, params: Any) -> ModelFlops:
-    """What `config`'s model needs by definition, whatever is computed twice.
+    """Returns what `config`'s model needs by definition, whatever is computed twice.
 
     Chowdhery et al. 2022, appendix B, count 6N + 12LHQT for a token of a decoder: N parameters, L
     layers of H heads of width Q, T positions. `matrices` stands for 6N, `scores` for 12LHQT, each
-    over all tokens of a step; both add up to theirs, but our utilisation (roofline.py) leaves
-    `scores` out, so that it is the lower one. The terms differ, as source and target are two:
+    over all tokens of a step. Both together are theirs, but our utilisation (roofline.py) leaves
+    `scores` out, so that it is the lower one. The terms differ, as there is a source and a target:
 
     - Encoder matrices multiply every source position, decoder matrices every target position, but
       for what attention makes of the source.
-    - N is matrices alone: the shared table once, as the output's, at target positions; neither
-      looking up an embedding nor norms and biases.
+    - N is matrices alone: the shared table once, as the output matrix, at target positions.
+      Looking up an embedding, norms and biases are left out.
     - LT is pairs of a query and a key, over encoder, decoder and attention between them; HQ is d.
     """
     batch = config.batch
@@ -55,10 +55,10 @@ def model_flops(config: Config, params: Any) -> ModelFlops:
 
 
 def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:
-    """Operations of all matrix products of a traced program, every turn of a loop counted, over
-    all devices; what remat computes again is part of it.
+    """Returns the operations of all matrix products of a traced program, over all devices.
 
-    Of branches the dearest counts; a loop of unknown length counts once.
+    Every turn of a loop counts, as does what remat computes again. Of branches the dearest counts;
+    a loop of unknown length counts once.
     """
     return sum(_equation_flops(equation) for equation in jaxpr.eqns)
 
@@ -80,7 +80,7 @@ def _equation_flops(equation: JaxprEqn) -> float:
 
 
 def _turns(equation: JaxprEqn) -> int:
-    """How often all devices together run what is inside of an equation."""
+    """Returns how often all devices together run what is inside an equation."""
     if equation.primitive.name == "scan":
         return equation.params["length"]
     if equation.primitive.name == "shard_map":

@@ -2,8 +2,11 @@
 
 Every instruction outside a fusion reads its operands and writes its results; inside a fusion
 nothing touches memory. That is how the compiler counts too (`bytes accessed`), except that here
-loops count with their turns, arrays in the chip's own small memories count nothing, a slice of an
-array counts as the slice, and a kernel counts as what it says that it moves, if that is more.
+
+- loops count with their turns,
+- arrays in the chip's own small memories count nothing,
+- a slice of an array counts as the slice,
+- a kernel counts as what it says that it moves, if that is more.
 """
 
 import re
@@ -25,7 +28,7 @@ _RENAMES = {"bitcast", "reshape"}
 
 
 def bytes_moved(program: Program) -> int:
-    """To and from main memory, on one chip, in one step."""
+    """Returns the bytes to and from main memory, on one chip, in one step."""
     moved = {}
     total = 0
     for computation, times in program.runs():
@@ -64,12 +67,12 @@ def _instruction_bytes(program: Program, computation: Computation, each: Instruc
 
 
 def _held(each: Instruction) -> int:
-    """The part of an instruction's result that lies in main memory."""
+    """Returns the bytes of an instruction's result that lie in main memory."""
     return sum(array.bytes for array in each.arrays if array.space == 0)
 
 
 def _bytes_read(program: Program, inside: Computation, value: Instruction) -> int:
-    """How much of `value`, an operand of a fusion, the computation `inside` it looks at."""
+    """Returns the bytes of `value`, an operand of a fusion, that its computation `inside` reads."""
     whole = sum(array.bytes for array in value.arrays)
     read = 0
     for user in inside.users[value.name]:
@@ -90,7 +93,7 @@ def _bytes_read(program: Program, inside: Computation, value: Instruction) -> in
 
 
 def _bytes_written(program: Program, inside: Computation, fusion: Instruction) -> int:
-    """What a fusion writes: of an array that it updates in place only the update."""
+    """Returns the bytes that a fusion writes: of an array updated in place only the update."""
     root = inside.root
     results = [inside.instructions[x] for x in root.operands] if root.opcode == "tuple" else [root]
     if len(results) != len(fusion.arrays):

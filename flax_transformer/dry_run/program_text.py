@@ -1,7 +1,8 @@
-"""Reading the text of a compiled program: its instructions, and how often each of them runs.
+"""Reads the text of a compiled program: its instructions, and how often each of them runs.
 
-The compiler's own sums count the body of a loop once, however many turns it takes, and a model
+The compiler's own sums count the body of a loop once, however many turns it takes. But a model
 whose layers are scanned does nearly everything in loops.
+
 Source: the grammar of openxla.org/xla, "HLO text" (hlo_parser.cc).
 """
 
@@ -39,17 +40,17 @@ class Instruction:
     shape: str
     operands: tuple[str, ...]
     literal: str
-    """The text between the brackets behind the opcode."""
+    """The text between the brackets after the opcode."""
     attributes: str
     is_root: bool
 
     @cached_property
     def arrays(self) -> list[Array]:
-        """What the instruction gives; several arrays where that is a tuple."""
+        """The result of the instruction; several arrays where that is a tuple."""
         return [_array(*found.groups()) for found in _ARRAY.finditer(self.shape)]
 
     def called(self, attribute: str) -> list[str]:
-        """Names of the computations behind `attribute`, such as calls, body or condition."""
+        """Returns the names of the computations in `attribute`: calls, body, condition or such."""
         found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%[\w.\-]+)", self.attributes)
         return _NAME.findall(found[1]) if found else []
 
@@ -67,7 +68,7 @@ class Computation:
 
     @cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Which instructions take each value."""
+        """The instructions that take each value."""
         users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for each in self.instructions.values():
             for operand in dict.fromkeys(each.operands):
@@ -76,7 +77,7 @@ class Computation:
 
     @cached_property
     def parameters(self) -> list[Instruction]:
-        """In the order of the operands of whoever calls."""
+        """The parameters, in the order of the caller's operands."""
         found = [x for x in self.instructions.values() if x.opcode == "parameter"]
         return sorted(found, key=lambda each: int(each.literal))
 
@@ -98,8 +99,10 @@ class Program:
                 current.instructions[instruction.name] = instruction
 
     def runs(self) -> Iterator[tuple[Computation, int]]:
-        """Every computation that runs on its own, not inside a fusion, and how often; one that
-        is called from several places comes several times. Of branches each counts once."""
+        """Yields every computation that runs on its own, not inside a fusion, and how often.
+
+        One that is called from several places comes several times. Of branches each counts once.
+        """
         yield from self._runs(self.entry, 1)
 
     def _runs(self, computation: Computation, times: int) -> Iterator[tuple[Computation, int]]:
@@ -122,7 +125,10 @@ class Program:
                 yield from self._runs(self.computations[name], turns)
 
     def _turns(self, computation: Computation, loop: Instruction) -> int:
-        """As the compiler noted it, or from a condition `index < bound` and the index's steps."""
+        """Returns a loop's turns as the compiler noted them.
+
+        Where it did not, they follow from a condition `index < bound` and the index's steps.
+        """
         if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
             return int(noted[1])
         condition = self.computations[loop.called("condition")[0]]
@@ -140,7 +146,7 @@ class Program:
         return 1
 
     def _step(self, body: Computation, place: int) -> int | None:
-        """What a turn adds to the element at `place` of the loop's tuple."""
+        """Returns what a turn adds to the element at `place` of the loop's tuple."""
         new = _origin(body, body.root.operands[place])
         if new.opcode != "add":
             return None
@@ -170,7 +176,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _split_shape(text: str) -> tuple[str, str]:
-    """The type at the head of `text`, and what comes behind it."""
+    """Returns the type at the head of `text`, and what comes after it."""
     if text.startswith("("):
         inside = _bracketed(text)
         return inside, text[len(inside) + 2 :].lstrip()
@@ -179,7 +185,7 @@ def _split_shape(text: str) -> tuple[str, str]:
 
 
 def _bracketed(text: str) -> str:
-    """What stands between the bracket that opens `text` and the one that closes it."""
+    """Returns what stands between the bracket that opens `text` and the one that closes it."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -209,7 +215,7 @@ def _tuple_index(element: Instruction) -> int:
 
 
 def _element(computation: Computation, loop: Instruction, place: int) -> Instruction | None:
-    """What stands at `place` of the tuple with which a loop begins."""
+    """Returns what stands at `place` of the tuple with which a loop begins."""
     start = computation.instructions[loop.operands[0]]
     if start.opcode != "tuple":
         return None
@@ -217,8 +223,10 @@ def _element(computation: Computation, loop: Instruction, place: int) -> Instruc
 
 
 def _origin(computation: Computation, name: str) -> Instruction:
-    """The instruction that made a value, past those that only rename it; an element of a
-    parameter is its own origin."""
+    """Returns the instruction that made a value, past those that only rename it.
+
+    An element of a parameter is its own origin.
+    """
     each = computation.instructions[name]
     while each.opcode in _ALIASES and each.operands:
         before = computation.instructions[each.operands[0]]

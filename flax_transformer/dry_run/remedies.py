@@ -21,10 +21,10 @@ class Remedy:
 
 
 def remedies(step: Step, room: float) -> Iterator[Remedy]:
-    """At most two, the cheaper one first, for a step that needs more than `room` bytes on a chip.
+    """Yields at most two remedies for a step that needs over `room` bytes per chip, cheaper first.
 
-    Where the state alone is too large it must be split over more chips. Otherwise temporaries are,
-    and these fall with the rows that are computed at a time.
+    Where the state alone is too large, it must be split over more chips. Otherwise the temporaries
+    are too large, and these fall with the rows that are computed at a time.
     """
     config, mesh = step.config, step.mesh
     total = step.memory.needed if isinstance(step.memory, TooLarge) else step.memory.total

@@ -34,21 +34,21 @@ def judge(config: Config, topology: str | None) -> None:
 
 
 def fits(step: Step, chip: Chip | None) -> bool | None:
-    """Whether a chip has enough memory; None where that is not known."""
+    """Returns whether a chip has enough memory; None where that is not known."""
     if isinstance(step.memory, TooLarge):
         return False
     return None if chip is None else step.memory.total <= chip.memory
 
 
 def available(step: Step, chip: Chip | None) -> float:
-    """Bytes of memory of a chip; without limit where that is not known."""
+    """Returns the bytes of memory of a chip; without limit where that is not known."""
     if isinstance(step.memory, TooLarge):
         return step.memory.available
     return chip.memory if chip else math.inf
 
 
 def describe_work(step: Step) -> list[str]:
-    """What a step does, by formula, as traced and as compiled."""
+    """Describes what a step does, by formula, as traced and as compiled."""
     batch, mesh = step.config.batch, step.mesh
     sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     lines = [
@@ -85,7 +85,7 @@ def describe_work(step: Step) -> list[str]:
 
 
 def describe_memory(step: Step, chip: Chip | None) -> list[str]:
-    """What a step needs of a chip's memory, and whether it has that."""
+    """Describes what a step needs of a chip's memory, and whether the chip has that."""
     lines = ["", "memory a chip"]
     memory = step.memory
     if isinstance(memory, TooLarge):
@@ -106,7 +106,7 @@ def describe_memory(step: Step, chip: Chip | None) -> list[str]:
 
 
 def describe_roofline(step: Step, chip: Chip) -> list[str]:
-    """The least time of a step, and what follows from it."""
+    """Describes the least time of a step, and what follows from it."""
     least = roofline(step, chip)
     links = interconnect_bandwidth(chip, list(step.mesh.devices.flat))
     lines = [
@@ -130,7 +130,7 @@ def describe_roofline(step: Step, chip: Chip) -> list[str]:
 
 
 def describe_remedies(step: Step, chip: Chip | None, devices: Any) -> list[str]:
-    """Settings with which the step would fit, compiled to be sure."""
+    """Describes settings with which the step would fit, compiled to be sure."""
     lines = []
     for remedy in remedies(step, available(step, chip)):
         tried = compile_step(remedy.config, devices)
@@ -148,7 +148,7 @@ def _line(name: str, value: str, remark: str) -> str:
 
 
 def _scaled(value: float, unit: str) -> str:
-    """Three or four digits with a decimal prefix."""
+    """Returns `value` with its `unit` and a decimal prefix."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:,.2f} {prefix}{unit}"

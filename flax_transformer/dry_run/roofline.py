@@ -1,7 +1,7 @@
-"""The least time that a step can take on a chip (Williams et al. 2009): that of its busiest part.
+"""The least time that a step can take on a chip: that of its busiest resource.
 
-Products, memory and interconnect are taken to work at their peak and all at the same time, so a
-real step is slower.
+It is the roofline of Williams et al. 2009. Products, memory and interconnect are assumed to work
+at their peak and all at the same time, so a real step is slower.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Roofline:
 
     @property
     def bound(self) -> str:
-        """The part that takes longest."""
+        """The resource that takes longest."""
         parts = {
             "matrix products": self.products,
             "memory": self.memory,
@@ -37,7 +37,7 @@ class Roofline:
 
 
 def roofline(step: Step, chip: Chip) -> Roofline:
-    """The roofline of a step that has been compiled."""
+    """Returns the roofline of a step that has been compiled."""
     sent = sum(each.sent for each in step.collectives.values())
     links = interconnect_bandwidth(chip, list(step.mesh.devices.flat))
     return Roofline(
@@ -48,5 +48,8 @@ def roofline(step: Step, chip: Chip) -> Roofline:
 
 
 def utilisation(step: Step, chip: Chip, seconds: float) -> float:
-    """Model FLOPs utilisation: the matrices' share of what the chips could do in `seconds`."""
+    """Returns model FLOPs utilisation.
+
+    That is the matrices' share of what the chips could do in `seconds`.
+    """
     return step.model_flops.matrices / (seconds * chip.flops * step.mesh.size)

@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-"""What the TPU compiler reads when it is loaded."""
+"""Environment variables that the TPU compiler reads when it is loaded."""
 
 
 def prepare_environment() -> None:
@@ -40,7 +40,7 @@ def require_compiler() -> None:
 
 
 def topology_devices(name: str) -> list[Any]:
-    """The chips of a topology such as v5e:4x4, to compile for.
+    """Returns the chips of a topology such as v5e:4x4, to compile for.
 
     Raises `UserError` where the TPU compiler is missing or does not know the topology.
     """

@@ -20,7 +20,7 @@ _CODES: dict[BleuTokenizer, str] = {
     "char": "th tha tts nod sou lo lao khb km khm kxm my mya bur shn mnw rki bo bod tib dz dzo adx "
     "khg lbj",
 }
-"""Languages by ISO 639-1 and 639-3, the older codes of 639-2, and two of countries in their use."""
+"""Languages by ISO 639-1 and 639-3, the older codes of 639-2, and two country codes."""
 
 _SCRIPTS: dict[BleuTokenizer, str] = {
     "zh": "hans hant hani bopo",
@@ -31,15 +31,15 @@ _SCRIPTS: dict[BleuTokenizer, str] = {
 """By ISO 15924; every other script has spaces between words."""
 
 _EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
-"""What to install of sacreBLEU."""
+"""Extras of sacreBLEU to install."""
 
 _SCRIPTS_WITHOUT_SPACES = {
     "CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN",
 }  # fmt: skip
-"""As names of their characters begin."""
+"""As the Unicode names of their characters begin."""
 
 _LONG_WORD = 6
-"""Characters that a word of these scripts hardly has."""
+"""More characters than words of these scripts usually have."""
 
 _SECONDS_OF_SILENCE = 30.0
 
@@ -47,9 +47,9 @@ _SECONDS_OF_SILENCE = 30.0
 def choose_tokenizer(
     setting: BleuTokenizer, data: Builtin | TextFiles | Tfds, note: Callable[[str], None]
 ) -> BleuTokenizer:
-    """The `setting`; for "auto", what suits the target language of `data`.
+    """Returns the `setting`; for "auto", what suits the target language of `data`.
 
-    Where that is MeCab and it is not installed, characters, which a `note` says.
+    Where that is MeCab and it is not installed, it is "char", and `note` says so.
     """
     if setting != "auto":
         return setting
@@ -80,8 +80,11 @@ def require_tokenizer(tokenizer: str, flag: str) -> None:
 
 
 def runs_words_together(texts: Iterable[str]) -> bool:
-    """Whether most letters of `texts` are of scripts without spaces between words, and stand in
-    strings longer than words. A code such as tgt for the target language does not tell."""
+    """Returns whether `texts` are written without spaces between words.
+
+    They are where most letters are of scripts without such spaces, and stand in strings longer than
+    words. A code such as tgt for the target language does not tell.
+    """
     words = [word for text in texts for word in text.split()]
     of_scripts = [word for word in words if any(map(_is_of_scripts, word))]
     letters = sum(map(str.isalpha, "".join(words)))
@@ -95,7 +98,7 @@ def _is_of_scripts(character: str) -> bool:
 
 
 def _of_language(language: str) -> BleuTokenizer:
-    """Of a code such as zh, zh-CN, zho_Hans or, as files may end, tok.zh."""
+    """Returns the tokenizer for a code such as zh, zh-CN, zho_Hans or, as files may end, tok.zh."""
     code, *details = re.split("[-_]", language.lower().rpartition(".")[2])
     for script in details:
         if len(script) == 4 and script.isalpha():  # ISO 15924; a country has two letters
@@ -113,7 +116,7 @@ def _install(tokenizer: str) -> str:
 
 
 def _problem(tokenizer: str) -> str:
-    """What keeps sacreBLEU from using `tokenizer`; empty where nothing does."""
+    """Returns what keeps sacreBLEU from using `tokenizer`; empty where nothing does."""
     try:
         with _no_endless_silence():
             BLEU(tokenize=tokenizer)
@@ -126,7 +129,10 @@ def _problem(tokenizer: str) -> str:
 
 @contextmanager
 def _no_endless_silence() -> Iterator[None]:
-    """sacreBLEU fetches models, and would wait for ever for a server that says nothing."""
+    """Limits how long a server may say nothing.
+
+    sacreBLEU fetches models, and would wait for ever for such a server.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
     try:

@@ -20,14 +20,14 @@ def require_moses() -> None:
 
 
 def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """What tensor2tensor's get_ende_bleu.sh computes, with a signature.
+    """Returns what tensor2tensor's get_ende_bleu.sh computes, with a signature.
 
-    Not to be compared with BLEU. The script tokenises with Moses' tokenizer.perl -l de, in whose
-    place sacremoses is, and makes a word of its own of a hyphen between two characters. Then
-    multi-bleu.perl counts the words that result, capitals told apart and without smoothing.
+    It cannot be compared with BLEU. The script tokenises with Moses' tokenizer.perl -l de, which
+    sacremoses replaces here, and makes a hyphen between two characters a word of its own. Then
+    multi-bleu.perl counts the words that result, with capitals told apart and without smoothing.
     """
     split = split_compounds()
-    # force: the text is tokenised, and so it should be.
+    # force: no warning that the text is tokenised, as it should be.
     bleu = BLEU(tokenize="none", smooth_method="none", force=True)
     score = bleu.corpus_score(list(map(split, hypotheses)), [list(map(split, references))])
     signature = str(bleu.get_signature()).replace("tok:none", "tok:moses-de+compound_split")
@@ -35,14 +35,14 @@ def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) ->
 
 
 def split_compounds() -> Callable[[str], str]:
-    """What turns a sentence into the words that are counted, with spaces between them."""
+    """Returns what turns a sentence into the words that are counted, with spaces between them."""
     require_moses()
     from sacremoses import MosesTokenizer
 
     moses = MosesTokenizer(lang="de")
 
     def split(text: str) -> str:
-        # Escaped, and hyphens left inside words, as without flags the script's tokenizer does.
+        # Like the script's tokenizer without flags: characters escaped, hyphens left inside words.
         words = moses.tokenize(text, return_str=True)
         return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", words)
 

@@ -21,7 +21,7 @@ from flax_transformer.translation.trained_model import TrainedModel
 
 
 def make_test_set(name: str, pairs: Pairs, origin: Mapping[str, Any]) -> TestSet:
-    """All of `pairs`, with the hash of their text beside where they come from."""
+    """Returns all of `pairs`, with the hash of their text beside where they come from."""
     sources, references = zip(*pairs, strict=True)
     return TestSet(
         name=name,
@@ -32,7 +32,7 @@ def make_test_set(name: str, pairs: Pairs, origin: Mapping[str, Any]) -> TestSet
 
 
 def corpus_test_sets(corpus: Corpus, config: Config, split: str | None = None) -> list[TestSet]:
-    """The test splits of the run's corpus, or only `split`."""
+    """Returns the test splits of the run's corpus, or only `split`."""
     described = {"kind": type(config.data).__name__} | config_to_dict(config.data)
     return [
         make_test_set(name, corpus.split(name), {"split": name, "corpus": described})
@@ -53,8 +53,11 @@ def report_on(
 ) -> None:
     """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
 
-    tokenize: for BLEU; "auto" as in the run's validations. Raises `UserError` before the model is
-    loaded if there is nowhere to write, or if something that scores is not installed.
+    samples:  translations of each set that are printed
+    tokenize: for BLEU; "auto" as in the run's validations
+
+    The other arguments are those of `evaluate`. Raises `UserError` before the model is loaded if
+    there is nowhere to write, or if something that scores is not installed.
     """
     test_sets = list(test_sets)
     make_room(workdir, test_sets)
@@ -80,9 +83,9 @@ def report_on(
 
 
 def settle_bleu_tokenizer(config: Config, tokenize: BleuTokenizer) -> str:
-    """How BLEU splits words: as `tokenize` says, where "auto" means as in the run's validations.
+    """Returns how BLEU splits words: as `tokenize` says; "auto" means as in the run's validations.
 
-    Raises `UserError` where sacreBLEU cannot do so here.
+    Raises `UserError` where sacreBLEU cannot split so here.
     """
 
     def note(line: str) -> None:
@@ -105,10 +108,10 @@ def evaluate(
     tokenize: str = "13a",
     compound_split: bool = False,
 ) -> tuple[Sequence[str], dict[str, Any]]:
-    """The best translation of each line, and the record of how good it is and what it took.
+    """Returns the best translation of each line, and a record of the scores and what they took.
 
     `metrics` and flags are those of `scores.score`; `compound_split` adds the measure of the
-    paper's tables. Speed is in target tokens per second of decoding, compilation apart.
+    paper's tables. Speed is in target tokens per second of decoding, without compilation.
     """
     hypotheses, taken = _translate(model, test_set)
     record = scores.score(

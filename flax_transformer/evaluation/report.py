@@ -26,24 +26,29 @@ class TestSet:
 
 
 def report_path(workdir: Path, test_set: TestSet) -> Path:
-    """Where the scores of `test_set` lie once it has been evaluated."""
+    """Returns where the scores of `test_set` lie once it has been evaluated."""
     return _path(workdir, test_set.name, "json")
 
 
 def hypotheses_path(workdir: Path, test_set: TestSet) -> Path:
-    """Where its translations lie then, one a line."""
+    """Returns where its translations lie then, one per line."""
     return _path(workdir, test_set.name, "hypotheses.txt")
 
 
 def _path(workdir: Path, name: str, ending: str) -> Path:
-    """`UserError` for a name that would lead elsewhere; one with folders leads below ours."""
+    """Returns where a result lies; raises `UserError` for a name that would lead elsewhere.
+
+    A name with folders leads to folders below EVALUATION.
+    """
     require_name("the name of a test set", name)
     return workdir / EVALUATION / f"{name}.{ending}"
 
 
 def make_room(workdir: Path, test_sets: Iterable[TestSet]) -> None:
-    """Creates the folders for the results of `test_sets`; `UserError` where one of them could not
-    be written later, after all the work."""
+    """Creates the folders for the results of `test_sets`.
+
+    Raises `UserError` where a result could not be written later, after all the work.
+    """
     paths = [
         path(workdir, test_set) for test_set in test_sets for path in (report_path, hypotheses_path)
     ]
@@ -79,7 +84,7 @@ def write_report(
 def summary(
     test_set: TestSet, record: Mapping[str, Any], hypotheses: Sequence[str], samples: int = 3
 ) -> str:
-    """Scores, speed and some translations, for a person."""
+    """Returns scores, speed and some translations, for a person."""
     names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "compound_split_bleu": "split BLEU"}
     lines = [f"{test_set.name}: {record['sentences']:,} sentences"]
     if record["sentences_cut"]:
@@ -99,6 +104,6 @@ def summary(
 
 
 def _shown(text: str) -> str:
-    """`text` short enough for a terminal, without characters that would command it."""
+    """Returns `text` short enough for a terminal, without characters that command it."""
     cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
     return "".join(c if c.isprintable() else " " for c in cut)

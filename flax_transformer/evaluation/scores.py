@@ -30,15 +30,18 @@ def score(
     processes: int = 1,
     progress: str | None = None,
 ) -> dict[str, Any]:
-    """Those `metrics` of BLEU, chrF2 and TER of `hypotheses` against one reference each; there must
-    be one at least.
+    """Returns the chosen `metrics` of `hypotheses` against one reference each.
 
-    Each is given under its name in points of 100, and under `<name>_signature` how exactly it was
-    taken. lowercase: for BLEU alone, as sacreBLEU's flag; its chrF tells capitals apart by default,
-    and its TER never does. tokenize: one of sacreBLEU's, for BLEU; "none" takes text as it is,
-    which suits text that is tokenised already. processes: started for TER; where they are more than
-    1, the main module must be importable (`if __name__ == "__main__":`). progress: of what, on a
-    bar for what takes long.
+    lowercase: for BLEU alone, as sacreBLEU's flag; its chrF tells capitals apart by default, and
+               its TER never does
+    tokenize:  one of sacreBLEU's, for BLEU; "none" takes text as it is, which suits text that is
+               tokenised already
+    processes: started for TER; where they are more than 1, the main module must be importable
+               (`if __name__ == "__main__":`)
+    progress:  name of what is scored, on a bar for what takes long
+
+    The metrics are BLEU, chrF2 and TER. Each is given under its name in points of 100, and under
+    `<name>_signature` how exactly it was taken. There must be at least one hypothesis.
     """
     found: dict[str, Any] = {}
     for name in (name for name in METRICS if name in metrics):
@@ -54,7 +57,7 @@ def score(
 
 
 def bleu_only(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> float:
-    """The BLEU of `score`, in a fraction of the time."""
+    """Returns the BLEU of `score`, in a fraction of the time."""
     # force: on text that is tokenised already this would warn at every validation.
     return _corpus_score(BLEU(tokenize=tokenize, force=True), hypotheses, references)[0]
 
@@ -67,7 +70,7 @@ def _bleu(lowercase: bool, tokenize: str) -> BLEU:
 def _ter(
     hypotheses: Sequence[str], references: Sequence[str], processes: int, progress: str | None
 ) -> tuple[float, str]:
-    """TER, which is the edits of all sentences per word of all references, counted in parts."""
+    """Returns TER: the edits of all sentences per word of all references, counted in parts."""
     processes = max(min(processes, len(hypotheses) // _SENTENCES_WORTH_A_PROCESS), 1)
     starts = range(0, len(hypotheses), _SENTENCES_AT_A_TIME)
     parts = [
@@ -91,7 +94,7 @@ def _ter(
 
 @contextmanager
 def _mapping(processes: int) -> Iterator[Any]:
-    """`map`, by so many processes."""
+    """Gives a `map` that runs in so many processes."""
     if processes == 1:
         yield map
         return

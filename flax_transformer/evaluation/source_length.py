@@ -38,10 +38,11 @@ def bleu_by_source_length(
     references: Sequence[str],
     first_lengths: Sequence[int] = FIRST_LENGTHS,
 ) -> list[LengthBin]:
-    """BLEU in bins of the number of words in the source, split at white space.
+    """Returns BLEU in bins of the number of words in the source, split at white space.
 
-    first_lengths: rising; words of the shortest source of each bin. Shorter sentences, such as
-    empty ones, are in no bin.
+    first_lengths: words of the shortest source of each bin, rising
+
+    Shorter sentences, such as empty ones, are in no bin.
     """
     lengths = [len(source.split()) for source in sources]
     pairs = list(zip(hypotheses, references, strict=True))

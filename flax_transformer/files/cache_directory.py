@@ -1,5 +1,7 @@
-"""Where things computed once are kept for every run of this user. They only help: where they cannot
-be kept or read, a run goes on without them."""
+"""Where things computed once are kept for every run of this user.
+
+They only help: where they cannot be kept or read, a run goes on without them.
+"""
 
 import functools
 import os
@@ -14,7 +16,10 @@ NO_HOME = "there is no home directory"
 
 
 def default_cache_directory() -> Path | None:
-    """`$XDG_CACHE_HOME/flax_transformer`, with ~/.cache where that is not set; None without one."""
+    """Returns `$XDG_CACHE_HOME/flax_transformer`, or ~/.cache/flax_transformer where that is unset.
+
+    Returns None where there is no home directory.
+    """
     try:
         parent = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError:
@@ -23,19 +28,19 @@ def default_cache_directory() -> Path | None:
 
 
 def name_another_folder(which: str = "another folder") -> str:
-    """What a user can do about a place where nothing can be kept."""
+    """Returns what a user can do about a place where nothing can be kept."""
     return f"name {which} in the environment variable XDG_CACHE_HOME"
 
 
 @functools.cache
 def say_once(line: str) -> None:
-    """Tells the user on stderr, whatever has become of that."""
+    """Tells the user on stderr, each `line` once; a stderr that cannot be written is no error."""
     with suppress(OSError):
         print(line, file=sys.stderr)
 
 
 def make_directory(directory: Path) -> None:
-    """Makes `directory` and those above it where they are missing; nobody else can write to them.
+    """Makes `directory` and those above it where they are missing; only this user can write there.
 
     Raises `OSError`.
     """
@@ -44,11 +49,12 @@ def make_directory(directory: Path) -> None:
 
 
 def private_directory(directory: Path) -> tuple[Path, bool]:
-    """`directory`, made if it is missing, for nobody but this user; and whether it was so before.
+    """Returns `directory`, open to nobody but this user, and whether it was so before.
 
-    The path is without links, so that what was judged is what is opened. Raises `UserError`
-    where another user can write to the folder or exchange it, as sshd refuses such key files, and
-    `OSError` where it cannot be made.
+    Makes it if it is missing. The path that it returns is without links, so that the folder that
+    was checked is the one that is opened. Raises `UserError` where another user can write to the
+    folder or exchange it (sshd refuses such key files likewise), and `OSError` where it cannot be
+    made.
     """
     directory = Path(os.path.realpath(directory.parent), directory.name)
     folders = [directory, *directory.parents]

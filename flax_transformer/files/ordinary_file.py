@@ -6,8 +6,11 @@ from pathlib import Path
 
 
 def read_ordinary(path: Path, most: int) -> bytes:
-    """The bytes of `path`; raises `OSError` where it has over `most`, or is a pipe, a device or a
-    folder, of which some would be waited for and others never end."""
+    """Returns the bytes of `path`.
+
+    Raises `OSError` where they are more than `most`, or where it is a pipe, a device or a folder:
+    reading some of these would wait, and others never end.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not an ordinary file")

@@ -20,11 +20,11 @@ _LEFT_OVER_SECONDS = 3600
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once the body has ended well, flushed to the disk.
+    """Yields a file that replaces `path` once the body has ended well, flushed to the disk.
 
-    Until then it lies beside `path` under a name of its own, so that neither another writer nor a
-    link that somebody left there is touched. The mode and the owner of a file that `path` names are
-    kept; a link is replaced, not followed. Raises `OSError`.
+    Until then it lies beside `path` under a name of its own, so that neither another writer's file
+    nor a link that somebody left there is touched. The mode and the owner of a file that `path`
+    names are kept; a link is replaced, not followed. Raises `OSError`.
     """
     partial = path.with_name(f"{path.name[:_LONGEST_NAME]}.{uuid.uuid4().hex}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,8 +43,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def output_file(path: Path) -> Iterator[BinaryIO]:
-    """What a user named to be written: a file as by `whole_file`, where a link leads to it too;
-    anything else, such as a pipe or /dev/null, is written through. Raises `OSError`."""
+    """Yields the file for what a user named to be written.
+
+    A file is written as by `whole_file`, also where a link leads to it. Anything else, such as a
+    pipe or /dev/null, is written to directly. Raises `OSError`.
+    """
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
@@ -54,7 +57,7 @@ def output_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file as `whole_file` does; `UserError` where it cannot be written."""
+    """Writes a file as `whole_file` does; raises `UserError` where it cannot be written."""
     try:
         with whole_file(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -63,15 +66,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """What to tell the user, in one line."""
+    """Returns what to tell the user, in one line."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = ": make room there, then give the same command again" if full else ""
     return UserError(f"{path} cannot be written: {error.strerror or error}{remedy}")
 
 
 def remove_left_over(directory: Path) -> None:
-    """Removes what killed writers left in `directory`: partial files that nobody has written to
-    for an hour."""
+    """Removes what killed writers left in `directory`.
+
+    Those are partial files that nobody has written to for an hour.
+    """
     with suppress(OSError):
         for entry in os.scandir(directory):
             if not _PARTIAL.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):

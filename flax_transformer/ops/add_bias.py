@@ -14,7 +14,7 @@ _STAGE = 32
 
 
 def add_bias_reference(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """The plain line of `add_bias`."""
+    """Computes `add_bias` in its plain line."""
     return x + bias.astype(x.dtype)[None, None]
 
 
@@ -25,14 +25,14 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
         x + bias.astype(x.dtype)[None, None]
 
-    whose gradient XLA's CPU backend would sum column by column (`sum_over_positions`).
+    The gradient of that line XLA's CPU backend would sum column by column (`sum_over_positions`).
     """
     return x + _spread(bias.astype(x.dtype), *x.shape[:2])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _spread(vector: jax.Array, b: int, t: int) -> jax.Array:
-    """`vector` (d,) as (b,t,d)."""
+    """Repeats `vector` (d,) as (b,t,d)."""
     return jnp.broadcast_to(vector, (b, t, *vector.shape))
 
 
@@ -43,10 +43,10 @@ _spread.defvjp(
 
 
 def sum_over_positions(x: jax.Array) -> jax.Array:
-    """The sum (d,) of `x` (b,t,d), in float32.
+    """Returns the sum (d,) of `x` (b,t,d), in float32.
 
-    In stages: what XLA's CPU backend makes of a sum over thousands of rows walks through memory
-    column by column, and took a quarter of a training step.
+    Sums in stages: XLA's CPU backend takes a sum over thousands of rows column by column through
+    memory, which took a quarter of a training step.
     """
     rows = x.astype(jnp.float32).reshape(-1, x.shape[-1])
     while collectives.platform() == "cpu" and len(rows) > _STAGE and len(rows) % _STAGE == 0:

@@ -1,7 +1,7 @@
 """Attention over packed rows: the formula, or the chip's kernel for it where it has one.
 
 Letters: b batch, t query position, s key position, h heads, k width of a head.
-Another way to compute attention is one more function of `Formula` and the arrays, like those here.
+To compute attention another way, add a function of `Formula` and the arrays, like those here.
 """
 
 import functools
@@ -32,7 +32,7 @@ def attention_reference(
     key_segments: jax.Array,
     causal: bool,
 ) -> jax.Array:
-    """The plain line of `attention`."""
+    """Computes `attention` in its plain line."""
     return formula(query, key, value, visible(query_segments, key_segments, causal))
 
 
@@ -45,22 +45,22 @@ def attention(
     key_segments: jax.Array,
     causal: bool,
 ) -> jax.Array:
-    """Computes equation 1 where a position sees those of its own segment, and if `causal` none that
-    comes later.
+    """Computes equation 1; a position sees those of its own segment, and if `causal` none later.
 
     Replaces (`attention_reference`):
 
         formula(query, key, value, visible(query_segments, key_segments, causal))
 
-    formula         equation 1, as `models.transformer.scaled_dot_product_attention` says it
+    formula         equation 1, as `models.transformer.scaled_dot_product_attention` computes it
     query           (b,t,h,k)
     key, value      (b,s,h,k)
     query_segments  (b,t)
     key_segments    (b,s)
     result          (b,t,h,k)
 
-    On an accelerator its fused kernel does it, which never stores the scores; elsewhere, or where
-    the kernel does not take these shapes, `formula`. A mask is made where that or cuDNN needs one.
+    On an accelerator its fused kernel computes this and never stores the scores. Elsewhere, or
+    where the kernel does not take these shapes, `formula` does. A mask is made only where `formula`
+    or cuDNN needs one.
     """
     segments = (query_segments, key_segments)
     platform = collectives.platform()
@@ -75,13 +75,13 @@ def attention(
 
 
 def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) -> jax.Array:
-    """Bool (b,t,s) for segments (b,t) and (b,s): whether t may see s."""
+    """Returns whether t may see s, bool (b,t,s), for segments (b,t) and (b,s)."""
     same = query_segments[:, :, None] == key_segments[:, None, :]
     return same & jnp.tril(jnp.ones(same.shape[1:], bool))[None] if causal else same
 
 
 def _tpu_kernel_fits(query: jax.Array, key: jax.Array) -> bool:
-    """Whether the kernel takes what each device has of queries and keys."""
+    """Returns whether the kernel takes what each device has of queries and keys."""
     own_query, own_key = (collectives.own_part(x, _HEADS) for x in (query, key))
     if own_query is None or own_key is None:
         return False

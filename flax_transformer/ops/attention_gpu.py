@@ -11,21 +11,21 @@ from flax_transformer.runtime.determinism import kernels_are_deterministic
 
 FORWARD_CALL = "dot_product_attention_fwd_wrapper"
 """The primitive that jax makes of cuDNN's forward pass. Its results are the heads and the softmax
-statistics, which the backward pass takes both: a remat policy must keep them together, since either
-costs the whole call. jax has no public name for them."""
+statistics. The backward pass takes both, so a remat policy must keep them together: computing
+either again costs the whole call. jax has no public name for them."""
 
 
 def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """Whether cuDNN takes queries (b,t,h,k) and keys (b,s,h,k), in both directions.
+    """Returns whether cuDNN takes queries (b,t,h,k) and keys (b,s,h,k), in both directions.
 
-    jax is asked, since what it refuses (widths of heads, lengths, no cuDNN) changes with its
-    version, with cuDNN's and with the GPU. What only the compiler would refuse is asked here.
+    Asks jax, since what it refuses (widths of heads, lengths, no cuDNN) changes with its version,
+    with cuDNN's and with the GPU. Checks itself what only the compiler would refuse.
     """
     if query.dtype != jnp.bfloat16 or not gpus.all_are(gpus.run_kernels):
         return False
     if kernels_are_deterministic():
-        # The backward pass sums by atomic additions; which GPUs and versions of cuDNN have another
-        # one for what is asked, nobody can be asked.
+        # The backward pass sums by atomic additions. Some GPUs and versions of cuDNN have another
+        # one for these arrays, but nothing tells which.
         return False
     mask = jax.ShapeDtypeStruct((query.shape[0], query.shape[1], key.shape[1]), jnp.bool)
     query, key = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key))
@@ -37,7 +37,7 @@ def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtyp
 
 
 def gpu_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
-    """As equation 1 with `mask` bool (b,t,s), for arrays that `fits` accepts."""
+    """Computes equation 1 with `mask` bool (b,t,s), for arrays that `fits` accepts."""
     return jax.nn.dot_product_attention(
         query, key, value, mask=mask[:, None], implementation="cudnn"
     )

@@ -1,11 +1,11 @@
 """Attention over packed rows as one TPU kernel, whose scores never leave the chip's fast memory.
 
 Letters: b batch, t query position, s key position, h heads, k width of a head.
-The einsum form writes and reads (b,h,t,s) scores several times in each direction; here a program
+The einsum form writes and reads (b,h,t,s) scores several times in each direction. Here a program
 of the grid holds the scores of a block of queries of one row, against all keys, and computes
 equation 1 and its gradient there. The backward pass computes the softmax again, so that only
-queries, keys and values are kept for it (as Dao et al. 2022, with whole rows of keys at once,
-which sentences are short enough for).
+queries, keys and values are kept for it (as in Dao et al. 2022, but with whole rows of keys at
+once: sentences are short enough).
 """
 
 import functools
@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 from flax_transformer.ops.rounding import times
 
 KERNEL_BYTES = 16 * 2**20
-"""Of a chip's fast memory, what the compiler gives a kernel that does not ask for more."""
+"""Fast memory of a chip that the compiler gives a kernel that does not ask for more."""
 
 _LANES = 128
 _QUERY_BLOCKS = (256, 128)  # the largest that divides t and fits
@@ -37,18 +37,18 @@ class Shape(NamedTuple):
 
 
 def fits(query: Described, key: Described) -> bool:
-    """Whether the kernel takes queries (b,t,h,k) and keys (b,s,h,k) of one device."""
+    """Returns whether the kernel takes queries (b,t,h,k) and keys (b,s,h,k) of one device."""
     (_, t, h, k), s = query.shape, key.shape[1]
     whole_lanes = t % _LANES == 0 and s % _LANES == 0 and (h * k) % _LANES == 0
     heads_in_lanes = k % _LANES == 0 or _LANES % k == 0
     if not (whole_lanes and heads_in_lanes and query.dtype == jnp.bfloat16):
         return False
-    # What the gradient has room for, the forward pass has as well.
+    # Where the gradient has room, the forward pass has as well.
     return _query_block(t, s, h, k, gradient=True) is not None
 
 
 def _query_block(t: int, s: int, h: int, k: int, gradient: bool) -> int | None:
-    """How many queries a program of the grid takes; None where not even the fewest fit."""
+    """Returns how many queries a program takes; None where not even the fewest fit."""
     for block in _QUERY_BLOCKS:
         if t % block == 0 and _bytes(block, s, h, k, gradient) <= KERNEL_BYTES:
             return block
@@ -56,7 +56,10 @@ def _query_block(t: int, s: int, h: int, k: int, gradient: bool) -> int | None:
 
 
 def _bytes(block: int, s: int, h: int, k: int, gradient: bool) -> int:
-    """What a program needs for a block of queries: an upper bound of what the compiler says."""
+    """Returns the bytes that a program needs for a block of queries.
+
+    This is an upper bound of what the compiler says.
+    """
     width, lanes = h * k, max(k, _LANES)
     query_arrays, key_arrays = (3, 4) if gradient else (2, 2)
     # Arrays in bfloat16 and segments in int32, each twice, since the next is fetched meanwhile.
@@ -75,7 +78,7 @@ def tpu_attention(
     key_segments: jax.Array,
     causal: bool,
 ) -> jax.Array:
-    """As `attention`, for arrays that `fits` accepts."""
+    """Computes `attention` for arrays that `fits` accepts."""
     (b, t, h, k), s = query.shape, key.shape[1]
     query = times(query, k**-0.5)
     # Heads side by side fill the lanes; (h,k) apart would leave half of them empty for k = 64.
@@ -211,7 +214,7 @@ def _backward_kernel(
 
 
 def _heads(shape: Shape, width: int):
-    """For every group of heads that share lanes: the lanes, and for each head which are its own."""
+    """Yields for every group of heads that share lanes: the lanes, and for each head its own."""
     k = width // shape.num_heads
     group = max(k, _LANES)
     for start in range(0, width, group):
@@ -221,7 +224,10 @@ def _heads(shape: Shape, width: int):
 
 
 def _visible(shape: Shape, query_segments, key_segments) -> jax.Array:
-    """Bool (t,s) of this block of queries: the same segment, and no later position if causal."""
+    """Returns which keys this block of queries sees, bool (t,s).
+
+    Those of the same segment, and at no later position if causal.
+    """
     (t,), s = query_segments.shape[2:], key_segments.shape[2]
     # A column of segment numbers, from a row of them: a transpose of whole tiles.
     columns = jnp.broadcast_to(query_segments[0], (_LANES, t)).T[:, :1]
@@ -234,8 +240,10 @@ def _visible(shape: Shape, query_segments, key_segments) -> jax.Array:
 
 
 def _weights(query, key, mine, visible) -> jax.Array:
-    """The softmax (t,s) of one head in float32; zeros in the other heads' lanes of the queries
-    leave them out of the scores."""
+    """Returns the softmax (t,s) of one head in float32.
+
+    Zeros in the other heads' lanes of the queries leave those heads out of the scores.
+    """
     query = jnp.where(mine, query, 0).astype(query.dtype)
     scores = jnp.where(visible, _multiply("tk,sk->ts", query, key), _NEVER)
     weights = jnp.exp(scores - scores.max(axis=1, keepdims=True))

@@ -3,8 +3,8 @@
 Letters: b batch, w beam width, t target length, s source length or slots, h heads, k head width.
 
 At each step beam search replaces every hypothesis by one that some beam has lengthened. Moving keys
-and values along would copy the whole cache at each step. Here what beam j writes at position i
-stays in its slot; only a small table of ancestors moves, which says whose slots make a hypothesis:
+and values along would copy the whole cache per step. Here what beam j writes at position i stays in
+its slot. Only a small table of ancestors moves, which says whose slots make a hypothesis:
 
     position          0         1         2            3 positions of w = 3 beams
     beam              0  1  2   0  1  2   0  1  2
@@ -18,8 +18,8 @@ stays in its slot; only a small table of ancestors moves, which says whose slots
 
     keys (1,b,1,h,k,s)   values (1,b,1,h,s,k)   ancestors (1,b,w,t), EMPTY where nothing is written
 
-Axis 1 of every leaf is the sentence and axis 2 the beam; all beams share what has 1 there.
-Attention reads each key once for all beams, and a mask leaves each hypothesis its own.
+Axis 1 of every leaf is the sentence and axis 2 the beam; all beams share a leaf whose axis 2 is 1.
+Attention reads each key once for all beams, and a mask leaves each hypothesis its own slots.
 """
 
 import chex
@@ -33,28 +33,32 @@ EMPTY = -1
 
 
 def empty_ancestors(b: int, w: int, t: int) -> jax.Array:
-    """Ancestors (1,b,w,t) of hypotheses without a position, with room for t."""
+    """Returns ancestors (1,b,w,t) of hypotheses that are still empty, with room for t positions."""
     return jnp.full((1, b, w, t), EMPTY, jnp.int32)
 
 
 def empty_slots(b: int, w: int, t: int, h: int, k: int, dtype) -> tuple[jax.Array, jax.Array]:
-    """Keys (1,b,1,h,k,s) and values (1,b,1,h,s,k) with room for t positions of w beams.
+    """Returns keys (1,b,1,h,k,s) and values (1,b,1,h,s,k) with room for t positions of w beams.
 
-    Either has last what its product does not sum, as matrix products want their right operand:
-    with values like keys, XLA's CPU backend took three times as long for the weighted sum.
+    The last axis of each is one that its product does not sum, as matrix products want their right
+    operand. With values laid out like keys, XLA's CPU backend took three times as long for the
+    weighted sum.
     """
     return jnp.zeros((1, b, 1, h, k, t * w), dtype), jnp.zeros((1, b, 1, h, t * w, k), dtype)
 
 
 def cache_dtype(compute_dtype: str) -> jnp.dtype:
-    """Type in which keys and values are kept."""
-    # XLA's CPU backend has no bfloat16 product with a batch axis: it would turn the whole cache
-    # into float32 at each step. The numbers are those of `compute_dtype` either way.
+    """Returns the type in which keys and values are kept."""
+    # XLA's CPU backend has no bfloat16 product with a batch axis: it would convert the whole cache
+    # to float32 at each step. The numbers are those of `compute_dtype` either way.
     return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else compute_dtype)
 
 
 def source_slots(key: jax.Array, value: jax.Array, dtype) -> tuple[jax.Array, jax.Array]:
-    """Keys (1,b,1,h,k,s) and values (1,b,1,h,s,k) of the source, from `key`, `value` (b,s,h,k)."""
+    """Returns keys (1,b,1,h,k,s) and values (1,b,1,h,s,k) of the source.
+
+    key, value  (b,s,h,k)
+    """
     key = jnp.einsum("bshk->bhks", key)[None, :, None].astype(dtype)
     return key, jnp.einsum("bshk->bhsk", value)[None, :, None].astype(dtype)
 
@@ -62,7 +66,10 @@ def source_slots(key: jax.Array, value: jax.Array, dtype) -> tuple[jax.Array, ja
 def write(
     keys: jax.Array, values: jax.Array, key: jax.Array, value: jax.Array, position: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Slots of `keys` and `values` with `key` and `value` (b,w,h,k) of all beams at `position`."""
+    """Returns `keys` and `values` with what all beams write at `position` in its slots.
+
+    key, value  (b,w,h,k)
+    """
     place = position * key.shape[1]
     key = jnp.einsum("bwhk->bhkw", key)[None, :, None].astype(keys.dtype)
     value = jnp.einsum("bwhk->bhwk", value)[None, :, None].astype(values.dtype)
@@ -73,31 +80,31 @@ def write(
 
 
 def mark_own(ancestors: jax.Array, position: jax.Array) -> jax.Array:
-    """`ancestors` when each beam's hypothesis takes the slot of that beam at `position`."""
+    """Returns `ancestors` where each beam's hypothesis has the beam's own slot at `position`."""
     _, b, w, _ = ancestors.shape
     own = jnp.broadcast_to(jnp.arange(w, dtype=jnp.int32)[None, None, :, None], (1, b, w, 1))
     return jax.lax.dynamic_update_slice_in_dim(ancestors, own, position, axis=3)
 
 
 def visible_slots(ancestors: jax.Array) -> jax.Array:
-    """The slots of each hypothesis: bool (b,w,s)."""
+    """Returns which slots make each hypothesis: bool (b,w,s)."""
     _, b, w, t = ancestors.shape
     beams = jnp.arange(w, dtype=jnp.int32)[None, None, None, :]
     return (ancestors[0, :, :, :, None] == beams).reshape(b, w, t * w)
 
 
 def grow_ancestors(ancestors: jax.Array, t: int) -> jax.Array:
-    """`ancestors` with room for `t` positions."""
+    """Returns `ancestors` with room for `t` positions."""
     return _grow(ancestors, t, axis=3, fill=EMPTY)
 
 
 def grow_slots(keys: jax.Array, values: jax.Array, slots: int) -> tuple[jax.Array, jax.Array]:
-    """`keys` and `values` with room for as many `slots`."""
+    """Returns `keys` and `values` with room for `slots` slots."""
     return _grow(keys, slots, axis=5), _grow(values, slots, axis=4)
 
 
 def _grow(array: jax.Array, size: int, axis: int, fill: int = 0) -> jax.Array:
-    """`array` with `size` places along `axis`, the new ones after the old ones."""
+    """Returns `array` with length `size` along `axis`, the new elements after the old ones."""
     widths = [(0, 0)] * array.ndim
     widths[axis] = (0, size - array.shape[axis])
     return jnp.pad(array, widths, constant_values=fill)
@@ -106,7 +113,7 @@ def _grow(array: jax.Array, size: int, axis: int, fill: int = 0) -> jax.Array:
 def attend_to_prefix_reference(
     query: jax.Array, keys: jax.Array, values: jax.Array, ancestors: jax.Array
 ) -> jax.Array:
-    """The plain lines of `attend_to_prefix`."""
+    """Computes `attend_to_prefix` in plain lines."""
     w, t = ancestors.shape[2:]
     slots = ancestors[0] + w * jnp.arange(t)[None, None]  # bwt
     key = jax.vmap(lambda keys, slots: keys[:, :, slots])(keys[0, :, 0], slots)  # bhkwt
@@ -123,17 +130,20 @@ def attend_to_prefix(
 ) -> jax.Array:
     """Attends from one position of every beam to the hypothesis that leads to it.
 
-    Replaces (`attend_to_prefix_reference`), for key and value (b,w,t,h,k) of each hypothesis, which
-    the reference gathers from the slots of its `ancestors` and this never has:
+    Replaces (`attend_to_prefix_reference`):
 
         scores = einsum("bwhk,bwthk->bhwt", query, key) / sqrt(k)
         weights = softmax(where(ancestors != EMPTY, scores, -inf))
         einsum("bhwt,bwthk->bwhk", weights, value)
 
-    query   (b,w,h,k)
-    keys    (1,b,1,h,k,s)
-    values  (1,b,1,h,s,k)
-    result  (b,w,h,k)
+    whose key and value (b,w,t,h,k) the reference gathers from the slots of each hypothesis'
+    `ancestors`. Here no such arrays are made.
+
+    query      (b,w,h,k)
+    keys       (1,b,1,h,k,s)
+    values     (1,b,1,h,s,k)
+    ancestors  (1,b,w,t)
+    result     (b,w,h,k)
     """
     return _attend(query, keys, values, visible_slots(ancestors))[0]
 
@@ -141,7 +151,7 @@ def attend_to_prefix(
 def attend_to_source_reference(
     query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The plain lines of `attend_to_source`."""
+    """Computes `attend_to_source` in plain lines."""
     key, value = keys[0, :, 0], values[0, :, 0]
     query = times(query, query.shape[3] ** -0.5)
     scores = einsum_reference("bwhk,bhks->bhws", query, key, key.dtype, jnp.float32)
@@ -171,11 +181,12 @@ def attend_to_source(
 
 
 def _attend(query, keys, values, mask) -> tuple[jax.Array, jax.Array]:
-    """Heads and weights, over slots; products are taken in the type of the cache.
+    """Returns heads and weights, over slots; products are taken in the type of the cache.
 
-    The beams of a sentence share one matrix product over its keys and one over its values, either
-    of which has last what its product does not sum: as XLA's CPU backend wants it. Keys are ten
-    times as fast as with (b,s,h,k) and 300 slots, values two to three as with (b,h,k,s) and 128.
+    The beams of a sentence share one matrix product over its keys and one over its values. The last
+    axis of either array is one that its product does not sum, as XLA's CPU backend wants it. Keys
+    are ten times as fast as in the layout (b,s,h,k), with 300 slots, and values two to three times
+    as fast as in (b,h,k,s), with 128.
     """
     key, value = keys[0, :, 0], values[0, :, 0]
     dims = chex.Dimensions(
@@ -187,12 +198,12 @@ def _attend(query, keys, values, mask) -> tuple[jax.Array, jax.Array]:
     chex.assert_shape(mask, dims["bws"])
     query = times(query, dims.k**-0.5)
     weights = _softmax(einsum("bwhk,bhks->bhws", query, key, key.dtype, jnp.float32), mask)
-    # Not bwhk at once, for which XLA's CPU backend would turn both operands of the product round.
+    # Not bwhk at once, for which XLA's CPU backend would transpose both operands.
     heads = einsum("bhws,bhsk->bhwk", weights, value, value.dtype)
     return jnp.einsum("bhwk->bwhk", heads).astype(query.dtype), weights
 
 
 def _softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Over the last axis of `scores` (b,h,w,s), where `mask` (b,w,s)."""
+    """Returns the softmax over the last axis of `scores` (b,h,w,s) where `mask` (b,w,s) is true."""
     scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores, axis=-1)

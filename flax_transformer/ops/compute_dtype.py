@@ -18,18 +18,18 @@ _WITH_BFLOAT16 = {"amx_bf16", "avx512_bf16"}
 """As Linux names the instructions."""
 
 _LEVELS_WITH_BFLOAT16 = {"AVX512_BF16", "AMX", "AMX_FP16"}
-"""Of --xla_cpu_max_isa, which keeps XLA from instructions beyond a level."""
+"""Values of --xla_cpu_max_isa, which keeps XLA from instructions beyond a level."""
 
 _FIRST_GPU_WITH_BFLOAT16 = 8.0  # NVIDIA's compute capability of Ampere
 
 
 def settle_compute_dtype(config: Config, device: jax.Device) -> Config:
-    """`config` with what "auto" stands for on `device` in model.compute_dtype."""
+    """Returns `config` with "auto" in model.compute_dtype replaced by the type for `device`."""
     return dataclasses.replace(config, model=settle_model(config.model, device))
 
 
 def settle_model(model: Model, device: jax.Device) -> Model:
-    """The same for the settings of a model alone."""
+    """Does what `settle_compute_dtype` does for the settings of a model alone."""
     if model.compute_dtype != "auto":
         return model
     if multiplies_bfloat16(device):
@@ -38,8 +38,10 @@ def settle_model(model: Model, device: jax.Device) -> Model:
 
 
 def decoding_config(config: Config, device: jax.Device) -> Config:
-    """`config`, settled, for translation on `device` by a model that may have been trained
-    elsewhere: in float32 where bfloat16 is only emulated, which takes longer."""
+    """Returns `config`, settled, for translation on `device` by a model trained there or elsewhere.
+
+    The type is float32 where bfloat16 is only emulated, which takes longer.
+    """
     config = settle_compute_dtype(config, device)
     return config if multiplies_bfloat16(device) else with_compute_dtype(config, "float32")
 
@@ -49,7 +51,7 @@ def with_compute_dtype(config: Config, dtype: Literal["float32", "bfloat16"]) ->
 
 
 def multiplies_bfloat16(device: jax.Device) -> bool:
-    """Whether matrix products of bfloat16 are faster on `device` than those of float32."""
+    """Returns whether matrix products of bfloat16 are faster on `device` than those of float32."""
     if device.platform != "cpu":
         # "8.0" of NVIDIA's; AMD's have names such as gfx90a, TPUs none.
         capability = getattr(device, "compute_capability", "")
@@ -62,7 +64,10 @@ def multiplies_bfloat16(device: jax.Device) -> bool:
 
 
 def _instructions() -> set[str]:
-    """Names of what the processor can do, as far as it tells: on Linux, of x86."""
+    """Returns the names of what the processor can do.
+
+    Empty where it does not tell: only Linux on x86 does.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return set()
     try:

@@ -2,9 +2,9 @@
 
 Letters: b batch, t target position, n = b t tokens, d model width, v vocabulary.
 The logits of a batch would be the largest array of a training step. On a TPU and on a GPU kernels
-compute them block by block (see `tpu_cross_entropy` and `gpu_cross_entropy`); elsewhere the loss
-goes through the tokens in chunks. Each way the gradient is computed along with the loss, while the
-logits are at hand. Every device does so for its own rows and its own part of the vocabulary.
+compute them block by block (see `cross_entropy_tpu` and `cross_entropy_gpu`); elsewhere the loss
+goes through the tokens in chunks. Either way the gradient is computed along with the loss, while
+the logits are at hand. Every device does so for its own rows and its own shard of the vocabulary.
 """
 
 import functools
@@ -49,7 +49,7 @@ def cross_entropy_reference(
     label_smoothing: float,
     dtype,
 ) -> LossSums:
-    """The plain lines of `cross_entropy`."""
+    """Computes `cross_entropy` in plain lines."""
     logits = einsum_reference("btd,vd->btv", features, table, dtype, jnp.float32)
     log_probabilities = jax.nn.log_softmax(logits)  # btv
     labels = optax.smooth_labels(jax.nn.one_hot(targets, len(table)), label_smoothing)  # btv
@@ -73,7 +73,7 @@ def cross_entropy(
 ) -> LossSums:
     """Sums the loss of tokens whose logits are features . table^T.
 
-    Replaces (`cross_entropy_reference`, which sums what else `LossSums` holds beside it):
+    Replaces (`cross_entropy_reference`, which also sums the rest of `LossSums`):
 
         logits = einsum("btd,vd->btv", features, table)
         labels = optax.smooth_labels(jax.nn.one_hot(targets, v), label_smoothing)
@@ -136,12 +136,12 @@ class _Tokens(NamedTuple):
 
     features: jax.Array
     targets: jax.Array
-    """Counted from the first word of the device's part of the table."""
+    """Counted from the first word of the device's shard of the table."""
     weights: jax.Array
 
 
 def _on_device(settings: _Settings, differentiate: bool, features, table, targets, weights):
-    """The sums over all devices, and this one's gradients of features and table, if asked for."""
+    """Returns sums over all devices, and this one's gradients of features and table if asked."""
     b, t, d = features.shape
     first_word = collectives.index_along("model") * table.shape[0]
     tokens = _Tokens(
@@ -188,8 +188,8 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
 
     chunks = jax.tree.map(split, tokens)
     # XLA's CPU backend has no bfloat16 product over the first axis of its left operand, and would
-    # make float32 of both. A loop hides from it that this one was turned; without a loop, it would
-    # turn it back and find the product missing.
+    # convert both operands to float32. A loop hides from it that this one was transposed. Without a
+    # loop it would transpose it back, and then lack the product.
     turned = jnp.swapaxes(chunks.features.astype(settings.dtype), 1, 2) if length < n else None
     nothing = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
     dtable: Any = jnp.zeros(table.shape[::-1], jnp.float32) if differentiate else ()
@@ -201,8 +201,11 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
 
 
 def _chunk_length(n: int, v: int) -> int:
-    """Tokens of a chunk, whose logits stay within its size: the largest divisor of `n` tokens,
-    which copies nothing, unless it makes more than twice as many chunks as are needed."""
+    """Returns how many tokens make a chunk, whose logits stay within its size.
+
+    The largest divisor of `n` tokens, which copies nothing, unless it makes more than twice as many
+    chunks as are needed.
+    """
     fitting = max(1, _CHUNK_BYTES[collectives.platform()] // (4 * v))
     needed = -(-n // fitting)
     counts = range(needed, 2 * needed + 1)
@@ -210,15 +213,15 @@ def _chunk_length(n: int, v: int) -> int:
 
 
 def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, table):
-    """Sums over one chunk, and its gradients of features (n,d) and table (d,v).
+    """Returns sums over one chunk, and its gradients of features (n,d) and table (d,v).
 
-    `turned`: the features (d,n), where they are at hand.
+    turned  the features (d,n), where they are at hand
     """
     dtype = settings.dtype
     logits = einsum("nd,vd->nv", tokens.features, table, dtype, jnp.float32)
     maximum = logits.max(axis=1)
     exponentials = jnp.exp(logits - maximum[:, None])
-    # Targets in another device's part of the vocabulary count as 0 here.
+    # Targets in another device's shard of the vocabulary count as 0 here.
     here = (tokens.targets >= 0) & (tokens.targets < table.shape[0])
     true = jnp.take_along_axis(logits, tokens.targets[:, None], axis=1, mode="clip")[:, 0]
     true = jnp.where(here, true, 0.0)
@@ -239,14 +242,20 @@ def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, ta
 
 
 def _shares(settings: _Settings) -> tuple[float, float]:
-    """What smoothed labels give the target beyond the others, and what every word."""
+    """Returns what smoothed labels give the target beyond the others, and what every word."""
     smoothing = settings.label_smoothing
     return 1 - smoothing, smoothing / settings.vocabulary_size
 
 
 def _sums(settings: _Settings, tokens: _Tokens, table, maximum, exp_sum, true):
-    """The sums, and log(sum(exp(logits))) (n,) over the whole vocabulary, from what this device's
-    part of it gives: the largest logit, the sum of exp(logit - largest), the target's logit."""
+    """Returns the sums, and log(sum(exp(logits))) (n,) over the whole vocabulary.
+
+    Takes these of this device's shard of the vocabulary, each (n,):
+
+    maximum  the largest logit
+    exp_sum  the sum of exp(logit - largest)
+    true     the target's logit
+    """
     highest = collectives.maximum_over(_WORDS, maximum)
     exp_sum = collectives.sum_over(_WORDS, exp_sum * jnp.exp(maximum - highest))
     true = collectives.sum_over(_WORDS, true)

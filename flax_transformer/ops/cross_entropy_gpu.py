@@ -2,10 +2,10 @@
 
 Letters: n tokens, d model width, v vocabulary.
 Logits of 37,000 words in float32 are the largest arrays of a training step, and would be written
-once and read four times. Here a kernel computes them tile by tile and leaves a row's share of the
-statistics of each tile. A second one computes the tiles again and writes what the loss' gradient of
-them is, in bfloat16, as both of its products take it, which cuBLAS multiplies faster than a kernel
-that makes it twice again.
+once and read four times. Here a kernel computes them tile by tile and leaves, of each tile, what it
+adds to the statistics of each token. A second kernel computes the tiles again and writes the loss'
+gradient of the logits, in bfloat16, as the two products with it take it. cuBLAS computes these
+products faster than a kernel would that makes the gradient again for each of the two.
 Source of the tiles' sums: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax".
 """
 
@@ -21,22 +21,24 @@ from flax_transformer.ops import gpus
 
 _TOKENS, _WORDS, _DEPTH = 128, 256, 64  # of a tile; and how much of d is in fast memory at a time
 _GRADIENT_BYTES = 2**30
-"""Of the gradient of the logits; more tokens go in chunks."""
+"""The most that the gradient of the logits may take; more tokens go in chunks."""
 _NEVER = -1e30
 
 
 def fits(features: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """Whether the kernels take `features` (n,d)."""
+    """Returns whether the kernels take `features` (n,d)."""
     n, d = features.shape
     return n % _TOKENS == d % _DEPTH == 0 and gpus.all_are(gpus.have_large_shared_memory)
 
 
 def statistics(features: jax.Array, table: jax.Array, targets: jax.Array) -> list[jax.Array]:
-    """Of the logits features . table^T the largest, sum(exp(logit - largest)), and the target's (0
-    if the target is not among these words); each (n,) float32.
+    """Returns three statistics of each token's logits features . table^T, each (n,) float32.
 
-    `features` (n,d) and `table` (v,d) bfloat16; `targets` (n,) int32 count from the table's first
-    row, and may lie outside of it.
+    features  (n,d) bfloat16
+    table     (v,d) bfloat16
+    targets   (n,) int32, counted from the table's first row; they may lie outside of it
+    results   the largest logit; sum(exp(logit - largest)); the target's logit, 0 if the target is
+              not among these words
     """
     shape = (pl.cdiv(len(table), _WORDS), len(features))
     kernel = functools.partial(_statistics_kernel, len(table), len(features) // _TOKENS)
@@ -59,11 +61,11 @@ def gradients(
     weights: jax.Array,
     shares: tuple[float, float],
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss' gradients of features (n,d) and table (v,d), in float32.
+    """Returns the loss' gradients of features (n,d) and table (v,d), in float32.
 
-    `normalizer` (n,) is the logarithm of the sum of exp(logits) over the whole vocabulary;
-    `weights` (n,) scale the tokens' losses; `shares` are the labels' probability of the target
-    beyond the other words', and that of every word.
+    normalizer  (n,), the logarithm of the sum of exp(logits) over the whole vocabulary
+    weights     (n,), which scale the tokens' losses
+    shares      the labels' probability of the target beyond other words', and that of every word
     """
     filled = _filled(table)
 
@@ -87,7 +89,7 @@ def _filled(table: jax.Array) -> jax.Array:
 
 
 def _chunks(n: int, v: int) -> int:
-    """How many chunks `n` tokens go in: as few as keep the gradient small."""
+    """Returns how many chunks `n` tokens go in: as few as keep the gradient small."""
     tiles = n // _TOKENS
     fitting = max(1, _GRADIENT_BYTES // (2 * v * _TOKENS))
     return next(count for count in range(-(-tiles // fitting), tiles + 1) if tiles % count == 0)
@@ -101,7 +103,7 @@ def _logits_gradient(num_words: int, shares, rows, table: jax.Array) -> jax.Arra
 
 
 def _call(kernel, arrays: tuple[jax.Array, ...], results: Any, name: str) -> Any:
-    """Runs `kernel` for every tile of the logits; `arrays` are features, table and what else."""
+    """Runs `kernel` for every tile of the logits; `arrays` begin with features and table."""
     (n, d), v = arrays[0].shape, len(arrays[1])
     moved = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((arrays, results)))
     return pl.pallas_call(
@@ -117,14 +119,16 @@ def _call(kernel, arrays: tuple[jax.Array, ...], results: Any, name: str) -> Any
 
 
 def _place(token_tiles: int) -> tuple[Any, Any]:
-    """The tile's place along tokens and along words. Tiles of the same words come one after the
-    other, since all features stay in the chip's cache."""
+    """Returns the tile's place along tokens and along words.
+
+    Tiles of the same words come one after the other, since all features stay in the chip's cache.
+    """
     tile = pl.program_id(0)
     return tile % token_tiles, tile // token_tiles
 
 
 def _logits(num_words: int, place, features, table, targets):
-    """A tile of logits (n,v), which of its words exist, and which are targets."""
+    """Returns a tile of logits (n,v), which words exist, which are targets, and its tokens."""
     tokens = pl.ds(place[0] * _TOKENS, _TOKENS)
     words = pl.ds(place[1] * _WORDS, _WORDS)
 

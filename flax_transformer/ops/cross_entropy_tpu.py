@@ -2,8 +2,8 @@
 
 Letters: n tokens, d model width, v vocabulary.
 Logits of 37,000 words in float32 are the largest arrays of a training step, and would be written
-once and read four times. Here they live block by block in the chip's fast memory, and are computed
-again for each of the two gradients: two products more, for almost no traffic.
+once and read four times. Here they live block by block in the chip's fast memory, and each of the
+two gradients computes them again: this costs two more products, and almost no traffic.
 """
 
 import functools
@@ -14,22 +14,22 @@ from jax.experimental import pallas as pl
 
 from flax_transformer.ops.attention_tpu import KERNEL_BYTES, Described
 
-_TOKENS = (1024, 512, 256, 128)  # in a block, the largest that divides n and fits
+_TOKENS = (1024, 512, 256, 128)  # per block: the largest that divides n and fits
 _WORDS = 512
 _NEVER = -1e30
 _MAXIMUM, _EXP_SUM, _TRUE = range(3)  # rows of the statistics
-_ROWS = 8  # of statistics, of which three are used: what a tile of memory has
+_ROWS = 8  # of statistics, as a tile of memory has; three of them are used
 
 
 def fits(features: Described) -> bool:
-    """Whether the kernels take `features` (n,d)."""
+    """Returns whether the kernels take `features` (n,d)."""
     n, d = features.shape
     blocks = [_tokens(n, d, result) for result in ("statistics", "features", "table")]
     return d % 128 == 0 and None not in blocks
 
 
 def _tokens(n: int, d: int, result: str) -> int | None:
-    """How many tokens make a block; None where not even the fewest divide `n` and fit."""
+    """Returns how many tokens make a block; None where not even the fewest divide `n` and fit."""
     for tokens in _TOKENS:
         if n % tokens == 0 and _bytes(tokens, d, result) <= KERNEL_BYTES:
             return tokens
@@ -37,19 +37,24 @@ def _tokens(n: int, d: int, result: str) -> int | None:
 
 
 def _bytes(tokens: int, d: int, result: str) -> int:
-    """What a kernel needs for a block of tokens: each array twice, since the next is fetched
-    meanwhile, a part of the result, and the logits; measured, this is an upper bound."""
+    """Returns the bytes that a kernel needs for a block of tokens: measured, an upper bound.
+
+    Each array counts twice, since the next block is fetched meanwhile. What is added to the result,
+    and the logits, come on top.
+    """
     rows = {"statistics": 0, "features": tokens, "table": _WORDS}[result]
     arrays = 2 * (2 * d * (tokens + _WORDS) + 4 * d * rows + 4 * (_ROWS + 3) * tokens)
     return arrays + 4 * d * rows + 5 * _WORDS * tokens
 
 
 def statistics(features, table, targets) -> list[jax.Array]:
-    """Of the logits features . table^T the largest, sum(exp(logit - largest)), and the target's (0
-    if the target is not among these words); each (n,) float32.
+    """Returns three statistics of each token's logits features . table^T, each (n,) float32.
 
-    `features` (n,d) and `table` (v,d) bfloat16; `targets` (n,) int32 count from the table's first
-    row, and may lie outside of it.
+    features  (n,d) bfloat16
+    table     (v,d) bfloat16
+    targets   (n,) int32, counted from the table's first row; they may lie outside of it
+    results   the largest logit; sum(exp(logit - largest)); the target's logit, 0 if the target is
+              not among these words
     """
     rows = _call(
         functools.partial(_statistics_kernel, table.shape[0]),
@@ -63,11 +68,11 @@ def statistics(features, table, targets) -> list[jax.Array]:
 def gradients(
     features, table, targets, normalizer, weights, shares: tuple[float, float]
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss' gradients of features (n,d) and table (v,d), in float32.
+    """Returns the loss' gradients of features (n,d) and table (v,d), in float32.
 
-    `normalizer` (n,) is the logarithm of the sum of exp(logits) over the whole vocabulary;
-    `weights` (n,) scale the tokens' losses; `shares` are the labels' probability of the target
-    beyond the other words', and that of every word.
+    normalizer  (n,), the logarithm of the sum of exp(logits) over the whole vocabulary
+    weights     (n,), which scale the tokens' losses
+    shares      the labels' probability of the target beyond other words', and that of every word
     """
     v = table.shape[0]
     arrays = (features, table, targets[None], normalizer[None], weights[None])
@@ -80,7 +85,7 @@ def gradients(
 
 
 def _call(kernel, arrays, words_last: bool, result: str) -> jax.Array:
-    """Runs `kernel` over blocks of tokens and of words; the last axis of the grid adds up."""
+    """Runs `kernel` over blocks of tokens and words; results add up along the grid's last axis."""
     features, table, *rows = arrays
     n, d = features.shape
     tokens = _tokens(n, d, result)
@@ -112,10 +117,10 @@ def _call(kernel, arrays, words_last: bool, result: str) -> jax.Array:
 
 
 def _logits(num_words: int, block, features, table, targets):
-    """Logits (v,n) of a block of words, which of its words exist, and which are targets.
+    """Returns logits (v,n) of a block of words, which of its words exist, and which are targets.
 
-    Words stand above one another and tokens side by side: sums over words then add whole
-    registers, and what belongs to a token is a row.
+    Words lie along the first axis and tokens along the last: a sum over words then adds whole
+    registers, and what belongs to tokens is a row.
     """
     logits = jnp.einsum("vd,nd->vn", table[:], features[:], preferred_element_type=jnp.float32)
     word = block * _WORDS + jax.lax.broadcasted_iota(jnp.int32, logits.shape, 0)

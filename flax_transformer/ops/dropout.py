@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def dropout_reference(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
-    """The plain lines of `dropout`."""
+    """Computes `dropout` in plain lines."""
     seed, offset = jax.random.bits(key, (2,), "uint32")
     index = jnp.arange(math.prod(x.shape), dtype="uint32").reshape(x.shape)
     keep = _hash(_hash(index ^ seed) + offset) < _threshold(1 - rate)
@@ -22,10 +22,10 @@ def dropout(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
         keep = jax.random.bernoulli(key, 1 - rate, x.shape)
         jnp.where(keep, x / (1 - rate), 0)
 
-    with other random bits: whether an element stays is decided by a hash of its place and of the
-    key, so the mask is the same however many devices share the array. A counter hashed in place
-    costs a few integer operations an element, far fewer than random bits by threefry, and nothing
-    is stored. Replaces (`dropout_reference`):
+    with other random bits: a hash of an element's place and of the key decides whether it stays, so
+    the mask is the same however many devices share the array. Hashing a counter on the spot costs a
+    few integer operations per element, far fewer than random bits by threefry, and nothing is
+    stored. Replaces (`dropout_reference`):
 
         seed, offset = jax.random.bits(key, (2,), "uint32")
         index = jnp.arange(x.size, dtype="uint32").reshape(x.shape)
@@ -33,14 +33,14 @@ def dropout(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
         jnp.where(keep, x.astype(jnp.float32) / (1 - rate), 0).astype(x.dtype)
     """
     keep = keep_mask(key, x.shape, 1 - rate)
-    # Rounded last: a Python float times a bfloat16 array becomes bfloat16 before the product, in
-    # which 1 / 0.9 is 0.16% too small for every element alike.
+    # Rounded last: a Python float times a bfloat16 array becomes bfloat16 before the product, and
+    # in bfloat16 1 / 0.9 is 0.16% too small, for every element alike.
     scaled = x.astype(jnp.float32) * (1 / (1 - rate))
     return jnp.where(keep, scaled, 0).astype(x.dtype)
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], keep_rate: float) -> jax.Array:
-    """A bool array of `shape`, True with probability `keep_rate`, independent for every key."""
+    """Returns a bool array, True with probability `keep_rate`, independent for every key."""
     seed, offset = jax.random.bits(key, (2,), "uint32")
     return _hash(_hash(_index(shape) ^ seed) + offset) < _threshold(keep_rate)
 
@@ -50,7 +50,7 @@ def _threshold(keep_rate: float) -> jax.Array:
 
 
 def _index(shape: tuple[int, ...]) -> jax.Array:
-    """Each element's place in row-major order, modulo 2^32, as uint32."""
+    """Returns each element's place in row-major order, modulo 2^32, as uint32."""
     index, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         place = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
@@ -60,8 +60,10 @@ def _index(shape: tuple[int, ...]) -> jax.Array:
 
 
 def _hash(x: jax.Array) -> jax.Array:
-    """A bijection of 32 bits that mixes every input bit into every output bit (murmur3's
-    finaliser, Appleby 2011)."""
+    """Mixes every input bit into every output bit: a bijection of 32 bits.
+
+    Source: murmur3's finaliser (Appleby 2011).
+    """
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -9,13 +9,13 @@ from jax.ad_checkpoint import checkpoint_name
 from flax_transformer.parallel import collectives
 
 MATRIX_PRODUCT = "matrix_product"
-"""Name, for remat policies, of every product without a batch axis: dear to compute again."""
+"""Names, for remat policies, every product without a batch axis: costly to compute again."""
 
 
 def einsum_reference(
     subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None
 ) -> jax.Array:
-    """The plain lines of `einsum`: float32 holds a product of two bfloat16 numbers exactly."""
+    """Computes `einsum` in plain lines: float32 holds a product of two bfloat16 numbers exactly."""
     x, y = (operand.astype(dtype).astype(jnp.float32) for operand in (x, y))
     return jnp.einsum(subscripts, x, y, precision="highest").astype(out_dtype or dtype)
 
@@ -29,10 +29,10 @@ def einsum(subscripts: str, x: jax.Array, y: jax.Array, dtype, out_dtype=None) -
         x, y = (operand.astype(dtype).astype(jnp.float32) for operand in (x, y))
         jnp.einsum(subscripts, x, y, precision="highest").astype(out_dtype or dtype)
 
-    The result comes in `out_dtype`, by default `dtype`. The gradient's two products take operands
-    of `dtype` as well: left to itself, differentiation would multiply a float32 cotangent by a
-    bfloat16 operand, which no matrix unit does at full speed. Every letter of an operand must stand
-    in the other one or in the result.
+    The result has the type `out_dtype`, by default `dtype`. The gradient's two products take
+    operands of `dtype` as well: left to itself, differentiation would multiply a float32 cotangent
+    by a bfloat16 operand, which no matrix unit does at full speed. Every letter of an operand must
+    appear in the other one or in the result.
     """
     return _named_product(subscripts, x, y, dtype, out_dtype)
 
@@ -43,10 +43,10 @@ def _named_product(subscripts, x, y, dtype, out_dtype):
 
 
 def _product(subscripts, x, y, dtype, out_dtype):
-    """Operands rounded to `dtype`, sums in float32, the result in `out_dtype`."""
+    """Multiplies operands rounded to `dtype`; sums in float32, and returns `out_dtype`."""
     # On TPU and GPU the default precision would round float32 operands.
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-    # A GPU sums in float32 whatever it is asked for, and writes twice as much if that is float32.
+    # A GPU sums in float32 whatever type is asked for, and writes twice as much for float32.
     product_type = out_dtype if collectives.platform() == "gpu" else jnp.float32
 
     def multiply(x, y):
@@ -68,8 +68,10 @@ def _product(subscripts, x, y, dtype, out_dtype):
 
 
 def _in_order(subscripts: str, x: jax.Array, y: jax.Array) -> tuple[str, jax.Array, jax.Array]:
-    """The operand whose letters the result has first goes left: another order costs XLA's CPU
-    backend three times as long where there is a batch axis."""
+    """Puts the operand on the left whose letters the result has first.
+
+    In the other order XLA's CPU backend takes three times as long where there is a batch axis.
+    """
     operands, result = subscripts.split("->")
     x_letters, y_letters = operands.split(",")
     first = next(
@@ -106,11 +108,11 @@ def _backward(subscripts, dtype, out_dtype, saved, gradient):
 def _right_gradient(
     subscripts: str, x: jax.Array, gradient: jax.Array, dtype, out_dtype
 ) -> jax.Array:
-    """The product that is the gradient of a right operand: of weights, a sum over positions.
+    """Returns the gradient of a right operand, a product: for weights, a sum over positions.
 
-    XLA's CPU backend turns the left operand of such a sum, which takes longer than the product
-    where it is wide (rows 4 KiB apart share a few lines of the cache). So the narrower one goes
-    left, and the result is turned, which is no larger than the weights.
+    XLA's CPU backend transposes the left operand of such a sum. Where that operand is wide, this
+    takes longer than the product (rows 4 KiB apart share a few lines of the cache). So the narrower
+    operand goes left, and the result is transposed, which is no larger than the weights.
     """
     if collectives.platform() != "cpu" or _is_batched(subscripts) or x.size <= gradient.size:
         return _product(subscripts, x, gradient, dtype, out_dtype)
@@ -118,7 +120,7 @@ def _right_gradient(
     x_letters, gradient_letters = operands.split(",")
     turned = "".join(sorted(result, key=lambda letter: letter in x_letters))
     product = _product(f"{gradient_letters},{x_letters}->{turned}", gradient, x, dtype, out_dtype)
-    # Across a barrier XLA does not make one of the two turns again.
+    # The barrier keeps XLA from merging the two transposes into one again.
     return jnp.einsum(f"{turned}->{result}", jax.lax.optimization_barrier(product))
 
 

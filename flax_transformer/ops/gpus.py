@@ -9,8 +9,10 @@ Capability = tuple[int, ...]
 
 
 def all_are(able: Callable[[Capability], bool]) -> bool:
-    """Whether every GPU of this process is NVIDIA's and `able`; true where there is none, as when a
-    program is compiled for one that is described."""
+    """Returns whether every GPU of this process is NVIDIA's and `able`.
+
+    True where there is none, as when a program is compiled for a GPU that is only described.
+    """
     if jax.default_backend() != "gpu":
         return True
     return all(_is_nvidia(gpu) and able(_capability(gpu)) for gpu in jax.local_devices())
@@ -25,13 +27,14 @@ def _capability(gpu: jax.Device) -> Capability:
 
 
 def run_kernels(capability: Capability) -> bool:
-    """Whether there are kernels in bfloat16 for it: Ampere and newer."""
+    """Returns whether there are kernels in bfloat16 for such a GPU: Ampere and newer."""
     return capability >= (8, 0)
 
 
 def have_large_shared_memory(capability: Capability) -> bool:
-    """At least 163 KiB for a block, as A100, H100, H200, B200 and B300 have it; others have 99.
+    """Returns whether a block has at least 163 KiB.
 
+    A100, H100, H200, B200 and B300 have that; others have 99.
     Source: CUDA C++ programming guide, "Technical specifications per compute capability".
     """
     return capability in ((8, 0), (9, 0), (10, 0), (10, 3))

@@ -1,7 +1,7 @@
 """The one place that chooses how a model computes: `--model.kernels`.
 
-Every fast function of this folder stands beside the plain lines that it replaces, its reference.
-Both take and return the same; what they compute differs by rounding alone.
+Every fast function of this folder stands beside its reference, the plain lines that it replaces.
+Both take the same arguments, and their results differ by rounding alone.
 """
 
 import functools
@@ -31,7 +31,7 @@ from flax_transformer.ops.recurrence import scan_over_time, scan_over_time_refer
 
 
 class Ops(NamedTuple):
-    """What a model is made of; each is described where it is defined."""
+    """The functions that a model is made of; each is described where it is defined."""
 
     einsum: Callable[..., jax.Array]
     add_bias: Callable[..., jax.Array]
@@ -45,7 +45,7 @@ class Ops(NamedTuple):
     lstm: Callable[..., State]
     scan_over_time: Callable[..., Any]
     recompute: Callable[..., Callable]
-    """A function whose gradient computes its inner arrays again rather than keeping them."""
+    """(function) -> that function, whose gradient computes inner arrays again and keeps none."""
     cross_entropy: Callable[..., LossSums]
 
 
@@ -84,7 +84,7 @@ REFERENCE = Ops(
 
 @functools.cache
 def ops_for(config: TransformerConfig | RecurrentConfig) -> Ops:
-    """The functions that `config` chooses, with its compute type where they take one."""
+    """Returns the functions that `config` chooses, with its compute type where they take one."""
     chosen = FAST if config.kernels == "fast" else REFERENCE
     dtype = jnp.dtype(config.compute_dtype)
     return chosen._replace(

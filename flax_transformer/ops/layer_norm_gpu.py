@@ -1,8 +1,8 @@
 """The gradient of layer normalisation as a GPU kernel, which reads its arrays once.
 
 Letters: n rows, d width.
-A kernel of XLA's sums either along a row or over the rows, so that what the gradient of the scale
-sums would be written to memory in float32, and all else be read three times.
+A kernel of XLA's sums either along a row or over the rows. So it would write to memory, in float32,
+what the gradient of the scale sums, and read everything else three times.
 """
 
 import jax
@@ -13,13 +13,13 @@ from jax.experimental.pallas import triton
 from flax_transformer.ops import gpus
 
 _ROWS = 64
-"""Of a program, one after the other in steps."""
-_NUMBERS = 8192  # in a step, which registers hold
+"""Rows of one program, which takes them in steps."""
+_NUMBERS = 8192  # per step, which registers hold
 _WIDEST = 4096
 
 
 def fits(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """Whether the kernel takes `x` (b,t,d)."""
+    """Returns whether the kernel takes `x` (b,t,d)."""
     b, t, d = x.shape
     fitting = b * t % _ROWS == 0 and 128 <= d <= _WIDEST and d & (d - 1) == 0
     return fitting and gpus.all_are(gpus.run_kernels)
@@ -28,8 +28,14 @@ def fits(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
 def gradients(
     x: jax.Array, scale: jax.Array, gradient: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of `x` (b,t,d), in its type, and the parts (p,d) in float32 whose sums over p are those of
-    `scale` (d,) and of the bias, for the `gradient` (b,t,d) of `layer_norm`'s result."""
+    """Returns the gradients of x, scale and bias for the `gradient` of `layer_norm`'s result.
+
+    x         (b,t,d)
+    scale     (d,)
+    gradient  (b,t,d)
+    results   (b,t,d) in the type of `x`; (p,d) and (p,d) in float32, whose sums over p are the
+              gradients of scale and bias
+    """
     d = x.shape[2]
     n = x.size // d
     step = min(_ROWS, _NUMBERS // d)

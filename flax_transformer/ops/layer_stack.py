@@ -1,4 +1,4 @@
-"""Equal layers on top of each other: compiled once, and what their backward pass keeps."""
+"""Stacks of equal layers: compiled once, with a choice of what their backward pass keeps."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from flax_transformer.ops.einsum import MATRIX_PRODUCT
 from flax_transformer.parallel import collectives
 
 TAPPED = "attention_weights"
-"""Collection into which a look at attention weights sows what it finds in a layer; else empty."""
+"""Collection into which each layer sows its attention weights, if they are read; else empty."""
 
 
 def _is_gpu_attention(primitive: Primitive, *_: Any, **__: Any) -> bool:
@@ -30,7 +30,7 @@ _SAVED = {
 def stack_layers_reference(
     layer, config: TransformerConfig, num_layers: int, num_inputs: int, unroll: int = 1
 ) -> nn.Module:
-    """The plain loop of `stack_layers`."""
+    """Does what `stack_layers` does, as a plain loop."""
     return nn.scan(
         layer,
         variable_axes={"params": 0, TAPPED: 0},
@@ -50,15 +50,15 @@ def stack_layers(layer, config: TransformerConfig, num_layers: int, num_inputs: 
         for i in range(num_layers):
             x, y[i] = layer(config)(x, *inputs)
 
-    compiled once, with `config.unroll_layers` layers per turn of the loop, and keeping for the
+    The loop is compiled once, with `config.unroll_layers` layers per turn, and keeps for the
     backward pass what `config.remat` says. The `num_inputs` inputs after the first are the same for
     all layers. They must be passed by position: nn.scan drops keyword arguments.
     """
     by_default = num_layers if collectives.platform() == "gpu" else 1
     layers_per_turn = min(config.unroll_layers or by_default, num_layers)
     if config.remat != "nothing":
-        # Between two turns of a loop XLA cannot find what is computed twice; in a turn it would,
-        # and keep it, which undoes remat.
+        # Between two turns of a loop XLA cannot find what is computed twice. Within a turn it would
+        # find and keep it, which undoes remat.
         prevent_cse = layers_per_turn > 1
         layer = nn.remat(layer, policy=_SAVED[config.remat], prevent_cse=prevent_cse)
     return stack_layers_reference(layer, config, num_layers, num_inputs, layers_per_turn)

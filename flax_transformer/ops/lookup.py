@@ -6,7 +6,7 @@ from flax_transformer.parallel.sharding import all_gather_fsdp
 
 
 def lookup_reference(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """The plain line of `lookup`."""
+    """Computes `lookup` in its plain line."""
     return table[ids]
 
 
@@ -17,6 +17,7 @@ def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
 
         table[ids]
 
-    On several devices they exchange the table, of which each holds a part, rather than its rows.
+    On several devices, each of which holds a shard of the table, they gather the whole table rather
+    than the rows.
     """
     return all_gather_fsdp(table, "vd")[ids]

@@ -1,4 +1,4 @@
-"""The gates of an LSTM, whose gradient keeps fewer arrays.
+"""The gates of an LSTM, with a gradient that keeps fewer arrays.
 
 Letters: u units.
 """
@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 State = tuple[jax.Array, ...]
-"""What a cell remembers, arrays (...,u) in float32; the first, h, is also its output."""
+"""What a cell remembers: arrays (...,u) in float32. The first, h, is also its output."""
 
 
 def lstm_reference(sums: jax.Array, state: State) -> State:
-    """The plain lines of `lstm`."""
+    """Computes `lstm` in plain lines."""
     i, f, o, g = jnp.moveaxis(sums, -2, 0)
     c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
@@ -19,7 +19,7 @@ def lstm_reference(sums: jax.Array, state: State) -> State:
 
 @jax.custom_vjp
 def lstm(sums: jax.Array, state: State) -> State:
-    """Steps from `state` (h, c), arrays (...,u), by what the gates have been given, (...,4,u).
+    """Steps from one state (h, c) of an LSTM to the next.
 
     Replaces (`lstm_reference`):
 
@@ -27,7 +27,11 @@ def lstm(sums: jax.Array, state: State) -> State:
         c = sigmoid(f) * state[1] + sigmoid(i) * tanh(g)
         sigmoid(o) * tanh(c), c
 
-    whose differentiation would keep, and read again, twice as many arrays of every position.
+    sums    (...,4,u), what input and last state give to the gates i, f, o, g
+    state   (h, c), arrays (...,u)
+    result  (h, c), arrays (...,u)
+
+    Differentiating the plain lines would keep, and read again, twice as many arrays per position.
     """
     return _forward(sums, state)[0]
 

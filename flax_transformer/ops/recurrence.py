@@ -3,7 +3,7 @@
 Left to itself, differentiation adds to every weight's gradient at every step of the loop: as many
 small products, and as many passes over the whole gradient, as there are positions. Here the
 backward loop only collects the gradients of the products' results, and one product over all
-positions makes the weight's gradient of them (Appleyard et al. 2016, section 3.3).
+positions makes the weight's gradient from them (Appleyard et al. 2016, section 3.3).
 """
 
 import functools
@@ -22,12 +22,12 @@ Weights = Mapping[str, jax.Array]
 
 
 class Loop(NamedTuple):
-    """How a loop over positions goes; hashable."""
+    """How to loop over positions; hashable."""
 
     products: tuple[tuple[str, str], ...]
     """(name of a weight, subscripts of x and the weight), each used once per step."""
     dtype: Any
-    """Of the products' operands."""
+    """Type of the products' operands."""
     unroll: int = 1
     """Steps compiled into one turn of the loop."""
     reverse: bool = False
@@ -37,14 +37,14 @@ class Loop(NamedTuple):
 def multiplier(
     products: Mapping[str, str], weights: Weights, einsum: Callable[..., jax.Array]
 ) -> Multiply:
-    """The products of `weights` outside of any loop, each by `einsum`."""
+    """Returns the products with `weights` outside of any loop, each by `einsum`."""
     return lambda name, x: einsum(products[name], x, weights[name], out_dtype=jnp.float32)
 
 
 def scan_over_time_reference(
     step, loop: Loop, weights: Weights, addends: Weights, constants, start, inputs
 ):
-    """The plain lines of `scan_over_time`."""
+    """Computes `scan_over_time` in plain lines."""
     return _scan(einsum_reference, step, loop, weights, addends, constants, start, inputs)
 
 
@@ -61,9 +61,9 @@ def scan_over_time(step, loop: Loop, weights: Weights, addends: Weights, constan
 
         jax.lax.scan(turn, start, (addends, inputs))
 
-    `step` reads `weights` through `multiply` only, and closes over no array. `addends`, arrays
-    (t,...) by the names of weights, are added to the products. Returns the last carry and the
-    stacked y.
+    step     reads `weights` through `multiply` only, and closes over no array
+    addends  arrays (t,...) by the names of weights, which are added to the products
+    results  the last carry, and y stacked
     """
     return _scan(einsum, step, loop, _cast(weights, loop), addends, constants, start, inputs)
 
@@ -86,15 +86,15 @@ def _scan(einsum, step, loop: Loop, weights, addends, constants, start, inputs):
 
 
 def _cast(weights: Weights, loop: Loop) -> Weights:
-    """Once, not at every step."""
+    """Casts `weights` to the type of the products, once rather than at every step."""
     return {name: weight.astype(loop.dtype) for name, weight in weights.items()}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _times(subscripts: str, dtype, x: jax.Array, weight: jax.Array, turned: jax.Array) -> jax.Array:
-    """A product that passes its gradient on to `x` alone, and remembers nothing of it.
+    """Multiplies; the gradient goes on to `x` alone, and nothing of `x` is kept for it.
 
-    `turned`: `weight` as that gradient's product takes it, with the axes of `_turned`.
+    turned  `weight` as that gradient's product takes it, with its axes in the order of `_turned`
     """
     return einsum(subscripts, x, weight, dtype, jnp.float32)
 
@@ -115,7 +115,7 @@ _times.defvjp(
 
 
 def _turned(subscripts: str) -> str:
-    """The weight's letters, those of x alone behind those of the result."""
+    """Returns the weight's letters, those of x alone after those of the result."""
     operands, result = subscripts.split("->")
     x_letters, letters = operands.split(",")
     return "".join(
@@ -131,11 +131,11 @@ def _turn(subscripts: str, weight: jax.Array) -> jax.Array:
 def _forward(step, loop: Loop, weights: Weights, addends: Weights, constants, start, inputs):
     types = {name: jnp.zeros((0,), weight.dtype) for name, weight in weights.items()}
     weights, subscripts = _cast(weights, loop), dict(loop.products)
-    # Once; left to the loop, every step would transpose them.
+    # Once here: left to the loop, every step would transpose them.
     turned = {name: _turn(subscripts[name], weights[name]) for name in subscripts}
 
     def take_step(constants, carry, x, taps):
-        """One step; also the left operands and the results of all products."""
+        """Takes one step; returns also the left operands and the results of all products."""
         factors, results = {}, {}
 
         def multiply(name: str, x: jax.Array) -> jax.Array:
@@ -157,7 +157,7 @@ def _forward(step, loop: Loop, weights: Weights, addends: Weights, constants, st
         )
         return (carry, ys), factors
 
-    # The gradient of what is added to a product is that of the product; where nothing is, zero is.
+    # What is added to a product has the gradient of the product. Where nothing is, zeros are added.
     first = jax.tree.map(lambda x: x[0], inputs)
     shapes = jax.eval_shape(take_step, constants, start, first, {})[3]
     length = len(jax.tree.leaves(inputs)[0])

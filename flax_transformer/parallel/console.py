@@ -12,9 +12,9 @@ from flax_transformer.runtime.outlived_streams import outlive
 
 
 class Console:
-    """A progress bar on a terminal, a line at intervals elsewhere; times only what is training.
+    """A progress bar on a terminal, a line at intervals elsewhere; times only the training itself.
 
-    Of several processes only the first says anything. A run outlives whoever reads it.
+    Of several processes only the first says anything. A run goes on when its reader is gone.
     """
 
     def __init__(self, steps: int, first_step: int):
@@ -36,22 +36,23 @@ class Console:
 
     @staticmethod
     def warn(line: str) -> None:
-        """As `say`, on standard error: of what a run can do without."""
+        """Prints, as `say` does, a warning on standard error: of what a run can do without."""
         if is_first_process():
             outlive()
             tqdm.write(f"warning: {line}", file=sys.stderr)
             sys.stderr.flush()
 
     def step(self) -> None:
+        """Moves the bar on by one step."""
         self._bar.update()
 
     def expect(self, steps: int) -> None:
-        """Counts to another number of steps, of a run that something else will end."""
+        """Makes the bar count to `steps`, for a run that something else will end."""
         self._bar.total = steps
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stops the clock of tokens per second in the body: for validation and saving."""
+        """Stops the clock of tokens per second during the body: for validation and saving."""
         self._seconds += time.perf_counter() - self._since
         yield
         self._since = time.perf_counter()

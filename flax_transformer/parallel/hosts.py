@@ -36,7 +36,7 @@ _PREPARATION_SECONDS = 24 * 3600
 
 
 def join_hosts(hosts: HostsConfig) -> None:
-    """Meets the run's other processes, if there are any; before anything else asks for devices.
+    """Meets the run's other processes, if any; to be called before anything asks for devices.
 
     TPU pods, Slurm and Open MPI are found by JAX itself; elsewhere `hosts` says who and where.
     Raises `LostProcessError` where the others cannot be met, and `UserError` where the settings
@@ -59,7 +59,7 @@ def _join(hosts: HostsConfig) -> None:
             hosts.coordinator,
             hosts.count,
             hosts.index,
-            # It would abort the program: not before we give up.
+            # JAX aborts the program then, which must not come before we give up.
             initialization_timeout=2 * _JOINING_SECONDS,
             heartbeat_timeout_seconds=hosts.patience,
         )
@@ -69,8 +69,8 @@ def _join(hosts: HostsConfig) -> None:
         # The processes tell each other what devices they have, for which JAX waits too.
         _heeding_interrupts(jax.devices)
     except ValueError as error:
-        # What JAX says where it knows of no cluster: this is a machine of its own, unless mpirun is
-        # one that JAX does not know.
+        # JAX says coordinator_address where it knows of no cluster: then this process runs alone,
+        # unless it was started by an mpirun that JAX does not know.
         several = hosts.coordinator is not None or "OMPI_COMM_WORLD_SIZE" in os.environ
         if several or "coordinator_address" not in str(error):
             raise UserError(
@@ -88,8 +88,10 @@ def _join(hosts: HostsConfig) -> None:
 
 
 def _give_up(problem: str) -> NoReturn:
-    """Raises `LostProcessError`, or ends the same way at once where JAX would wait for the others
-    first."""
+    """Raises `LostProcessError`.
+
+    Where JAX would first wait for the others, it prints the error and ends this process at once.
+    """
     if not jax.distributed.is_initialized():
         raise LostProcessError(problem)
     print(f"error: {problem}", file=sys.stderr)
@@ -99,8 +101,8 @@ def _give_up(problem: str) -> NoReturn:
 def _heeding_interrupts(function: Callable[[], object], seconds: float | None = None) -> None:
     """Calls `function`, and is interrupted by Ctrl-C even where JAX waits and hears nothing.
 
-    Raises `TimeoutError` where it takes more than `seconds`. Either way it goes on, in a thread of
-    its own, until the program ends.
+    Raises `TimeoutError` where that takes more than `seconds`. Either way `function` goes on, in a
+    thread of its own, until the program ends.
     """
     done: Future[None] = Future()
 
@@ -124,12 +126,15 @@ def _leave(code: int) -> NoReturn:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Returns whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 def from_first_process(function: Callable[[], Any]) -> Any:
-    """What `function` returns in the first process, which alone calls it; JSON must know it."""
+    """Returns what `function` returns in the first process, which alone calls it.
+
+    JSON must be able to hold it.
+    """
     if jax.process_count() == 1:
         return function()
     content = json.dumps(function()).encode() if is_first_process() else b""
@@ -140,11 +145,11 @@ def from_first_process(function: Callable[[], Any]) -> Any:
 
 @contextmanager
 def leaving_when_failing() -> Iterator[None]:
-    """An error in the body, or Ctrl-C, ends this process, if it is one of several, without waiting
-    for the others for long.
+    """Ends this process on an error in the body, or Ctrl-C, without waiting long for the others.
 
-    At a regular end JAX has every process wait for the others, which wait for this one: all would
-    hang for minutes. So the others end after `HostsConfig.patience`.
+    Where there is only one process, the error is raised as usual. At a regular end JAX has every
+    process wait for the others, which wait for this one: all would hang for minutes. This way the
+    others end after `HostsConfig.patience`.
     """
     try:
         yield
@@ -165,10 +170,10 @@ def leaving_when_failing() -> Iterator[None]:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Process 0 goes through the body before the others, which then find on disk what it left.
+    """Runs the body in process 0 before the others, which then find on disk what it left.
 
-    An error in one process ends all of them: where it happened as it is, elsewhere as a
-    `LostProcessError` that names the process. Ctrl-C waits for nobody.
+    An error in one process ends all of them: the process where it happened raises it as it is,
+    the others a `LostProcessError` that names that process. Ctrl-C waits for nobody.
     """
     if not is_first_process():
         _meet("process 0 is ready", None)

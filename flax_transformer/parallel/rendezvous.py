@@ -1,8 +1,8 @@
 """How the processes of a run find one another before JAX begins.
 
-Where one of them is missing JAX aborts the program after minutes, and where its port is taken it
-crashes. So process 0 listens there first; each of the others tells it who it is, and hears from it
-once all have come, or what is wrong.
+Where a process is missing, JAX aborts the program after minutes; where its port is taken, it
+crashes. So process 0 listens at that port first. Each of the others tells it who it is, and hears
+from it once all have come, or what is wrong.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.errors import LostProcessError, UserError
 
 _STRANGER_SECONDS = 5.0
-"""Longest that process 0 waits for whoever has come to say who it is."""
+"""Longest that process 0 waits for a newcomer to say who it is."""
 
 _PAUSE_SECONDS = 0.2
 """Between two attempts to reach process 0."""
 
 _SIGN = {"run": "flax_transformer"}
-"""In every message, by which the processes know each other from whatever else has a port."""
+"""Part of every message: tells the processes of a run from whatever else answers at a port."""
 
 _LONGEST = 10_000  # bytes of a message
 
@@ -44,8 +44,9 @@ class _Process:
 def meet(hosts: HostsConfig) -> None:
     """Returns once every process has come.
 
-    In all that are there, raises `LostProcessError` for those that are not when `hosts.patience` is
-    over, and `UserError` for those whose settings do not fit together.
+    Otherwise raises, in every process that has come:
+    `LostProcessError`  where some are missing once `hosts.patience` is over.
+    `UserError`         where the settings of some do not fit together.
     """
     problem = _gather(hosts) if hosts.index == 0 else _come(hosts)
     if problem is not None:
@@ -58,12 +59,15 @@ def _address(hosts: HostsConfig) -> tuple[str, int]:
 
 
 def _gather(hosts: HostsConfig) -> Problem | None:
-    """Process 0: waits for all, tells all that have come what the problem is, and returns it."""
+    """Waits, as process 0, for all others and returns the problem, if there is one.
+
+    Tells all that have come what it is.
+    """
     waiting: list[_Process] = []
     with _listen(hosts) as listener:
         problem = _wait_for_all(hosts, listener, waiting)
     for process in waiting:
-        # One that has just left JAX will miss.
+        # A process that has left just now is no error here: JAX will miss it.
         with process.connection, contextlib.suppress(OSError):
             lost = isinstance(problem, LostProcessError)
             _say(process.connection, problem=str(problem) if problem else None, lost=lost)
@@ -71,7 +75,7 @@ def _gather(hosts: HostsConfig) -> Problem | None:
 
 
 def _listen(hosts: HostsConfig) -> socket.socket:
-    """At the port that JAX will take, on all addresses of this host, as JAX does."""
+    """Listens at the port that JAX will take, on all addresses of this host, as JAX does."""
     _, port = _address(hosts)
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
@@ -117,15 +121,17 @@ def _wait_for_all(
 
 def _forget_those_who_left(waiting: list[_Process]) -> None:
     for process in list(waiting):
-        # They have nothing more to say: what can be read is the end.
+        # They have nothing more to say: if something can be read, it is the end of the connection.
         if select.select([process.connection], [], [], 0)[0]:
             process.connection.close()
             waiting.remove(process)
 
 
 def _accept(listener: socket.socket, seconds: float) -> tuple[_Process, int] | None:
-    """Who comes within `seconds`, and how many it thinks there are; None for nobody and for a
-    stranger."""
+    """Returns who comes within `seconds`, and how many processes it thinks there are.
+
+    None where nobody comes, or a stranger.
+    """
     listener.settimeout(seconds)
     try:
         connection, _ = listener.accept()
@@ -144,8 +150,10 @@ def _accept(listener: socket.socket, seconds: float) -> tuple[_Process, int] | N
 
 
 def _come(hosts: HostsConfig) -> Problem | None:
-    """Any other process: tells process 0 who it is, as soon as that can be reached, and returns
-    the problem that process 0 names."""
+    """Tells process 0, from any other process, who this one is; returns the problem it names.
+
+    Tries until process 0 can be reached or `hosts.patience` is over.
+    """
     deadline = time.monotonic() + hosts.patience
     reason: Exception | None = None
     while (left := deadline - time.monotonic()) > 0:
@@ -156,12 +164,13 @@ def _come(hosts: HostsConfig) -> Problem | None:
             ):
                 _say(connection, index=hosts.index, count=hosts.count)
                 _hear(file)
-                # From now on process 0 says how long: its patience may have begun just now.
+                # Process 0 was reached, and decides how long to wait: its patience may have begun
+                # only now.
                 connection.settimeout(hosts.patience + _STRANGER_SECONDS)
                 answer = _hear(file)
                 kind = LostProcessError if answer.get("lost") else UserError
                 return kind(answer["problem"]) if answer.get("problem") else None
-        except (OSError, UnicodeError) as error:  # the latter for what no name can be
+        except (OSError, UnicodeError) as error:  # the latter where it cannot be a host's name
             reason = error
             time.sleep(_PAUSE_SECONDS)
     return LostProcessError(
@@ -176,7 +185,7 @@ def _say(connection: socket.socket, **message: Any) -> None:
 
 
 def _hear(file: IO[bytes]) -> dict[str, Any]:
-    """The next message; `ConnectionError` where there is none."""
+    """Returns the next message; raises `ConnectionError` where there is none."""
     line = file.readline(_LONGEST)
     if not line:
         raise ConnectionError("the connection was closed")
@@ -190,7 +199,7 @@ def _hear(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _enumerate(indices: list[int]) -> str:
-    """Such as "process 3" or "processes 1, 2 and 5"."""
+    """Returns the names of the processes: "process 3" or "processes 1, 2 and 5"."""
     *most, last = map(str, indices[:_MOST_NAMED])
     if len(indices) > _MOST_NAMED:
         most, last = [*most, last], f"{len(indices) - _MOST_NAMED} more"

@@ -38,7 +38,7 @@ _MESH_AXIS = {
 
 
 def build_mesh(config: MeshConfig, devices=None) -> Mesh:
-    """All `devices` (by default every device of every process) as a mesh of AXES.
+    """Returns all `devices` (by default every device of every process) as a mesh of AXES.
 
     Raises `UserError` when the sizes do not multiply to the number of devices.
     """
@@ -55,9 +55,9 @@ def build_mesh(config: MeshConfig, devices=None) -> Mesh:
 
 
 def named_sharding(mesh: Mesh, names: tuple, shape: tuple[int, ...]) -> NamedSharding:
-    """How an array of `shape` whose axes have the logical `names` lies on `mesh`.
+    """Returns how an array of `shape` whose axes have the logical `names` lies on `mesh`.
 
-    An unknown name is a `KeyError`; an axis that does not divide is a `UserError`.
+    Raises `KeyError` for an unknown name, and `UserError` for a size that `mesh` does not divide.
     """
     axes = [None if name is None else _MESH_AXIS[name] for name in names]
     for name, axis, size in zip(names, axes, shape, strict=False):
@@ -70,12 +70,12 @@ def named_sharding(mesh: Mesh, names: tuple, shape: tuple[int, ...]) -> NamedSha
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `BATCH_AXES`, everything else whole."""
+    """Returns the sharding of a batch: rows over `BATCH_AXES`, everything else whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def on_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[..., Result]:
-    """`function`, to be jitted, whose inner parts know the mesh that they run on."""
+    """Returns `function`, to be jitted, such that what it calls knows the mesh it runs on."""
 
     @functools.wraps(function)
     def traced(*arguments):
@@ -88,16 +88,18 @@ def on_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[..., Result
 def constrain_rows(x: jax.Array) -> jax.Array:
     """Constrains `x` (b,...), and so its gradient, to rows over `BATCH_AXES` and the rest whole.
 
-    Without it XLA would rather split activations along d, as the parameters are along fsdp, and
+    Without it XLA would rather split activations along d, as parameters are over fsdp, and
     exchange activations in place of parameters. Outside `on_mesh`, and where every device
-    computes for its own rows already, `x` is left alone.
+    computes for its own rows already, it returns `x` as it is.
     """
     return _constrain(x, PartitionSpec(BATCH_AXES))
 
 
 def all_gather_fsdp(parameter: jax.Array, names: str) -> jax.Array:
-    """Gathers `parameter`, whose axes are `names`, along fsdp, where XLA would not see by itself
-    that this is cheaper than to split what is computed from it."""
+    """Gathers `parameter`, whose axes are `names`, along fsdp.
+
+    For where XLA does not see that this is cheaper than to split what is computed from it.
+    """
     axes = [_MESH_AXIS[name] for name in names]
     return _constrain(
         parameter, PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes))
@@ -112,14 +114,14 @@ def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
 
 
 def own_rows(mesh: Mesh, rows: int) -> slice:
-    """Of a batch of `rows`, from the first to the last that this process' devices hold."""
+    """Returns which of a batch's `rows` this process' devices hold, from first to last."""
     places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
     bounds = [place[0].indices(rows) for place in places if place is not None]
     return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
 
 
 def place_rows(mesh: Mesh, rows: int, own: Rows) -> Rows:
-    """A batch of `rows` over the devices, of which this process has made its `own_rows`."""
+    """Returns a batch of `rows` over the devices; `own` is what this process made: `own_rows`."""
     sharding = batch_sharding(mesh)
     first = own_rows(mesh, rows).start
 
@@ -134,12 +136,12 @@ def place_rows(mesh: Mesh, rows: int, own: Rows) -> Rows:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same whole array on every device."""
+    """Returns the sharding of an array that lies whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def check_rows(config: Config, mesh: Mesh) -> None:
-    """Raises `UserError` unless every device gets the same number of rows at every step."""
+    """Raises `UserError` unless every device gets the same number of rows in every step."""
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     parts = devices * config.training.accumulation_steps
     if config.batch.rows % parts:

@@ -28,11 +28,11 @@ from flax_transformer.files.cache_directory import (
 from flax_transformer.files.whole_file import remove_left_over, whole_file
 
 _KEPT_BYTES = 2 * 2**30
-"""Compiled programs kept between two commands; beyond it the oldest go."""
+"""Bytes of compiled programs kept between two commands; beyond them the oldest are removed."""
 
 _READ_BYTES = 2**28
-"""As much of them, from the newest on, is read at each start, in 0.1 to 0.4 s. Of those beyond it,
-only what is new or was touched."""
+"""Bytes of them that are read at each start, from the newest on, in 0.1 to 0.4 s. Of those beyond,
+only what is new or was touched is read."""
 
 _SMALL_PROGRAM = 2**16
 
@@ -44,7 +44,7 @@ _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 
 
 class Record(NamedTuple):
-    """What a sound entry is known by."""
+    """What an undamaged entry is recognised by."""
 
     size: int
     modified: int
@@ -52,11 +52,11 @@ class Record(NamedTuple):
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX, which must not be imported yet, find again what it compiled in an earlier command.
+    """Has JAX find again what it compiled in an earlier command; JAX must not be imported yet.
 
-    JAX's own variables go before: JAX_ENABLE_COMPILATION_CACHE=false compiles everything anew, and
-    JAX_COMPILATION_CACHE_DIR names another folder, which is left as it is. Where there is no folder
-    of this user alone that can be written, nothing is kept, and the user is told.
+    JAX's own variables take precedence: JAX_ENABLE_COMPILATION_CACHE=false compiles everything
+    anew, and JAX_COMPILATION_CACHE_DIR names another folder, which is left as it is. Where there is
+    no folder of this user alone that can be written, nothing is kept, and the user is told.
     """
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     parent = default_cache_directory()
@@ -77,8 +77,10 @@ def keep_compiled_programs() -> None:
 
 
 def _tell_of_a_full_disk(directory: Path) -> None:
-    """Once, where JAX would warn of every program that it cannot write. Those that are there help
-    all the same."""
+    """Tells the user once of a full disk; JAX would warn of every program that it cannot write.
+
+    The programs that are there help all the same.
+    """
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
@@ -89,7 +91,7 @@ def _tell_of_a_full_disk(directory: Path) -> None:
 
 
 def _open(parent: Path | None) -> Path:
-    """The folder, whose entries can be used; `UserError` where there is none."""
+    """Returns the folder, with entries that can be used; raises `UserError` where there is none."""
     if parent is None:
         raise UserError(f"{NO_HOME} ({name_another_folder('a folder')})")
     try:
@@ -106,8 +108,9 @@ def _open(parent: Path | None) -> Path:
 def check_entries(directory: Path, was_private: bool = True, read_bytes: int = _READ_BYTES) -> None:
     """Removes what is damaged, another user's, no file, or too old to be kept; lists the rest.
 
-    Two commands at once may each remove or list what the other one is writing: it is compiled once
-    more, that is all. Raises `OSError` where the folder cannot be read, or damage not removed.
+    Two commands at once may each remove or list what the other one is writing: it is then compiled
+    once more, nothing worse. Raises `OSError` where the folder cannot be read, or where what is
+    damaged cannot be removed.
     """
     known = _read_list(directory / _LIST)
     kept: dict[str, Record] = {}
@@ -125,7 +128,7 @@ def check_entries(directory: Path, was_private: bool = True, read_bytes: int = _
             path.unlink(missing_ok=True)
     if kept != known:
         remove_left_over(directory)
-        # On a full disk what is there is still of use; unlisted, it is judged anew.
+        # On a full disk what is there is still of use; unlisted, it is checked anew next time.
         with suppress(OSError), whole_file(directory / _LIST) as file:
             file.write(json.dumps(kept).encode())
 
@@ -136,7 +139,10 @@ def _list_new(directory: Path) -> None:
 
 
 def _entries(directory: Path) -> list[tuple[Path, os.stat_result]]:
-    """Entries of JAX and XLA with what they are, links not followed, the newest first."""
+    """Returns the entries of JAX and XLA with their status, the newest first.
+
+    Links are not followed.
+    """
     found = []
     for folder in (directory, directory / _AUTOTUNING):
         if not stat.S_ISDIR(_mode(folder)):
@@ -165,7 +171,7 @@ def _is_own_file(status: os.stat_result, was_private: bool) -> bool:
 def _judge(
     path: Path, status: os.stat_result, known: Record | None, thoroughly: bool
 ) -> Record | None:
-    """What the entry is known by from now on, or None if it is damaged."""
+    """Returns what the entry is recognised by from now on, or None if it is damaged."""
     if known and not thoroughly and known[:2] == (status.st_size, status.st_mtime_ns):
         return known
     try:
@@ -183,7 +189,10 @@ def _judge(
 
 
 def _can_be_unpacked(content: bytes) -> bool:
-    """As JAX unpacks it: zstandard where Python or a package has it, zlib elsewhere."""
+    """Returns whether `content` can be unpacked as JAX does it.
+
+    JAX uses zstandard where Python or a package has it, and zlib elsewhere.
+    """
     if content.startswith(b"\x28\xb5\x2f\xfd"):
         return _zstandard_can_unpack(content)
     try:
@@ -207,7 +216,7 @@ def _zstandard_can_unpack(content: bytes) -> bool:
 
 
 def _read_list(path: Path) -> dict[str, Record]:
-    """The records of the last check; none where the list is absent or damaged."""
+    """Returns the records of the last check; none where the list is absent or damaged."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return {}

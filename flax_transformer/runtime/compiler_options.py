@@ -5,12 +5,12 @@ from typing import Any
 from flax_transformer.runtime.determinism import chosen_flags
 
 GPU_OPTIONS = {
-    # cuBLAS adds the bias to its product before it writes it.
+    # cuBLAS instead adds the bias to its product before it writes the product.
     "xla_gpu_enable_triton_gemm": False,
-    # Products of one operand made into one: what comes of it is copied apart for cuDNN again.
+    # Merged products of one operand have one result, which is copied apart again for cuDNN.
     "xla_gpu_dot_merger_threshold_mb": 0,
 }
-"""Together they make a step of wmt_base 3% faster on an H100."""
+"""Options for XLA. Together they make a step of wmt_base 3% faster on an H100."""
 
 
 def compiler_options(platform: str) -> dict[str, Any] | None:

@@ -22,8 +22,10 @@ def exit_code(error: BaseException) -> int | None:
 
 
 def _message(error: BaseException) -> str | None:
-    """What to tell the user: an error's own message, or which file cannot be used; None for a
-    defect."""
+    """Returns what to tell the user, or None for a defect.
+
+    That is an error's own message, or which file cannot be used.
+    """
     if isinstance(error, FlaxTransformerError):
         return str(error)
     if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
@@ -42,8 +44,10 @@ def _message(error: BaseException) -> str | None:
 
 
 def _file_of(error: BaseException) -> str:
-    """Finds the file that an error is about, be it the system's or one of TensorStore's, which
-    quotes it."""
+    """Returns the file that an error is about.
+
+    An error of the system names it; one of TensorStore quotes it in its message.
+    """
     if isinstance(error, OSError) and error.filename is not None:
         name = error.filename  # or the number of a descriptor
         return os.fsdecode(name) if isinstance(name, bytes) else str(name)

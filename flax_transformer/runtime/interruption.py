@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals of schedulers as a request to stop after the step at hand."""
+"""Ctrl-C and the signals of schedulers as a request to stop after the current step."""
 
 import os
 import signal
@@ -25,8 +25,8 @@ class InterruptedRunError(Exception):
 class Interruption:
     """While entered, the first signal asks to stop; a second Ctrl-C ends the program.
 
-    Of several processes any one may be asked: JAX's preemption service, which waits for SIGTERM
-    from the moment that the processes meet, has all of them agree on the moment to stop at.
+    Of several processes any one may be asked. JAX's preemption service, which listens for SIGTERM
+    from the moment that the processes meet, has all of them agree on when to stop.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Interruption:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def reached(self) -> bool:
-        """Whether to stop, the same in every process: all must ask equally often."""
+        """Returns whether to stop, the same in every process: all must ask equally often."""
         if jax.process_count() > 1 and not self._agreed:
             self._agreed = multihost_utils.reached_preemption_sync_point(self._polls)
             self._polls += 1
@@ -67,10 +67,10 @@ class Interruption:
             raise InterruptedRunError
 
     def run(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns: a compilation, say, which takes minutes and which no signal ends.
+        """Returns what `work` returns: a compilation, say, of minutes that no signal ends.
 
-        Raises `InterruptedRunError` when asked to stop, and leaves `work` behind; of several
-        processes each waits for its end.
+        When asked to stop, raises `InterruptedRunError` and abandons `work`. One of several
+        processes waits for the end of `work` instead.
         """
         if jax.process_count() > 1:
             return work()
@@ -88,8 +88,10 @@ class Interruption:
 
     @property
     def exit_code(self) -> int | None:
-        """As shells have it, for a run that was asked to stop: 130 after Ctrl-C, 143 after SIGTERM
-        and the other signals."""
+        """The code, as shells give it, of a run that was asked to stop; None for any other.
+
+        130 after Ctrl-C, 143 after SIGTERM and the other signals.
+        """
         if self._signal == signal.SIGINT:
             return 128 + signal.SIGINT
         return 128 + signal.SIGTERM if self._agreed or self._signal is not None else None
@@ -109,7 +111,7 @@ class Interruption:
         if jax.process_count() == 1:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             return
-        # A process that waits for the others inside of JAX hears Python's handlers only afterwards.
+        # While a process waits for the others inside JAX, Python's handlers do not run.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
 

@@ -10,14 +10,17 @@ _CHECKOUT = Path(__file__).parents[2]
 
 
 def program_name() -> str:
-    """What the usage line begins with: `train.py`, or `flax-transformer train`."""
+    """Returns what the usage line begins with: `train.py`, or `flax-transformer train`."""
     started = Path(sys.argv[0])
     return " ".join([INSTALLED, *sys.argv[1:2]]) if started.stem == INSTALLED else started.name
 
 
 def how_to_start(command: str) -> str:
-    """What to type for `command`: `python translate.py` where a script of the checkout was started,
-    else `flax-transformer translate`."""
+    """Returns what to type for `command`, such as "translate".
+
+    It is `python translate.py` where a script of the checkout was started, else
+    `flax-transformer translate`.
+    """
     started = Path(sys.argv[0])
     script = started.parent / f"{command}.py"
     beside_package = script.is_file() and script.resolve().parent == _CHECKOUT

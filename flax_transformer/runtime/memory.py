@@ -8,12 +8,15 @@ _MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8  # names of mallopt(3)
 
 
 def keep_freed_memory() -> None:
-    """For CPUs, before JAX starts threads; elsewhere, or where the user chose, nothing changes.
+    """Keeps freed memory, on CPUs; to be called before JAX starts threads.
+
+    Elsewhere, or where the user chose otherwise, it changes nothing.
 
     XLA allocates all temporaries of a step at once. glibc maps so large a block anew every time,
     which costs one page fault per 4 KiB: up to two thirds of the time of a step. One heap that
-    grows, and does not shrink by less than 2 GiB, avoids them until small blocks come to lie
-    between large ones and it passes that size. One that never shrinks was seen to grow further.
+    grows, and does not shrink by less than 2 GiB, avoids these faults, until small blocks come to
+    lie between large ones and the heap passes that size. A heap that never shrinks was seen to grow
+    further.
     """
     chosen = any(name.startswith("MALLOC_") for name in os.environ)
     if chosen or "GLIBC_TUNABLES" in os.environ or not _only_cpu():
@@ -28,7 +31,10 @@ def keep_freed_memory() -> None:
 
 
 def _only_cpu() -> bool:
-    """Whether JAX will find no accelerator, whose host threads had better not share one heap."""
+    """Returns whether JAX will find no accelerator.
+
+    The host threads of an accelerator had better not share one heap.
+    """
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms:
         return platforms == "cpu"

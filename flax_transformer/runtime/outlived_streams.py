@@ -1,4 +1,4 @@
-"""Standard output and standard error that a run outlives: what is lost is the text, not the run."""
+"""Standard output and error that a run outlives: when they fail, the text is lost, not the run."""
 
 import io
 import os
@@ -11,8 +11,11 @@ _NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
 def outlive() -> None:
-    """From now on an error of standard output or error, such as a reader that is gone, costs the
-    text alone. The first one of standard output is told on standard error."""
+    """Makes an error of standard output or standard error cost the text alone, from now on.
+
+    A reader that is gone is such an error, for example. The first error of standard output is told
+    on standard error.
+    """
     for name in _NAMES:
         stream = getattr(sys, name)
         if not isinstance(stream, _Outlived):
@@ -20,12 +23,12 @@ def outlive() -> None:
 
 
 class _Outlived:
-    """A text stream like `stream`, of which writing never fails."""
+    """A text stream like `stream`, to which writing never fails."""
 
     def __init__(self, stream: Any, name: str):
         self._stream = _Nowhere() if stream is None else stream
         self._name = name
-        self._told = name == "stderr"  # where could it be told?
+        self._told = name == "stderr"  # there is nowhere left to tell of its errors
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -69,10 +72,10 @@ class _Outlived:
                 sys.stderr.flush()
 
     def _drain(self, error: OSError) -> bool:
-        """Discards what waits in the stream, which Python would try to write at its end and fail.
+        """Discards what waits in the stream; returns whether the stream can still be written to.
 
-        A pipe without a reader has no further use; elsewhere, as on a disk without room, later
-        text may be written again.
+        Python would try to write what waits when it ends, and fail. A pipe without a reader has no
+        further use; elsewhere, as on a disk without room, later text may be written again.
         """
         try:
             number = self._stream.fileno()
@@ -92,14 +95,14 @@ class _Outlived:
 
 
 class _Nowhere(io.TextIOBase):
-    """Like /dev/null, with no descriptor."""
+    """A stream like /dev/null, with no descriptor."""
 
     def write(self, text: str) -> int:
         return len(text)
 
 
 def _printable(text: str, encoding: str | None) -> str:
-    """`text` with what `encoding` lacks as escapes."""
+    """Returns `text` with escapes for the characters that `encoding` lacks."""
     encoding = encoding or "ascii"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -6,7 +6,7 @@ from flax_transformer.runtime.interruption import Interruption
 
 
 class Program:
-    """A jitted function for arguments of one shape; compiled while the run can be stopped.
+    """A jitted function for arguments of one shape; the run can be stopped while it is compiled.
 
     compilations: how often it has been compiled.
     """
@@ -26,5 +26,5 @@ class Program:
             self.compilations += 1
 
     def __call__(self, *arguments: Any) -> Any:
-        """The result for arguments like those of `compile`; a `TypeError` for others."""
+        """Returns the result for arguments like those of `compile`; a `TypeError` for others."""
         return self._compiled(*arguments)

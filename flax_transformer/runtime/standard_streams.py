@@ -11,26 +11,30 @@ STANDARD_OUTPUT = "standard output"
 
 
 def prepare_streams() -> None:
-    """Replaces `sys.stdout` and `sys.stderr` by streams that never fail on a character, that wait
-    where the descriptor does not, and whose errors say where they come from.
+    """Replaces `sys.stdout` and `sys.stderr` by streams for any text and any descriptor.
 
-    What cannot be written to standard error is dropped, as there is nowhere to say so. A stream
-    that is closed is read from and written to as /dev/null: the next file to be opened would take
-    its place. `sys.__stdin__` and `sys.__stdout__` stay None then.
+    They never fail on a character, they wait where the descriptor does not, and their errors say
+    where they come from. What cannot be written to standard error is dropped, as there is nowhere
+    to say so. A stream that is closed becomes /dev/null: else the next file to be opened would take
+    its descriptor. `sys.__stdin__` and `sys.__stdout__` stay None then.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # It gets the lowest number that is free.
+            # os.open gives the lowest number that is free, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = _as_text(sys.stdout, _Output, 1, STANDARD_OUTPUT)
     sys.stderr = _as_text(sys.stderr, _Messages, 2, "standard error")
 
 
 def end_output(wait: bool = True) -> None:
-    """Writes what is left for standard output, or forgets it where that fails, or cannot be done at
-    once without `wait`: Python would try again as it ends, and report what nobody can help."""
+    """Writes what is left for standard output, or discards it where that fails.
+
+    wait: whether to wait for a slow reader; without, what cannot be written at once is discarded.
+
+    Python would try to write the rest again as it ends, and report what nobody can help.
+    """
     try:
         if wait or wait_for(1, select.POLLOUT, 0):
             sys.stdout.flush()
@@ -43,18 +47,20 @@ def end_output(wait: bool = True) -> None:
 
 
 def wait_for(descriptor: int, event: int, milliseconds: int | None = None) -> bool:
-    """Waits until `descriptor` has come to `event`, such as `select.POLLIN`, or has failed; says
-    whether it has."""
+    """Waits for `event`, such as `select.POLLIN`, or a failure on `descriptor`.
+
+    Returns whether either came within `milliseconds`; None waits without limit.
+    """
     poll = select.poll()
     poll.register(descriptor, event)
     return bool(poll.poll(milliseconds))
 
 
 class _Output(io.BufferedWriter):
-    """An open descriptor, of which a write takes all bytes.
+    """A stream to an open descriptor, of which each write takes all bytes.
 
-    What an interruption leaves unwritten is not written twice: the layer below, which no signal
-    handler enters, knows how far it came.
+    An interrupted write never repeats bytes: the layer below, which no signal handler enters, knows
+    how far it came.
     """
 
     def __init__(self, descriptor: int, name: str, unbuffered: bool):
@@ -88,7 +94,7 @@ class _Output(io.BufferedWriter):
 
 
 class _Messages(_Output):
-    """Drops what cannot be written."""
+    """A stream that drops what cannot be written."""
 
     def write(self, data) -> int:
         with suppress(OSError):
@@ -103,7 +109,7 @@ class _Messages(_Output):
 def _as_text(
     before: TextIO | None, kind: type[_Output], descriptor: int, name: str
 ) -> io.TextIOWrapper:
-    """The descriptor as a stream like `before`, which is None where it was closed."""
+    """Returns the descriptor as a stream like `before`, which is None where it was closed."""
     if before is not None:
         before.flush()
     unbuffered = kind is _Messages or getattr(before, "write_through", False)

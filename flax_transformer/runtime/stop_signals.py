@@ -24,12 +24,13 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 class StopSignals:
-    """While entered, a signal that asks the program to end raises `KeyboardInterrupt`; then the
-    program ends with 128 and the number of the signal.
+    """While entered, a signal that asks the program to end raises `KeyboardInterrupt`.
+
+    The program then ends with the code 128 plus the number of the signal.
 
     Libraries lose exceptions: one that is raised while Python collects garbage, which JAX listens
-    to, is only reported. So what was asked for stays known, and is asked for again until the body
-    has ended.
+    to, is only reported. So the request is remembered, and the exception raised again until the
+    body has ended.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,10 @@ class StopSignals:
         self._delays = 0
 
     def __enter__(self) -> None:
-        """Signals that are ignored, as under nohup, or that others handle, stay so."""
+        """Sets the handlers.
+
+        Signals that are ignored, as under nohup, or that others handle, stay so.
+        """
         self._report, self._report_unraisable = sys.excepthook, sys.unraisablehook
         sys.excepthook, sys.unraisablehook = self._printed, self._unraisable
         signal.signal(signal.SIGALRM, self._stop_again)
@@ -75,7 +79,7 @@ class StopSignals:
     def _interrupt(self, frame: FrameType | None) -> None:
         """Raises `KeyboardInterrupt`, unless a module is being loaded: extensions crash on it.
 
-        Loading is given a moment to end, for the sake of what should be put in order.
+        Loading is given a moment to end, so that the body can still put things in order.
         """
         if _loads_module(frame):
             self._delays += 1
@@ -89,7 +93,10 @@ class StopSignals:
     def _printed(
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        """Before the end, only C code that goes on without an exception has it printed."""
+        """Prints an uncaught exception, unless it is an interruption that was lost.
+
+        Before the body has ended, only C code that goes on without an exception calls this.
+        """
         if not self._is_lost(kind):
             self._report(kind, error, traceback)
 
@@ -98,8 +105,10 @@ class StopSignals:
             self._report_unraisable(unraisable)
 
     def _is_lost(self, kind: type[BaseException]) -> bool:
-        """Whether it is an interruption, which is raised again as soon as the caller has gone on:
-        raised in here it would be lost once more."""
+        """Returns whether the exception is an interruption, and if so has it raised again.
+
+        That happens as soon as the caller has gone on: raised in here it would be lost once more.
+        """
         if self._ended or not issubclass(kind, KeyboardInterrupt):
             return False
         self._code = self._code or _INTERRUPTED  # other handlers raise it too

@@ -11,11 +11,11 @@ _LONG_WORD = 1000
 def merge(
     word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
 ) -> list[str]:
-    """The symbols that `word` is merged to: step by step the best merge, the one that makes the
-    symbol of the smallest of `ids`, the leftmost of equals, of those that this step does not drop,
-    until none is left.
+    """Returns the symbols that `word` is merged to.
 
-    Each is dropped where `draw()` is less than `dropout`.
+    Each step drops every merge for which `draw()` is less than `dropout`, and makes the best of
+    those that are left: the one whose symbol has the smallest of `ids`, the leftmost of equals. It
+    ends when a step has none left.
     """
     split = _merge_short if len(word) <= _LONG_WORD else _merge_long
     return split(word, ids, dropout, draw)
@@ -24,7 +24,7 @@ def merge(
 def _merge_short(
     word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
 ) -> list[str]:
-    """In a time that grows with the square of the length."""
+    """Merges in a time that grows with the square of the length."""
     symbols = list(word)
     while True:
         merges = [
@@ -41,10 +41,13 @@ def _merge_short(
 def _merge_long(
     word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
 ) -> list[str]:
-    """The same with equal probability, in n log n: a step draws for merges from the best on, up to
-    the first that is not dropped, which is the one that it takes."""
+    """Merges in n log n; each result is as likely as from `_merge_short`.
+
+    A step draws for merges from the best on, and takes the first that is not dropped.
+    """
     end = len(word)
-    # Empty where one has gone into another before it; the last stands for both ends of the word.
+    # A symbol is empty once it is merged into one before it; the last stands for both ends of the
+    # word.
     symbols = [*word, ""]
     before, behind = list(range(-1, end)), [*range(1, end + 1), end]
     queue: list[tuple[int, int, str, str]] = []

@@ -27,9 +27,13 @@ _MANY_MARKS = 4
 
 @cache
 def nfc_rules() -> Mapping[str, str]:
-    """What becomes of which characters: every kind of white space, and the sign for it, is a space;
-    byte order marks, control characters and what else has no width is dropped; a letter and its
-    accents, up to three, are the one character that Unicode has for them (its NFC)."""
+    """Returns what each character, or letter with its accents, becomes.
+
+    a space: every kind of white space, and SentencePiece's sign for it.
+    nothing: byte order marks, control characters and what else has no width.
+    its NFC: a letter and its accents, up to three; NFC is the one character that Unicode has for
+             them.
+    """
     rules = {}
     for code in range(1, sys.maxunicode + 1):  # SentencePiece has no rule for U+0000
         character = chr(code)
@@ -44,7 +48,7 @@ def nfc_rules() -> Mapping[str, str]:
 
 
 def _spellings(character: str) -> dict[str, str]:
-    """The other ways of writing a character that has accents, and its NFC."""
+    """Returns the other ways of writing a character that has accents, each with its NFC."""
     composed = unicodedata.normalize("NFC", character)
     decomposed = unicodedata.normalize("NFD", character)
     letter, marks = decomposed[0], decomposed[1:]
@@ -62,11 +66,10 @@ def _spellings(character: str) -> dict[str, str]:
 
 
 def typographic_spaces(texts: Iterable[str]) -> dict[str, str]:
-    """How `texts` write spaces that are not to be broken, such as before a French "!": each two
-    characters with a space between them, or before or behind, and how they are to be written.
+    """Returns how `texts` write spaces that are not to be broken, such as before a French "!".
 
-    For a mark of punctuation or a symbol with a space beside it, and for the digits of a number,
-    what most of them have.
+    Each key is a mark of punctuation or a symbol with a space before or after it, or two digits
+    with a space between them. Its value is the same with the space that most of them have.
     """
     found: dict[str, Counter[str]] = {}
     for text in texts:
@@ -89,7 +92,7 @@ def typographic_spaces(texts: Iterable[str]) -> dict[str, str]:
 
 
 def as_rules(rules: Mapping[str, str]) -> str:
-    """The rules as SentencePiece reads them: code points in hexadecimal, a rule a line."""
+    """Returns the rules as SentencePiece reads them: hexadecimal code points, one rule per line."""
 
     def codes(text: str) -> str:
         return " ".join(f"{ord(character):X}" for character in text)
@@ -98,7 +101,7 @@ def as_rules(rules: Mapping[str, str]) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see in `text`, and so nothing to translate."""
+    """Returns whether there is nothing to see in `text`, and so nothing to translate."""
     return not any(map(_is_visible, text))
 
 

@@ -1,10 +1,10 @@
 """Placeholders for words in characters that a vocabulary has no pieces for.
 
-Such a word (an emoji, a name in another script) can only be spelt in bytes, which a model has
+Such a word (an emoji, a name in another script) can only be spelled in bytes, which a model has
 hardly ever seen: it garbles them and the sentence around. So one character, which the vocabulary
-does have, stands for the whole word in what the model reads; training pairs with such characters on
-both sides (data/augmentation.py) teach it where they go, and the word is put back into what it
-writes.
+does have, stands for the whole word in what the model reads. Training pairs with such characters on
+both sides (data/augmentation.py) teach the model where they go. The word is put back into what the
+model writes.
 """
 
 import re
@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping, Set
 
 PLACEHOLDERS = "\ue000\ue001\ue002\ue003"
-"""Of Unicode's private use; as many words of a line can be carried over."""
+"""Characters of Unicode's private use; so many words of a line can be carried over."""
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
 _SPACES = re.compile(r"\s*")
@@ -21,8 +21,10 @@ _ENDED = re.compile(r"[.!?…。！？][\"'”’»)\]]*\s*$")
 
 
 def unreadable_words(text: str, readable: Set[str]) -> list[str]:
-    """The words of `text` with a character that is not `readable`, in order; those with white space
-    alone between them are one."""
+    """Returns the words of `text` with a character that is not `readable`, in order.
+
+    Those with nothing but white space between them are one.
+    """
     return [text[start:end] for start, end in _spans(text, readable)]
 
 
@@ -41,8 +43,11 @@ def _spans(text: str, readable: Set[str]) -> list[tuple[int, int]]:
 
 
 def _unknown_parts(word: str, unknown: set[str]) -> list[tuple[int, int]]:
-    """All of a `word` in letters; of Chinese, of marks and of symbols, which are not separated by
-    spaces, only what is unknown."""
+    """Returns the spans of `word` to replace, where some of its characters are unknown.
+
+    Of a word in letters that is all of it. Chinese, marks and symbols are not separated by spaces:
+    of them it is only what is unknown.
+    """
     if unknown.isdisjoint(word):
         return []
     if word[0].isalnum() and not any(map(_is_wide, word)):
@@ -56,8 +61,11 @@ def _is_wide(character: str) -> bool:
 
 
 def put_placeholders(text: str, readable: Set[str]) -> tuple[str, dict[str, str]]:
-    """`text` with a placeholder for each unreadable word, as far as there are some, and what they
-    stand for. Placeholders in `text` itself are such words, as they are not `readable`."""
+    """Returns `text` with placeholders for its unreadable words, and what each stands for.
+
+    Words beyond the number of `PLACEHOLDERS` stay. Placeholders in `text` itself count as
+    unreadable words, since they are not `readable`.
+    """
     spans = _spans(text, readable)
     words: dict[str, str] = {}
     parts, place = [], 0
@@ -69,7 +77,7 @@ def put_placeholders(text: str, readable: Set[str]) -> tuple[str, dict[str, str]
 
 
 def put_in_both(source: str, target: str, readable: Set[str]) -> tuple[str, str]:
-    """A pair with the same placeholder for each unreadable word that occurs on both sides."""
+    """Returns a pair in which each unreadable word of both sides is the same placeholder."""
     shared = [word for word in unreadable_words(source, readable) if word in target]
     for placeholder, word in zip(PLACEHOLDERS, shared, strict=False):
         source, target = (text.replace(word, placeholder, 1) for text in (source, target))
@@ -77,9 +85,11 @@ def put_in_both(source: str, target: str, readable: Set[str]) -> tuple[str, str]
 
 
 def peel(text: str, words: Mapping[str, str]) -> tuple[str, str, str]:
-    """What stands before a sentence with placeholders, the sentence, and what stands behind it:
-    symbols at either end and whatever follows the last mark of punctuation. A model has nothing to
-    say to these."""
+    """Splits a sentence with placeholders into what precedes it, the sentence, and what follows it.
+
+    Peeled off are symbols at either end and unreadable words after the last mark of punctuation: a
+    model has nothing to say to these.
+    """
     before = behind = ""
     while text[:1] in words and _is_symbol(words[text[0]]):
         rest = text[1:].lstrip()
@@ -99,12 +109,14 @@ def _is_symbol(word: str) -> bool:
 
 
 def put_back(text: str, words: Mapping[str, str]) -> str:
-    """`text` with what placeholders stand for, each once; nothing for those that stand for nothing
-    or have been there before."""
+    """Returns `text` with each placeholder replaced by the word that it stands for.
+
+    A placeholder that stands for nothing, or that occurred before, is left out.
+    """
     left = dict(words)
     return _ANY.sub(lambda match: left.pop(match[0], ""), text)
 
 
 def are_all_there(text: str, words: Mapping[str, str]) -> bool:
-    """Whether each placeholder of a source is in `text`."""
+    """Returns whether each placeholder of a source (the keys of `words`) is in `text`."""
     return all(placeholder in text for placeholder in words)

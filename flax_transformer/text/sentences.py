@@ -4,7 +4,7 @@ import itertools
 import re
 from typing import NamedTuple
 
-# A sentence in Chinese or Japanese ends without a space behind it.
+# A sentence in Chinese or Japanese ends without a space after it.
 _ENDS = re.compile(r"(\S*[.!?…][\"'”’»)\]]*)\s+(?=\S)|[。！？][”’」』）]*\s*(?=\S)")
 _INITIALS = re.compile(r"(?:[^\W\d]\.)+|\d+\.")  # "J.", "z.B.", and a German "3."
 _ABBREVIATIONS = frozenset([
@@ -16,24 +16,25 @@ _OPENING = "\"'“‘«„¿¡(["
 
 
 class TrainedLengths(NamedTuple):
-    """What almost every source sentence that a model is trained on keeps to: tokens, without the
-    end symbol, and sentences in a line."""
+    """Lengths that almost no source line of a model's training text exceeds."""
 
     tokens: int
+    """In a line, without the end symbol."""
     sentences: int
+    """In a line."""
 
 
 def sentence_starts(text: str) -> list[int]:
-    """Where in `text` a sentence begins that follows another one.
+    """Returns where in `text` a sentence begins that follows another one.
 
-    An abbreviation or an initial ends none, nor does a point before a small letter.
+    An abbreviation or an initial ends no sentence, nor does a full stop before a small letter.
     """
     starts = [match.end() for match in _ENDS.finditer(text) if _is_end(match)]
     return [start for start in starts if not _follows_on(text, start)]
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`, without the white space between them."""
+    """Returns the sentences of `text`, without the white space between them."""
     places = [0, *sentence_starts(text), len(text)]
     parts = [text[start:end].strip() for start, end in itertools.pairwise(places)]
     return [part for part in parts if part]

@@ -1,9 +1,10 @@
 """One SentencePiece vocabulary for source and target: text to ids and back.
 
 Text is normalised first, by rules that the vocabulary keeps (normalization.py). Characters without
-a piece are spelt in bytes, so that no text is unknown and nothing else is lost: under the
+a piece are spelled in bytes, so that no text is unknown and nothing else is lost. Under the
 `identity` normalisation `decode(encode(text)) == text` for every text, spaces and control
-characters included, but for U+2581, by which SentencePiece writes a space and which becomes one.
+characters included. The one exception is U+2581, by which SentencePiece writes a space: it becomes
+a space.
 """
 
 import hashlib
@@ -20,8 +21,8 @@ from flax_transformer.text.byte_pairs import merge
 from flax_transformer.text.placeholders import PLACEHOLDERS
 
 PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
-"""Special symbols, which text is never encoded to: not even a text that spells their names. The
-tags of a corpus are such symbols too."""
+"""Special symbols. Text is never encoded to them, not even text that spells their names. The tags
+of a corpus are such symbols too."""
 
 _SPACE = "\u2581"  # as SentencePiece writes it
 _MOST_BYTES = 1 << 28
@@ -41,7 +42,7 @@ class Tokenizer:
         except RuntimeError:
             raise ValueError("not a SentencePiece model") from None
         processor = self._processor
-        # An empty or cut model can pass for one: ask for what comes last in it too.
+        # An empty model, or one cut short, can pass for a model: ask for what comes last in it too.
         specials = [processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id()]
         if specials != [PAD_ID, EOS_ID, BOS_ID, UNK_ID]:
             raise ValueError(f"the special symbols have the ids {specials} instead of 0 to 3")
@@ -50,20 +51,23 @@ class Tokenizer:
         self.vocabulary_size: int = processor.get_piece_size()
         first = processor.piece_to_id("<0x00>")  # after the tags
         self.byte_ids = range(first, first + 256)
-        """The bytes, by which characters without a piece are spelt."""
+        """The ids of the bytes, by which characters without a piece are spelled."""
         self._ids = self._check_pieces()
         """The id of every piece of text; the earlier it was merged in training, the smaller."""
         known = {" ", *(piece for piece in self._ids if len(piece) == 1)}
         self.characters = frozenset(known.difference(PLACEHOLDERS))
-        """Those of text that are not spelt in bytes."""
+        """The characters of text that are not spelled in bytes."""
         self.has_placeholders: bool = known.issuperset(PLACEHOLDERS)
-        """Which an earlier version did not give a vocabulary."""
+        """Whether the vocabulary has placeholders: an earlier version did not give it any."""
         self._check_round_trip()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
 
     def _check_pieces(self) -> dict[str, int]:
-        """The pieces of text and their ids; `ValueError` where a piece is not what its place says,
-        as in a model of which some bytes have changed."""
+        """Returns the pieces of text and their ids.
+
+        Raises `ValueError` where a piece is not of the kind that its place asks for, as in a model
+        of which some bytes have changed.
+        """
         processor, every = self._processor, range(self.vocabulary_size)
         end = self.vocabulary_size
         while end > self.byte_ids.stop and processor.is_control(end - 1):
@@ -93,7 +97,7 @@ class Tokenizer:
         return {pieces[i]: i for i in ordinary}
 
     def _check_round_trip(self) -> None:
-        """Raises `ValueError` unless text survives: by its words, its spaces and by bytes."""
+        """Raises `ValueError` unless the words, the spaces and the bytes of a text survive."""
         try:
             ids = self._processor.encode(_PROBE, num_threads=1)
             (text,) = self.decode(self.encode([_PROBE]))
@@ -103,7 +107,7 @@ class Tokenizer:
             raise ValueError("text does not survive it")
 
     def __reduce__(self) -> tuple:
-        """Another process loads the model afresh."""
+        """Has another process load the model afresh."""
         return Tokenizer, (self.model,)
 
     @classmethod
@@ -130,11 +134,14 @@ class Tokenizer:
         return tokenizer
 
     def has_tag(self, tag: str) -> bool:
-        """Whether there is a symbol for a corpus' tag."""
+        """Returns whether there is a symbol for a corpus' tag."""
         return bool(self._processor.is_control(self._processor.piece_to_id(tag)))
 
     def tag_id(self, tag: str) -> int:
-        """The id of a symbol that `train_tokenizer` was told of; `UserError` if there is none."""
+        """Returns the id of a tag's symbol, which `train_tokenizer` was told of.
+
+        Raises `UserError` if there is none.
+        """
         if not self._processor.is_control(found := self._processor.piece_to_id(tag)):
             raise UserError(
                 f"the vocabulary has no symbol for data.train's tag {tag}: delete tokenizer.model "
@@ -143,26 +150,29 @@ class Tokenizer:
         return found
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without end or beginning symbols.
+        """Returns the ids of each text, without end or beginning symbols.
 
-        Each distinct word is encoded once, which in a large list takes half the time: no piece
-        reaches over a space, so that a text is its words, one behind the other.
+        Each distinct word is encoded once, which in a large list takes half the time. No piece
+        reaches over a space, so the ids of a text are those of its words, one after the other.
         """
         rows = self._words(texts)
         words = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
         ids = dict(zip(words, self._processor.encode(words, num_threads=1), strict=True))
         for word, again in zip(words, self._normalize(words), strict=True):
-            # Nothing between two spaces, and what normalisation would change a second time.
+            # The empty word between two spaces, or one that normalisation would change again.
             if again != _SPACE + word:
                 ids[word] = self._split_at_random(_SPACE + word, 0.0, lambda: 1.0)
         return [list(itertools.chain.from_iterable(map(ids.__getitem__, row))) for row in rows]
 
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
-        """What follows each space, after normalisation, which puts a space before the text."""
+        """Returns the words of each text: what follows each space after normalisation.
+
+        Normalisation puts a space before the text.
+        """
         return [text.split(_SPACE)[1:] for text in self._normalize(list(texts))]
 
     def normalize(self, texts: Sequence[str]) -> list[str]:
-        """Each text as it is before it is split into pieces."""
+        """Returns each text as it is before it is split into pieces."""
         return [" ".join(words) for words in self._words(texts)]
 
     def _normalize(self, texts: list[str]) -> list[str]:
@@ -172,8 +182,11 @@ class Tokenizer:
             raise _damaged_rules() from None
 
     def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
-        """Ids of each text with every merge of two pieces skipped with probability `dropout`
-        (BPE-dropout, Provilkov et al. 2020); the same `seed` gives the same ids."""
+        """Returns the ids of each text, split by BPE-dropout (Provilkov et al. 2020).
+
+        Every merge of two pieces is skipped with probability `dropout`. The same `seed` gives the
+        same ids.
+        """
         # Not SentencePiece's own sampling: its seed gives other splittings in every process.
         draw = random.Random(seed).random
         return [
@@ -191,8 +204,11 @@ class Tokenizer:
         return [self.byte_ids[byte] for byte in symbol.encode()]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Text of each sequence, with the spaces that the target's text has at punctuation; special
-        symbols are left out, bytes that are not UTF-8 become U+FFFD."""
+        """Returns the text of each sequence, with the target's spaces at punctuation.
+
+        Those are the spaces that the target's training text has there. Special symbols are left
+        out; bytes that are not UTF-8 become U+FFFD.
+        """
         plain = [[int(i) for i in sequence if i > UNK_ID] for sequence in ids]
         if not plain:  # SentencePiece takes an empty list for one sequence, not for none.
             return []
@@ -202,13 +218,15 @@ class Tokenizer:
             raise _damaged_rules() from None
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each id stands for, as SentencePiece writes it: U+2581 for the space before a word,
-        </s> for the end."""
+        """Returns what each id stands for, as SentencePiece writes it.
+
+        U+2581 is the space before a word, </s> the end.
+        """
         return [self._processor.id_to_piece(i) for i in ids]
 
 
 def _damaged_rules() -> UserError:
-    return UserError(  # of the 200 kB of its rules, a text needs few
+    return UserError(  # seen this late, since a text needs few of the 200 kB of its rules
         "tokenizer.model is damaged: its normalisation makes text that is not UTF-8. Put a whole "
         "copy into the work directory"
     )

@@ -35,14 +35,13 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Learns a vocabulary by byte-pair encoding and writes it to `path`, whole or not at all.
 
-    Each of `tags` gets a symbol, which counts in the size; sentences do not hold them. `spaces`:
-    what is written for what in decoded text (`normalization.typographic_spaces`). The same
-    sentences, settings, `tags`, `spaces` and `seed` (which matters if there are more sentences than
-    `config.training_sentences`) give the same file.
+    seed:   matters only if there are more sentences than `config.training_sentences`.
+    tags:   each gets a symbol, which counts in the size; sentences do not hold them.
+    spaces: what is written for what in decoded text (`normalization.typographic_spaces`).
 
-    Where the text has more characters than the vocabulary has room for, half of the room goes to
-    the most frequent of them. Raises `UserError` where the text does not fit the size of the
-    vocabulary.
+    The same arguments give the same file. Where the text has more characters than the vocabulary
+    has room for, half of the room goes to the most frequent of them. Raises `UserError` where the
+    text does not fit the size of the vocabulary.
     """
     chosen = _sample(sentences, config.training_sentences, seed)
     room = config.vocabulary_size - _NOT_TEXT - len(tags)
@@ -64,7 +63,7 @@ def _train(
     tags: Sequence[str],
     spaces: Mapping[str, str],
 ) -> bytes:
-    """The vocabulary as a file; raises `RuntimeError` with SentencePiece's complaint."""
+    """Returns the vocabulary as a file; raises `RuntimeError` with SentencePiece's complaint."""
     model = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {}
@@ -99,7 +98,7 @@ def _train(
 
 
 def _without_paths(model: bytes) -> bytes:
-    """The vocabulary without the names of the files that its rules came from."""
+    """Returns the vocabulary without the names of the files that its rules came from."""
     from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
 
     proto = ModelProto.FromString(model)
@@ -114,8 +113,10 @@ def _write_rules(rules: Mapping[str, str], path: Path) -> str:
 
 
 def _without_rare_characters(sentences: Sequence[str], most: int) -> list[str]:
-    """`sentences` with spaces for all but the `most` most frequent characters; SentencePiece itself
-    leaves out no more than 2% of a text."""
+    """Returns `sentences` with spaces for all but the `most` most frequent characters.
+
+    SentencePiece itself leaves out no more than 2% of a text.
+    """
     counts: Counter[str] = Counter()
     for sentence in sentences:
         counts.update(sentence)
@@ -125,7 +126,7 @@ def _without_rare_characters(sentences: Sequence[str], most: int) -> list[str]:
 
 
 def _sample(sentences: Iterable[str], most: int, seed: int) -> list[str]:
-    """Up to `most` sentences, each as likely as any other (reservoir sampling).
+    """Returns up to `most` sentences, each as likely as any other (reservoir sampling).
 
     SentencePiece has such a sampler, but seeds it afresh in each process.
     """
@@ -140,7 +141,7 @@ def _sample(sentences: Iterable[str], most: int, seed: int) -> list[str]:
 
 
 def _explain(message: str, config: TokenizerConfig) -> Exception:
-    """SentencePiece's complaint in terms of the settings."""
+    """Returns an error that puts SentencePiece's complaint in terms of the settings."""
     size = f"tokenizer.vocabulary_size is {config.vocabulary_size}"
     if largest := re.search(r"too high .* <= (\d+)", message):
         remedy = f"at most {largest[1]}, or more text"

@@ -12,9 +12,10 @@ _LINE_ENDS = str.maketrans("\n\r", "  ")
 class Hypothesis(NamedTuple):
     """One translation.
 
-    text: without "\\n" and "\\r", so that it is one line of a file. score: natural-log probability
-    over the length penalty, plus the coverage penalty; of a line that was cut, the sum over its
-    pieces. tokens: number of target tokens, end symbols included.
+    text:   without "\\n" and "\\r", so that it is one line of a file
+    score:  natural-log probability divided by the length penalty, plus the coverage penalty; of a
+            line that was cut, the sum over its pieces
+    tokens: number of target tokens, end symbols included
     """
 
     text: str
@@ -26,8 +27,10 @@ NOTHING = [Hypothesis("", 0.0, 0)]
 
 
 def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
-    """With the words that placeholders stand for, and what stands around the piece; those in which
-    no word is lost come first."""
+    """Returns them with the words that placeholders stand for, and with what surrounds the piece.
+
+    Those in which no word is lost come first.
+    """
     ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
     texts = [f"{piece.before}{put_back(each.text, piece.words)}{piece.behind}" for each in ordered]
     return [
@@ -37,7 +40,7 @@ def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
 
 
 def join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
-    """The best hypotheses of the pieces one behind the other, then the second best, and so on."""
+    """Joins the best hypotheses of the pieces in order, then the second best, and so on."""
     if not pieces:
         return NOTHING
     joined = []
@@ -50,7 +53,7 @@ def join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
 
 
 def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
-    """The best of those with the same text: it may come in different pieces, with other ids."""
+    """Returns the best of those with the same text, which different ids may spell."""
     best: dict[str, Hypothesis] = {}
     for hypothesis in hypotheses:
         best.setdefault(hypothesis.text, hypothesis)

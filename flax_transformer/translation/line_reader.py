@@ -27,8 +27,9 @@ _BYTE_ORDER_MARK = "\ufeff"
 class LineReader:
     """Lines of a file descriptor, read ahead by a thread, so that nobody waits for a full batch.
 
-    name: of the descriptor, for messages. total: number of lines, or None where only the end will
-    tell, as from a pipe. typed: whether they come from a keyboard.
+    name:  of the descriptor, for messages
+    total: number of lines, or None where only the end will tell, as from a pipe
+    typed: whether they come from a keyboard
     """
 
     def __init__(self, descriptor: int, name: str = "standard input"):
@@ -75,7 +76,7 @@ class LineReader:
         return UserError(f"{self._name} cannot be read: {error.strerror}")
 
     def chunks(self) -> Iterator[list[str]]:
-        """All lines in order, as many at a time as have come.
+        """Yields all lines in order, as many at a time as have come.
 
         What goes wrong is raised after the lines before it, as `UserError` where the user can
         help it: a line that is not UTF-8 or too long, an input that cannot be read.
@@ -104,8 +105,11 @@ class LineReader:
 
 
 def _split(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The lines that each piece of text ends, without their ends; one longer than `LONGEST_LINE`
-    as soon as it is, as the last of a list. The pieces are shorter."""
+    """Yields the lines that each of `texts` completes, without their ends.
+
+    A line longer than `LONGEST_LINE` comes as soon as it is that long, as the last of a list. Each
+    of `texts` is shorter.
+    """
     begun = ""
     for text in texts:
         # Not splitlines: Unicode's other line ends occur inside sentences.
@@ -142,7 +146,7 @@ def _read_block(descriptor: int) -> bytes:
     while True:
         try:
             return os.read(descriptor, BLOCK)
-        except BlockingIOError:  # somebody who shares the descriptor does not want to wait
+        except BlockingIOError:  # as a process that shares the descriptor has set it
             wait_for(descriptor, select.POLLIN)
 
 

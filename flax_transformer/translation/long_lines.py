@@ -15,8 +15,13 @@ _WHITE_SPACE = re.compile(r"\s+")
 
 
 class Piece(NamedTuple):
-    """ids: without an end symbol; none where there is nothing to translate. words: what the
-    placeholders among them stand for. before, behind: what stays as it is."""
+    """A piece of a line, to be translated in one go.
+
+    ids:    without an end symbol; none where there is nothing to translate
+    words:  what the placeholders among the ids stand for
+    before: text before it that stays as it is
+    behind: text after it that stays as it is
+    """
 
     ids: list[int]
     words: Mapping[str, str]
@@ -27,12 +32,12 @@ class Piece(NamedTuple):
 def cut_lines(
     lines: Sequence[str], tokenizer: Tokenizer, most: int, trained: TrainedLengths | None = None
 ) -> list[list[Piece]]:
-    """The pieces of each line, at most `most` ids each.
+    """Returns the pieces of each line, at most `most` ids each.
 
-    A line that fits is one piece; one with nothing to see in it has none. One of several sentences
-    that goes beyond what was `trained` becomes pieces of whole sentences that do not, where single
-    sentences allow it. Of a single character that takes more than `most` ids, only the first of
-    them stay.
+    A line that fits is one piece; one with nothing to see in it has none. A line of several
+    sentences that is longer than `trained` becomes pieces of whole sentences that are not, unless a
+    single sentence is. Of a single character that takes more than `most` ids, only the first `most`
+    stay.
     """
     marked = [_mark(line, tokenizer) for line in lines]
     encoded = tokenizer.encode([line for line, _ in marked])
@@ -49,7 +54,7 @@ def cut_lines(
 
 
 def _mark(line: str, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
-    """The line with placeholders, and what they stand for."""
+    """Returns the line with placeholders, and what they stand for."""
     if not tokenizer.has_placeholders or tokenizer.characters.issuperset(line):
         return line, {}
     (normalized,) = tokenizer.normalize([line])
@@ -59,7 +64,7 @@ def _mark(line: str, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
 def _parts(
     line: str, ids: list[int], tokenizer: Tokenizer, trained: TrainedLengths | None
 ) -> list[tuple[str, list[int]]]:
-    """The line, or its sentences in groups of the length that was `trained`, with their ids."""
+    """Returns the line, or its sentences in groups no longer than `trained`, with their ids."""
     if trained is None:
         return [(line, ids)]
     sentences = split_sentences(line)
@@ -86,7 +91,7 @@ def _group(
 
 
 def join_texts(texts: Sequence[str]) -> str:
-    """`texts` one behind the other, with a space between them unless the writing has none."""
+    """Joins `texts`, with a space between them unless the script has none."""
     joined = ""
     for text in filter(None, texts):
         joined += f" {text}" if joined and not _is_wide(joined[-1]) else text
@@ -94,7 +99,7 @@ def join_texts(texts: Sequence[str]) -> str:
 
 
 def _is_wide(character: str) -> bool:
-    """As the characters and marks of Chinese and Japanese are."""
+    """Returns whether `character` is wide, as characters and marks of Chinese and Japanese are."""
     return unicodedata.east_asian_width(character) in ("W", "F") and not (
         "가" <= character <= "힣" or unicodedata.category(character) == "So"
     )
@@ -103,7 +108,7 @@ def _is_wide(character: str) -> bool:
 def _pieces(
     text: str, ids: list[int], words: Mapping[str, str], tokenizer: Tokenizer, most: int
 ) -> list[Piece]:
-    """What of `text` can be translated, in pieces, and the ends that stay as they are."""
+    """Returns what of `text` can be translated, in pieces, with the ends that stay as they are."""
     before, sentence, behind = peel(text, words)
     if before or behind:
         (ids,) = tokenizer.encode([sentence])
@@ -119,7 +124,7 @@ def _pieces(
 
 
 def _cut(text: str, tokenizer: Tokenizer, most: int) -> list[list[int]]:
-    """Halves `text` until every part fits; parts without text are left out."""
+    """Halves `text` until every piece fits; pieces without text are left out."""
     (ids,) = tokenizer.encode([text])
     if len(ids) <= most or len(text) == 1:
         return [ids[:most]] if ids and text else []

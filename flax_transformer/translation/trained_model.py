@@ -35,11 +35,13 @@ class TrainedModel:
     """
 
     def __init__(self, workdir: Path, config: Config):
-        """Reads what a run left in `workdir`, of which `load_config` reads the `config`; its
-        `decoding` may be changed.
+        """Reads what a run left in `workdir`.
 
-        Matrix products are those of the run, but in float32 where bfloat16 is only emulated. Raises
-        `UserError` where the work directory lacks a vocabulary or checkpoints, or where the
+        config: as `load_config` reads it from there; its `decoding` may be changed
+
+        Matrix products are those of the run, but in float32 where bfloat16 is only emulated.
+
+        Raises `UserError` where the work directory lacks a vocabulary or checkpoints, or where the
         vocabulary is not that of the checkpoints.
         """
         self.workdir = workdir
@@ -78,7 +80,8 @@ class TrainedModel:
         n_best:    most hypotheses of a line, of which there may be fewer; by default all
         progress:  name of a bar on stderr
 
-        A line without text has one hypothesis without text. Each beam size is compiled for itself.
+        A line without text has one hypothesis without text. Each beam size is compiled
+        separately.
         """
         if isinstance(lines, str):
             raise TypeError("lines is one text, but must be a list of them: [line]")
@@ -91,7 +94,7 @@ class TrainedModel:
         return [hypotheses[:most] for hypotheses in found]
 
     def _translator(self, beam_size: int) -> Translator:
-        """The translator of `config` with that beam, which keeps what it has compiled."""
+        """Returns the translator of `config` with that beam; it keeps what it has compiled."""
         if beam_size not in self._translators:
             decoding = dataclasses.replace(self.config.decoding, beam_size=beam_size)
             config = dataclasses.replace(self.config, decoding=decoding)

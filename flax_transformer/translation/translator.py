@@ -36,17 +36,18 @@ from flax_transformer.translation.long_lines import cut_lines
 _SHORTEST_BUCKET = 16
 
 _WORTH_COMPILING = 4
-"""Batches that must wait for a program of their own shape, where that of longer ones is there."""
+"""Batches that must wait before their shape is compiled, where a program for longer ones exists."""
 
 _FEW_ROWS = 8
-"""Rows of a batch when so few lines wait, as when somebody types: a whole one would be waste."""
+"""Rows of a batch when no more lines wait, as when somebody types: a whole one would be waste."""
 
 
 class Counts(NamedTuple):
     """What a translator has done since it was made.
 
-    target_tokens: of the best hypotheses, end symbols included. cut_lines: lines that were
-    translated in pieces. compile_seconds: spent on compiling.
+    target_tokens:   of the best hypotheses, end symbols included
+    cut_lines:       lines that were translated in pieces
+    compile_seconds: spent on compiling
     """
 
     target_tokens: int = 0
@@ -76,8 +77,12 @@ class Translator:
         mesh: Mesh | None = None,
         trained: TrainedLengths | None = None,
     ):
-        """Without a `mesh`, rows are split over all devices. Lines of several sentences that go
-        beyond what was `trained` are translated in pieces, if `decoding.split_sentences`."""
+        """Makes a translator that has compiled nothing yet.
+
+        mesh:    over its devices rows are split; by default over all devices
+        trained: lines of several sentences that are longer are translated in pieces, if
+                 `decoding.split_sentences`
+        """
         self._decoding = config.decoding
         self._trained = trained if config.decoding.split_sentences else None
         self._longest_source = longest_source(config)
@@ -85,8 +90,8 @@ class Translator:
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
         model = build_model(config.model, config.tokenizer.vocabulary_size)
         # Every device searches for its own rows with whole parameters, whatever axis it is on, and
-        # leaves the loop when those are done. Nothing may be exchanged inside: a device that has
-        # left would be waited for. So no axis is left to XLA.
+        # leaves the loop when those are done. Devices may exchange nothing inside it: they would
+        # wait for one that has left. So no axis is left to XLA.
         rows = PartitionSpec(AXES)
         self._row_sharding = NamedSharding(self._mesh, rows)
         search_rows = jax.shard_map(
@@ -116,12 +121,14 @@ class Translator:
         progress: str | None = None,
         interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
-        """The hypotheses of each line, in order, best first, no text twice: `beam_size`, or fewer
-        where there are not so many.
+        """Returns the hypotheses of each line, in order, best first, no text twice.
 
-        params: of the model, unboxed; at every call with the same shapes and shardings. A line
-        without text has one hypothesis without text. `progress` names a bar on stderr. Raises
-        `InterruptedRunError` when the `interruption` asks to stop meanwhile.
+        params:       of the model, unboxed; at every call with the same shapes and shardings
+        progress:     name of a bar on stderr
+        interruption: what may ask to stop meanwhile
+
+        There are `beam_size` of a line, or as many as exist. A line without text has one hypothesis
+        without text. Raises `InterruptedRunError` when the `interruption` asks to stop.
         """
         # The end symbol takes the last place of a piece.
         cut = cut_lines(lines, self._tokenizer, self._longest_source - 1, self._trained)
@@ -160,10 +167,10 @@ class Translator:
         return results
 
     def _batches(self, pieces: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """(indices of the pieces, ids (b,s)); rows behind the pieces hold an end symbol only.
+        """Yields (indices of the pieces, ids (b,s)); rows after the pieces hold an end symbol only.
 
-        From the longest piece down, so that the places left in the last batch of a length are
-        taken by shorter pieces, and memory runs out in the first batch if at all.
+        The longest pieces come first, so that shorter ones take the rows left in the last batch of
+        a length, and memory runs out in the first batch if at all.
         """
         order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index]))
         start, shape = 0, None
@@ -178,10 +185,10 @@ class Translator:
             start += len(indices)
 
     def _shape(self, longest: int, waiting: int, before: tuple[int, int] | None) -> tuple[int, int]:
-        """(b,s) of the next batch, for pieces of up to `longest` tokens of which so many wait.
+        """Returns (b,s) of the next batch, where `waiting` pieces of up to `longest` tokens wait.
 
-        That of the batch `before`, if there was one, rather than a smaller one that would have to
-        be compiled first, which takes longer than a few batches.
+        It is that of the batch `before`, if there was one, rather than a smaller one that would
+        have to be compiled first: compiling takes longer than a few batches.
         """
         s = self._bucket(longest)
         shape = self._rows(s, waiting), s
@@ -190,7 +197,7 @@ class Translator:
         return before
 
     def _bucket(self, length: int) -> int:
-        """The shape's length: a power of two, or the longest there is."""
+        """Returns the length of a batch: a power of two, or the longest there is."""
         power = 1 << (length - 1).bit_length()
         return min(max(power, _SHORTEST_BUCKET), self._longest_source)
 
@@ -224,13 +231,13 @@ class Translator:
         return indices, self._programs[ids.shape](params, device_ids)
 
     def _put(self, ids: np.ndarray) -> jax.Array:
-        """`ids` over the devices. Every process knows them all, and moves the rows of its own."""
+        """Splits `ids` over the devices. Every process knows them all, and moves its own rows."""
         places = self._row_sharding.addressable_devices_indices_map(ids.shape)
         rows = [jax.device_put(ids[place], device) for device, place in places.items()]
         return jax.make_array_from_single_device_arrays(ids.shape, self._row_sharding, rows)
 
     def _read(self, hypotheses: Hypotheses) -> list[list[Hypothesis]]:
-        """Every row's hypotheses as text, best first."""
+        """Returns every row's hypotheses as text, best first."""
         ids, scores = jax.device_get(hypotheses)
         b, w, t = ids.shape
         texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
@@ -239,7 +246,7 @@ class Translator:
             distinct(
                 Hypothesis(texts[i * w + j], scores[i, j].item(), count)
                 for j, count in enumerate(tokens[i].tolist())
-                # Where there are fewer than w, but never none: parameters that are not finite
+                # There may be fewer than w, but the first one stays: parameters that are not finite
                 # have no translation.
                 if j == 0 or scores[i, j] > -np.inf
             )
@@ -248,7 +255,7 @@ class Translator:
 
 
 def search(model: nn.Module, config: Config, params: Any, ids: jax.Array) -> Hypotheses:
-    """Beam search for the translations of source `ids` (b,s), each ended by EOS, then PAD.
+    """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD.
 
     A row that holds EOS alone is padding of the batch and has no hypotheses. Hypotheses have up to
     `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
@@ -283,7 +290,7 @@ def search(model: nn.Module, config: Config, params: Any, ids: jax.Array) -> Hyp
 
 
 def _one_ahead(iterator: Iterable) -> Iterator:
-    """The same elements, each given out once the next one has been made."""
+    """Yields the same elements, each once the next one has been made."""
     waiting = []
     for element in iterator:
         waiting.append(element)

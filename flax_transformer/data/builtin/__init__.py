@@ -20,15 +20,20 @@ SENTENCE_WORDS = range(3, 36)
 HELD_OUT_PAIRS = 500
 """Pairs in each of validation, test and test_compositional."""
 SEED = 1
-"""With it, training has every word of the other splits from 40,000 pairs on."""
+"""Seed with which training has every word of the other splits from 40,000 pairs on."""
 
 
 def generate(num_pairs: int) -> dict[str, list[tuple[str, str]]]:
-    """The splits train (`num_pairs` pairs), validation, test and test_compositional (500 each).
+    """Returns the splits by name.
 
-    No two pairs, of whatever splits, share an English or a French sentence. Each sentence of
-    test_compositional holds a combination of words that no other split has (`withheld`). The same
-    `num_pairs` always gives the same pairs, a smaller one the first of a larger one's, and the
+    train:              `num_pairs` pairs.
+    validation:         500 pairs.
+    test:               500 pairs.
+    test_compositional: 500 pairs, each with a combination of words that no other split has
+                        (`withheld`).
+
+    No two pairs, of whatever splits, share an English or a French sentence. The same `num_pairs`
+    always gives the same pairs; a smaller number gives the first of a larger number's pairs. The
     other splits never change. Raises `UserError` above `MAX_PAIRS`.
     """
     if num_pairs > MAX_PAIRS:
@@ -59,5 +64,5 @@ def generate(num_pairs: int) -> dict[str, list[tuple[str, str]]]:
 
 
 def realise(structure: Sentence) -> tuple[str, str]:
-    """A sentence structure in English and in French."""
+    """Returns a sentence structure in English and in French."""
     return english.realise(structure), french.realise(structure)

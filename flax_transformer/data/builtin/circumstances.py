@@ -21,7 +21,7 @@ OBJECT_PRONOUNS = (
     (*_OTHERS, s.I, s.WE),
     (*_OTHERS, s.I, s.YOU, s.WE),
 )
-"""By the person of the subject, so that nobody is both."""
+"""Object pronouns by the person of the subject, so that nobody is both subject and object."""
 _FREQUENT = (s.PRESENT, s.PAST, s.FUTURE)
 _NEGATIONS = (s.NOT,) * 3 + (s.NEVER, s.NO_LONGER)
 _POLARITIES = {
@@ -103,13 +103,13 @@ def _adverbials(draw: Draw, clause: Clause) -> tuple[Phrase, ...]:
 
 
 def destination(draw: Draw, verb: Verb) -> Phrase:
-    """To the market, from the station: the place that a verb of motion needs."""
+    """Draws the place that a verb of motion needs: to the market, from the station."""
     preposition = {"come": p.FROM, "arrive": p.AT}.get(verb.name, p.TO)
     return preposition._replace(complement=definite(draw, draw.pick(p.DESTINATIONS)))
 
 
 def place(draw: Draw) -> Phrase:
-    """In the garden, at school, near the house."""
+    """Draws a place: in the garden, at school, near the house."""
     number = draw.number()
     if number < 0.4:
         return p.IN._replace(complement=definite(draw, draw.pick(_INDOORS)))

@@ -1,9 +1,12 @@
 """Draws clauses: a subject, a verb that suits it, and what the verb takes.
 
 A pronoun may refer to the clause before. Its gender is then settled by rule, so that the English
-sentence alone decides the French one: "they" and "them" take the gender of the subject and of the
-object of the clause before where those are plural, else the masculine; "it" only ever refers to
-such a noun; I, we and you are masculine.
+sentence alone decides the French one:
+
+they, them: "they" takes the gender of the subject of the clause before, and "them" that of its
+            object, where that is plural; else both are masculine.
+it:         only ever refers to that subject or object.
+I, we, you: are masculine.
 """
 
 from flax_transformer.data.builtin import phrases as p
@@ -60,7 +63,7 @@ _POOLS = {
 def clause(
     draw: Draw, frame: str, previous: Clause | None = None, *, positive: bool = False
 ) -> Clause:
-    """Any clause; with `previous`, its pronouns may refer to that clause."""
+    """Draws any clause; with `previous`, its pronouns may refer to that clause."""
     return predicate(draw, *subject_of(draw, previous), frame, previous, positive=positive)
 
 
@@ -73,7 +76,7 @@ def predicate(
     *,
     positive: bool = False,
 ) -> Clause:
-    """Something that `subject`, of this noun group, is or does."""
+    """Draws a clause: something that `subject`, of the noun group `group`, is or does."""
     return finish(
         draw, _unfinished(draw, subject, group, frame, previous), frame, positive=positive
     )
@@ -82,7 +85,7 @@ def predicate(
 def _unfinished(
     draw: Draw, subject: Subject, group: str, frame: str, previous: Clause | None
 ) -> Clause:
-    """The verb and what it must have."""
+    """Draws the verb and what it must have."""
     if group in ("person", "name"):
         kind = draw.pick(_PERSON_KINDS)
     else:
@@ -111,7 +114,7 @@ _ANIMAL_KINDS = ("transitive",) * 5 + ("plain",) * 3 + ("copular",) * 2 + ("moti
 
 
 def subject_of(draw: Draw, previous: Clause | None = None) -> tuple[Subject, str]:
-    """A subject and its noun group."""
+    """Draws a subject; returns it with its noun group."""
     before = previous.subject if previous is not None else None
     if before is not None and draw.chance(0.5):
         if isinstance(before, NounPhrase):
@@ -135,7 +138,7 @@ def subject_of(draw: Draw, previous: Clause | None = None) -> tuple[Subject, str
 
 
 def person(draw: Draw) -> Pronoun | NounPhrase:
-    """A person as the subject of a short clause."""
+    """Draws a person as the subject of a short clause."""
     return draw.pick(_PERSONS) if draw.chance(0.4) else definite(draw, draw.pick(PEOPLE))
 
 
@@ -146,7 +149,7 @@ def _pair(draw: Draw) -> s.Coordination:
 
 
 def _other(draw: Draw, nouns: tuple[Noun, ...], noun: Noun | None) -> Noun:
-    """One of `nouns` other than `noun`."""
+    """Draws one of `nouns` other than `noun`."""
     other = draw.pick(nouns)
     while other is noun:
         other = draw.pick(nouns)
@@ -154,7 +157,7 @@ def _other(draw: Draw, nouns: tuple[Noun, ...], noun: Noun | None) -> Noun:
 
 
 def pronoun_for(phrase: NounPhrase) -> Pronoun:
-    """The personal pronoun that refers to `phrase`."""
+    """Returns the personal pronoun that refers to `phrase`."""
     feminine = phrase.noun.feminine
     if phrase.plural:
         return s.THEY[feminine]
@@ -166,7 +169,7 @@ def pronoun_for(phrase: NounPhrase) -> Pronoun:
 def object_of(
     draw: Draw, verb: Verb, subject: Subject, previous: Clause | None = None
 ) -> NounPhrase | Pronoun:
-    """A direct object of `verb`."""
+    """Draws a direct object of `verb`."""
     before = previous.object if previous is not None else None
     if isinstance(before, NounPhrase) and before.noun.group in verb.groups and draw.chance(0.7):
         draw.note_object(verb, before.noun)
@@ -187,14 +190,14 @@ def _person_pronoun(draw: Draw, subject: Subject, before: NounPhrase | Pronoun |
 
 
 def recipient_of(draw: Draw, subject: Subject, clitic: bool) -> NounPhrase | Pronoun:
-    """Somebody to give to; often a pronoun, all the more beside another one."""
+    """Draws somebody to give to: often a pronoun, and more often beside another pronoun."""
     if draw.chance(0.7 if clitic else 0.4):
         return draw.pick(OBJECT_PRONOUNS[subject.agreement.person])
     return definite(draw, _other(draw, PEOPLE, getattr(subject, "noun", None)))
 
 
 def with_relative(draw: Draw, phrase: NounPhrase) -> NounPhrase:
-    """`phrase`, sometimes with a relative clause."""
+    """Returns `phrase`, sometimes with a relative clause."""
     group = phrase.noun.group
     if group == "name" or phrase.possessor is not None or draw.chance(0.92):
         return phrase
@@ -207,7 +210,7 @@ def with_relative(draw: Draw, phrase: NounPhrase) -> NounPhrase:
 
 
 def _relative_on_subject(draw: Draw, phrase: NounPhrase, frame: str) -> Clause:
-    """Who sleeps; that likes Marie."""
+    """Draws a relative clause with `phrase` as its subject: who sleeps; that likes Marie."""
     subject = s.relative_subject(phrase)
     if draw.chance(0.5):
         kind = draw.pick(("plain", "plain", "reflexive"))
@@ -220,7 +223,7 @@ def _relative_on_subject(draw: Draw, phrase: NounPhrase, frame: str) -> Clause:
 
 
 def _relative_on_object(draw: Draw, phrase: NounPhrase, frame: str) -> Clause:
-    """That the girl sees; that Marie gave me."""
+    """Draws a relative clause with `phrase` as its object: that Paul sees; that Marie gave me."""
     verb = draw.pick(_TAKING[phrase.noun.group])
     draw.note_object(verb, phrase.noun)
     subject = person(draw)
@@ -241,7 +244,7 @@ _TAKING = {
 
 
 def attribute_of(draw: Draw, subject: Subject, group: str) -> s.Attribute:
-    """An adjective for a noun of `group`; sometimes two, or a comparison."""
+    """Draws an adjective for a noun of `group`; sometimes two, or a comparison."""
     group = "person" if group == "name" else group
     number = draw.number()
     adjective = draw.pick(_PREDICATIVE[group])

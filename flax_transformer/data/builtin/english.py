@@ -24,7 +24,7 @@ _PERSONS = (0, 1, 2, 2, 2)
 
 
 def realise(sentence: Sentence) -> str:
-    """The English sentence, capitalised and with its final mark."""
+    """Returns the English sentence, capitalised and with its final mark."""
     words = [_item(item) for item in sentence.items]
     text = " ".join(words).replace(" ,", ",") + sentence.mark
     text = text[0].upper() + text[1:]
@@ -32,7 +32,7 @@ def realise(sentence: Sentence) -> str:
 
 
 def noun_phrase(phrase: NounPhrase, under_negation: bool = False) -> str:
-    """A noun phrase; as the object of a negated verb, "some" becomes "any"."""
+    """Returns a noun phrase; as the object of a negated verb, "some" becomes "any"."""
     plural = phrase.plural
     if phrase.possessor is not None:
         owner = noun_phrase(phrase.possessor)
@@ -48,7 +48,7 @@ def noun_phrase(phrase: NounPhrase, under_negation: bool = False) -> str:
 
 
 def statement(clause: Clause) -> str:
-    """A statement."""
+    """Returns a statement."""
     before, after = _verb_group(clause, False)
     return _join(_subject(clause.subject), before, after, _rest(clause))
 
@@ -76,14 +76,14 @@ def _subject(subject: Subject) -> str:
 
 
 def _person(clause: Clause) -> int:
-    """0 for I, 1 for the third person singular, 2 for the others."""
+    """Returns 0 for I, 1 for the third person singular, 2 for the others."""
     source = clause.object if clause.subject is THERE else clause.subject
     assert source is not None
     return _PERSONS[source.agreement.person]
 
 
 def _verb_group(clause: Clause, question: bool) -> tuple[str, str]:
-    """The auxiliary, and the verb with the adverbs before it; a question parts the two."""
+    """Returns the auxiliary, and the verb with the adverbs before it; questions split the two."""
     verb = VERBS["be"] if clause.subject is THERE else clause.modal or clause.verb
     auxiliary, main = _finite(verb, clause, question)
     adverbs = [p.english for p in (clause.polarity, clause.frequency) if p is not None]
@@ -99,7 +99,7 @@ def _verb_group(clause: Clause, question: bool) -> tuple[str, str]:
 
 
 def _finite(verb: Verb, clause: Clause, question: bool) -> tuple[str, str]:
-    """The auxiliary, or nothing, and the main verb."""
+    """Returns the auxiliary, or nothing, and the main verb."""
     form, person = clause.tense.english, _person(clause)
     base, third, past, ing = verb.english
     if form == "future":
@@ -147,7 +147,7 @@ def _object(direct: NounPhrase | Pronoun, clause: Clause) -> str:
 
 
 def _says_no(clause: Clause) -> bool:
-    """Whether the object carries the negation: "there is no cat"."""
+    """Returns whether the object carries the negation: "there is no cat"."""
     direct = clause.object
     return (
         clause.subject is THERE

@@ -27,16 +27,20 @@ _REFLEXIVES = ("me", "se", "nous", "vous", "se")
 
 
 def realise(sentence: Sentence) -> str:
-    """The French sentence, capitalised and with its final mark; a question mark has a space."""
+    """Returns the French sentence, capitalised and with its final mark.
+
+    A question mark has a space before it.
+    """
     text = " ".join([_item(item) for item in sentence.items]).replace(" ,", ",")
     text = sound(text) + (" ?" if sentence.mark == "?" else sentence.mark)
     return text[0].upper() + text[1:]
 
 
 def sound(text: str) -> str:
-    """Elision (l'arbre, qu'il, s'il) and contraction (du, des, au, aux), in words side by side.
+    """Applies elision (l'arbre, qu'il, s'il) and contraction (du, des, au, aux) to `text`.
 
-    The text has the full forms: "de le arbre" becomes "de l'arbre", "de le chat" "du chat".
+    Both concern words side by side. The text has the full forms: "de le arbre" becomes
+    "de l'arbre", and "de le chat" becomes "du chat".
     No pronoun ever follows a preposition here, so every "le" after "de" or "à" is an article.
     """
     text = _ELISION.sub(r"\1'", text)
@@ -45,7 +49,10 @@ def sound(text: str) -> str:
 
 
 def noun_phrase(phrase: NounPhrase, under_negation: bool = False) -> str:
-    """A noun phrase before elision; as the object of a negated verb, un/des/du become "de"."""
+    """Returns a noun phrase before elision.
+
+    As the object of a negated verb, un/des/du become "de".
+    """
     noun, agreement = phrase.noun, phrase.agreement
     before, after = [], []
     for adjective in phrase.adjectives:
@@ -67,7 +74,7 @@ def noun_phrase(phrase: NounPhrase, under_negation: bool = False) -> str:
 
 
 def statement(clause: Clause) -> str:
-    """A statement, before elision."""
+    """Returns a statement, before elision."""
     words = [_subject(clause.subject)]
     if clause.polarity is not None:
         words.append("ne")
@@ -120,7 +127,7 @@ def _determiner(phrase: NounPhrase, following: str, adjective: bool, under_negat
 
 
 def _verb_group(clause: Clause) -> list[str]:
-    """The finite verb, the participle or infinitive, and what stands before and between them."""
+    """Returns the finite verb, the participle or infinitive, and what is before or between."""
     clitics = _clitics(clause)
     finite = clause.modal or clause.verb
     forms, person = finite.french, clause.subject.agreement.person
@@ -138,7 +145,7 @@ def _verb_group(clause: Clause) -> list[str]:
 
 
 def _preceding_object(clause: Clause) -> Agreement:
-    """What a participle with avoir agrees with: a direct object to its left, else nothing."""
+    """Returns what a participle with avoir agrees with: a direct object to its left or nothing."""
     if clause.gap is not None:
         return clause.gap
     if isinstance(clause.object, Pronoun):
@@ -147,7 +154,7 @@ def _preceding_object(clause: Clause) -> Agreement:
 
 
 def _clitics(clause: Clause) -> list[str]:
-    """Pronouns before the verb: me/nous/vous/se, then le/la/les, then lui/leur."""
+    """Returns the pronouns before the verb: me/nous/vous/se, then le/la/les, then lui/leur."""
     if clause.verb.kind == "reflexive":
         return [_REFLEXIVES[clause.subject.agreement.person]]
     if clause.subject is THERE:

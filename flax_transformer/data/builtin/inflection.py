@@ -56,7 +56,7 @@ class Conjugation(NamedTuple):
 
 
 def conjugate(infinitive: str) -> Conjugation:
-    """The forms of a French verb in -er, -ir or -re; irregular verbs come from the table."""
+    """Returns the forms of a French verb in -er, -ir or -re; irregular ones come from the table."""
     if entry := _IRREGULAR.get(infinitive):
         forms, participle, future = entry.split(", ")
         present = tuple(forms.split())
@@ -93,37 +93,37 @@ def _imperfect(stem: str) -> tuple[str, ...]:
 
 
 def french_forms(masculine: str, feminine: str | None = None) -> tuple[str, ...]:
-    """Masculine, feminine, masculine plural, feminine plural of an adjective or participle."""
+    """Returns an adjective or participle: masculine, feminine, and both again in the plural."""
     feminine = feminine or (masculine if masculine.endswith("e") else masculine + "e")
     return masculine, feminine, french_plural(masculine), feminine + "s"
 
 
 def french_plural(word: str) -> str:
-    """The plural of a French noun or adjective; -al and -ou are given in the lexicon."""
+    """Returns the plural of a French noun or adjective; -al and -ou are given in the lexicon."""
     if word.endswith(("s", "x", "z")):
         return word
     return word + ("x" if word.endswith("eau") else "s")
 
 
 def is_elided(word: str) -> bool:
-    """Whether le, de, que and their like lose their vowel before this French word."""
+    """Returns whether le, de, que and their like lose their vowel before this French word."""
     return word[0] in ELIDING and word not in ASPIRATED
 
 
 def english_s_form(word: str) -> str:
-    """The plural of an English noun, or the third person of a verb."""
+    """Returns the plural of an English noun, or the third person of a verb."""
     if word.endswith("y") and word[-2] not in "aeiou":
         return word[:-1] + "ies"
     return word + ("es" if word.endswith(("ch", "sh", "s", "x", "o")) else "s")
 
 
 def english_past(base: str) -> str:
-    """The past of a regular English verb."""
+    """Returns the past of a regular English verb."""
     if base.endswith("y") and base[-2] not in "aeiou":
         return base[:-1] + "ied"
     return base + ("d" if base.endswith("e") else "ed")
 
 
 def english_ing(base: str) -> str:
-    """The -ing form of a regular English verb that does not double its last letter."""
+    """Returns the -ing form of a regular English verb that does not double its last letter."""
     return base.removesuffix("e") + "ing"

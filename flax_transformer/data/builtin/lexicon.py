@@ -55,7 +55,7 @@ class Verb:
     kind: str
     """transitive, giving, plain, motion, reflexive, state, modal or attitude."""
     aspect: str = "active"
-    """state: its past is the imparfait; event: no progressive; accident: nor wished for."""
+    """state: past in the imparfait; event: no progressive; accident: an event nobody wishes for."""
     with_etre: bool = False
     groups: tuple[str, ...] = ()
     """Groups of the direct objects."""

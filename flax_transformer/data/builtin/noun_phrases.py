@@ -1,4 +1,4 @@
-"""Draws noun phrases, and the random numbers that everything is drawn with."""
+"""Draws noun phrases; also has the random numbers that everything is drawn with."""
 
 import random
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ PEOPLE = (*NOUN_GROUPS["person"], *NOUN_GROUPS["name"] * 2)
 
 NUMERAL = Determiner(("", ""), ("", "", ""))
 POSSESSIVE = Determiner(("", ""), ("", "", ""))
-"""Stand in the tables below for any numeral, any possessive."""
+"""Stand in the tables below for any numeral and any possessive."""
 
 _SINGULAR = (THE,) * 7 + (INDEFINITE,) * 6 + (THIS,) * 3 + (POSSESSIVE,) * 4
 _PLURAL = (THE,) * 6 + (INDEFINITE,) * 4 + (THIS,) * 2 + (POSSESSIVE, NUMERAL) * 3 + (MANY,) * 2
@@ -56,22 +56,26 @@ class Draw:
         self.withheld = False
 
     def chance(self, probability: float) -> bool:
+        """Returns True with this probability."""
         return self.number() < probability
 
     def pick(self, items: Sequence[T]) -> T:
+        """Returns one of `items`, each as likely."""
         return items[int(self.number() * len(items))]
 
     def note_object(self, verb: Verb, noun: Noun) -> None:
+        """Sets `withheld` if no training sentence may have this object of this verb."""
         if (verb.name, noun.english[0]) in WITHHELD_OBJECTS:
             self.withheld = True
 
     def note_attribute(self, adjective: Adjective, noun: Noun) -> None:
+        """Sets `withheld` if no training sentence may have this adjective before this noun."""
         if (adjective.english, noun.english[0]) in WITHHELD_ATTRIBUTES:
             self.withheld = True
 
 
 def noun_phrase(draw: Draw, noun: Noun) -> NounPhrase:
-    """Any noun phrase with this noun, without a relative clause."""
+    """Draws any noun phrase with this noun, without a relative clause."""
     if noun.group == "name":
         return NounPhrase(NAMED, noun)
     plural = not noun.mass and draw.chance(0.35)
@@ -83,7 +87,7 @@ def noun_phrase(draw: Draw, noun: Noun) -> NounPhrase:
 
 
 def definite(draw: Draw, noun: Noun, plural_share: float = 0.0) -> NounPhrase:
-    """A noun phrase that can follow any preposition: the, this, my, or a name."""
+    """Draws a noun phrase that can follow any preposition: the, this, my, or a name."""
     if noun.group == "name":
         return NounPhrase(NAMED, noun)
     plural = draw.number() < plural_share
@@ -91,14 +95,14 @@ def definite(draw: Draw, noun: Noun, plural_share: float = 0.0) -> NounPhrase:
 
 
 def existing(draw: Draw, noun: Noun) -> NounPhrase:
-    """A noun phrase as it follows "there is"."""
+    """Draws a noun phrase as it follows "there is"."""
     plural = not noun.mass and draw.chance(0.5)
     determiner = _determiner(draw, _EXISTING) if plural else PARTITIVE if noun.mass else INDEFINITE
     return NounPhrase(determiner, noun, plural, _adjectives(draw, noun))
 
 
 def counted(draw: Draw, noun: Noun, determiner: Determiner) -> NounPhrase:
-    """A plural noun phrase with this determiner."""
+    """Draws a plural noun phrase with this determiner."""
     return NounPhrase(determiner, noun, True, _adjectives(draw, noun))
 
 

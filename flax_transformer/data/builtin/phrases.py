@@ -75,7 +75,7 @@ PACED = frozenset(
 )
 """Verbs that can be done slowly or quickly."""
 PLACELESS = frozenset(VERBS[name] for name in ("visit", "clean", "leave", "go out", "fall"))
-"""Verbs that are said without a place or company."""
+"""Verbs that are used without a place or company."""
 
 COMPANIONS = _phrases("with = avec", "without = sans")
 IN, AT, ON, FROM = _phrases("in = dans", "at = à", "on = sur", "from = de")
@@ -86,7 +86,7 @@ _REACHED = "school market park hospital church library station restaurant villag
 DESTINATIONS = tuple(NOUNS[name] for name in (*_REACHED.split(), "castle", "beach"))
 MEETING_PLACES = tuple(noun for noun in DESTINATIONS if noun is not NOUNS["village"])
 OPEN_PLACES = (NOUNS["beach"], NOUNS["island"])
-"""One is on them, and not in them."""
+"""Places that one is on, and not in."""
 
 COMMA = Phrase(",", ",")
 AND, BUT, BECAUSE, THAT, WHEN, IF, WHILE, SO = _phrases(

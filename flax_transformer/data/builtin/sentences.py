@@ -11,7 +11,7 @@ from flax_transformer.data.builtin.structure import Clause, NounPhrase, Phrase, 
 _FRAMES = (at.PRESENT,) * 3 + (at.PAST,) * 4 + (at.FUTURE,) * 3
 _ALL_FRAMES = (*_FRAMES, at.HABIT)
 
-# Links, with the frames of the clauses before and after them.
+# Links between clauses, with the frames of the clauses before and after them.
 _LINKS = (
     (p.BECAUSE, at.PRESENT, at.PRESENT),
     (p.BECAUSE, at.PRESENT, at.PAST),
@@ -62,7 +62,7 @@ _EXISTING = ("person", "animal", "fruit", "food", "drink", *_COUNTED)
 
 
 def sentence(draw: Draw) -> Sentence:
-    """Any sentence of the corpus; afterwards `draw.withheld` says whether it is to be withheld."""
+    """Draws any sentence of the corpus; then `draw.withheld` says whether it is to be withheld."""
     draw.withheld = False
     return draw.pick(_KINDS)(draw)
 
@@ -78,7 +78,7 @@ def _simple(draw: Draw) -> Sentence:
 
 
 def _time(draw: Draw, clause: Clause) -> Phrase | None:
-    """When it happens, where that can be said beside what the clause says already."""
+    """Draws when the clause happens; None where that cannot be added to what it says already."""
     if clause.frequency is not None or clause.polarity in (s.NEVER, s.NO_LONGER):
         return None
     if clause.tense is s.PRESENT and (clause.modal or clause.verb).aspect == "state":
@@ -105,7 +105,7 @@ def _opened(draw: Draw) -> Sentence:
 
 
 def _long(draw: Draw) -> Sentence:
-    """Three clauses, or a time and two."""
+    """Draws three clauses, sometimes with a time before them."""
     items: list[Clause | Question | Phrase] = []
     frame = draw.pick(_FRAMES)
     clause = c.clause(draw, frame)
@@ -119,7 +119,7 @@ def _long(draw: Draw) -> Sentence:
 
 
 def _reported(draw: Draw) -> Sentence:
-    """Marie thinks that ...: after the past, only what French puts in the imparfait."""
+    """Draws "Marie thinks that ..."; after the past, only what French puts in the imparfait."""
     past = draw.chance(0.35)
     verb = draw.pick(_THOUGHTS)
     subject = c.person(draw)
@@ -144,7 +144,7 @@ def _existential(draw: Draw) -> Sentence:
 
 
 def _asked(draw: Draw) -> Sentence:
-    """Does Marie sleep? Where did Paul eat the apple?"""
+    """Draws a question: Does Marie sleep? Where did Paul eat the apple?"""
     subject, group = c.subject_of(draw)
     clause = c.predicate(draw, subject, group, draw.pick(_FRAMES), positive=True)
     moving = clause.verb.aspect != "state" and not clause.adverbials
@@ -160,12 +160,15 @@ def _asked(draw: Draw) -> Sentence:
 
 
 def _asked_for_subject(draw: Draw) -> Sentence:
-    """Who ate the apple?"""
+    """Draws a question for the subject: Who ate the apple?"""
     return Sentence((c.predicate(draw, s.WHO, "person", draw.pick(_FRAMES)),), "?")
 
 
 def _asked_for_object(draw: Draw) -> Sentence:
-    """What does Marie eat? Who does she see? How many apples did she buy?"""
+    """Draws a question for the object.
+
+    What does Marie eat? Who does she see? How many apples did she buy?
+    """
     subject = c.person(draw)
     number = draw.number()
     verb = draw.pick(_PEOPLE_ASKED if number < 0.3 else _THINGS_ASKED)

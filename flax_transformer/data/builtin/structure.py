@@ -22,7 +22,7 @@ THIRD = (
 
 
 class Pronoun(NamedTuple):
-    """A personal pronoun, or one that asks or relates, in all its cases."""
+    """A personal, interrogative or relative pronoun, in all its cases."""
 
     english: str
     english_object: str
@@ -140,17 +140,17 @@ class Clause(NamedTuple):
     frequency: Phrase | None = None
     adverbials: tuple[Phrase, ...] = ()
     gap: Agreement | None = None
-    """Agreement of a direct object that stands further left, in a relative or a question."""
+    """Agreement of a direct object further left, in a relative clause or a question."""
 
 
 class Question(NamedTuple):
-    """A clause asked about; the question words come first in both languages."""
+    """A clause as a question; the question words come first in both languages."""
 
     clause: Clause
     english: str = ""
     french: str = "est-ce que"
     asked: NounPhrase | None = None
-    """How many apples: the object, when it is asked for; the clause has the gap."""
+    """The object, when it is asked for (how many apples); the clause has the gap."""
 
 
 class Sentence(NamedTuple):
@@ -161,6 +161,6 @@ class Sentence(NamedTuple):
 
 
 def relative_subject(antecedent: NounPhrase) -> Pronoun:
-    """The pronoun that stands for `antecedent` as the subject of a relative clause: who, that."""
+    """Returns the pronoun for `antecedent` as the subject of a relative clause: who, that."""
     is_person = antecedent.noun.group in ("person", "name")
     return Pronoun("who" if is_person else "that", "", "qui", "", "", "", antecedent.agreement)

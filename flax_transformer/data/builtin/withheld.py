@@ -1,7 +1,8 @@
 """Combinations kept out of training, so that a test can ask for what was never seen together.
 
-Every word of such a combination is seen in training, only not in this company. The choice is
-arithmetic on the order of the lexicon: no randomness, and about one combination in seventeen.
+Every word of such a combination is seen in training, but not together with the others. The choice
+is arithmetic on the order of the lexicon: it is not random, and takes about one combination in
+seventeen.
 """
 
 from flax_transformer.data.builtin.lexicon import ADJECTIVES, NOUNS, VERBS
@@ -14,7 +15,7 @@ WITHHELD_OBJECTS = frozenset(
     for j, noun in enumerate(NOUNS.values())
     if noun.group in verb.groups and (3 * i + 5 * j) % _PERIOD == 0
 )
-"""Verbs and their direct objects, also where a pronoun or a relative parts the two."""
+"""Verbs and their direct objects, also where a pronoun or a relative separates the two."""
 
 WITHHELD_ATTRIBUTES = frozenset(
     (adjective.english, noun.english[0])

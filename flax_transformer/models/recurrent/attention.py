@@ -1,7 +1,7 @@
 """What a decoder's state s_t looks at in the source: the scores of the papers before 2017.
 
 Letters: b batch, w target positions or beams, s source position, d width, u the same width after a
-product, h heads, k width of a head. In the papers' symbols: h_i is what the encoder says of
+product, h heads, k width of a head. In the papers' symbols: h_i is the encoder's state at
 position i, e_ti = score(s_t, h_i), alpha_ti = softmax_i(e_ti) and c_t = sum_i alpha_ti h_i.
 """
 
@@ -30,8 +30,13 @@ PRODUCTS: dict[str, dict[str, str]] = {
         "output": "bwhk,hkd->bwd",
     },
 }
-"""The products that each kind takes for every s_t: e_ti = s_t . h_i (dot) or s_t^T W h_i (general;
-both Luong et al. 2015, section 3.1), `_concat_scores`, or those of the Transformer's heads."""
+"""The products that each kind takes for every s_t.
+
+dot         e_ti = s_t . h_i (Luong et al. 2015, section 3.1)
+general     e_ti = s_t^T W h_i (the same section)
+concat      `_concat_scores`
+multi_head  those of the Transformer's heads
+"""
 
 
 class Attention(nn.Module):
@@ -54,7 +59,7 @@ class Attention(nn.Module):
             self.heads = MultiHeadAttention(self.config)
 
     def parameters(self) -> Weights:
-        """What `attend` takes for every source."""
+        """Returns the parameters that `attend` takes, the same for every source."""
         match self.config.attention:
             case "concat":
                 coverage = {"coverage": self.coverage} if self.config.coverage else {}
@@ -64,7 +69,7 @@ class Attention(nn.Module):
         return {}
 
     def attend_init(self, memory: jax.Array) -> Weights:
-        """What `attend` takes of the encoder's states `memory` (b,s,d): one product for all t."""
+        """Returns what `attend` takes of the states `memory` (b,s,d): one product for all t."""
         chex.assert_axis_dimension(memory, -1, self.config.d_model)
         einsum = ops_for(self.config).einsum
         match self.config.attention:
@@ -90,7 +95,7 @@ def attend(
     """Looks at the source from the decoder's states s_t.
 
     multiply   the `PRODUCTS` of the attention's kind
-    constants  what else `Attention` gives for it
+    constants  the arrays of `Attention` that it takes besides
     state      s_t, (b,w,d)
     mask       bool (b,w,s), true where s_t may look
     coverage   (b,w,s), the sum of alpha so far
@@ -102,7 +107,7 @@ def attend(
         weights = _softmax(multiply("keys", query * query.shape[-1] ** -0.5), mask[:, None])
         return multiply("output", multiply("values", weights)), weights
     if config.attention == "concat":
-        # The largest array of all, (b,w,s,u), is made again for the gradient, not kept.
+        # The largest array of all, (b,w,s,u), is computed again for the gradient, not kept.
         ops = ops_for(config)
         score = ops.recompute(partial(_concat_scores, ops))
         scores = score(multiply("query", state), constants, coverage)
@@ -115,8 +120,10 @@ def attend(
 def _concat_scores(
     ops: Ops, query: jax.Array, constants: Weights, coverage: jax.Array | None
 ) -> jax.Array:
-    """e_ti = v^T tanh(W s_t + U h_i) (Bahdanau et al. 2015, A.1.2), with coverage
-    v^T tanh(W s_t + U h_i + w sum_(t'<t) alpha_t'i) (See et al. 2017, equation 11)."""
+    """Returns e_ti = v^T tanh(W s_t + U h_i) (Bahdanau et al. 2015, A.1.2).
+
+    With coverage v^T tanh(W s_t + U h_i + w sum_(t'<t) alpha_t'i) (See et al. 2017, equation 11).
+    """
     inner = query[:, :, None] + constants["keys"][:, None]
     if coverage is not None:
         inner += coverage[..., None] * constants["coverage"][None, None, None]
@@ -124,6 +131,6 @@ def _concat_scores(
 
 
 def _softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Over the visible positions; finite, if meaningless, where none is visible."""
+    """Returns the softmax over visible positions; finite, if meaningless, where none is visible."""
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores, axis=-1)

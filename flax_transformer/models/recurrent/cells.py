@@ -19,25 +19,27 @@ class Cell(NamedTuple):
     """A kind of cell."""
 
     num_gates: int
-    """g: products of the input, and of the last state, that a cell takes."""
+    """g: how many products of the input, and how many of the last state, a cell takes."""
     num_arrays: int
-    """Arrays of a `State`."""
+    """How many arrays a `State` has."""
     step: Callable[[Ops, jax.Array, jax.Array, State], State]
     """(ops, from_input (...,g,u), from_state (...,g,u), last state) -> state."""
     initial_bias: tuple[float, ...]
-    """Of each gate."""
+    """The bias that each gate starts with."""
     additive: bool
     """Whether only the sum of from_input and from_state counts."""
 
 
 def lstm(ops: Ops, from_input: jax.Array, from_state: jax.Array, state: State) -> State:
-    """c_t = f c_(t-1) + i tanh(g), h_t = o tanh(c_t) (Hochreiter and Schmidhuber 1997, with the
-    forget gate of Gers et al. 2000); gates in the order i, f, o, g."""
+    """Computes c_t = f c_(t-1) + i tanh(g) and h_t = o tanh(c_t); gates in the order i, f, o, g.
+
+    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+    """
     return ops.lstm(from_input + from_state, state)
 
 
 def gru(_: Ops, from_input: jax.Array, from_state: jax.Array, state: State) -> State:
-    """h_t = (1 - z) n + z h_(t-1) (Cho et al. 2014); gates in the order r, z, n.
+    """Computes h_t = (1 - z) n + z h_(t-1) (Cho et al. 2014); gates in the order r, z, n.
 
     The reset gate r is applied after the product, n = tanh(W x + r (U h)), as in cuDNN and
     PyTorch, rather than before it, so that one product per step serves all gates.
@@ -50,7 +52,7 @@ def gru(_: Ops, from_input: jax.Array, from_state: jax.Array, state: State) -> S
 
 
 CELLS = {
-    # To forget little at first lets gradients through (Jozefowicz et al. 2015).
+    # Forgetting little at first lets gradients through (Jozefowicz et al. 2015).
     "lstm": Cell(4, 2, lstm, (0.0, 1.0, 0.0, 0.0), additive=True),
     "gru": Cell(3, 1, gru, (0.0, 0.0, 0.0), additive=False),
 }

@@ -1,7 +1,7 @@
 """The decoder: recurrent layers over the target, which look at the source at every position.
 
 Letters: t target position, b batch, w beams (one in training), s source position, n two vectors
-beside each other, d width, g gates, u units.
+side by side, d width, g gates, u units.
 """
 
 from typing import NamedTuple
@@ -35,10 +35,10 @@ from flax_transformer.ops.recurrence import (
 
 
 class Carry(NamedTuple):
-    """What one position of the target leaves to the next."""
+    """What one position of the target passes on to the next."""
 
     states: tuple[State, ...]
-    """Of each layer, (b,w,u)."""
+    """The state of each layer, (b,w,u)."""
     fed: jax.Array | None
     """With input feeding: the features of the position before, (b,w,d)."""
     coverage: jax.Array | None
@@ -62,13 +62,13 @@ class Outputs(NamedTuple):
     features: jax.Array
     """(b,w,d)."""
     weights: jax.Array | None
-    """Of the attention to the source, (b,h,w,s), where there is one and they are wanted."""
+    """Attention to the source, (b,h,w,s); None where there is none, or nobody reads it."""
     coverage_loss: jax.Array | None
-    """(b,w)."""
+    """(b,w); None without coverage."""
 
 
 def products(config: RecurrentConfig) -> dict[str, str]:
-    """The products that `step` takes, by the names of `Decoder.arrays`."""
+    """Returns the products that `step` takes, by the names of `Decoder.arrays`."""
     depth = config.num_decoder_layers
     found = {f"recurrent_{i}": "bwd,dgu->bwgu" for i in range(depth)}
     found |= {f"input_{i}": "bwd,dgu->bwgu" for i in range(1, depth)}
@@ -82,10 +82,12 @@ def products(config: RecurrentConfig) -> dict[str, str]:
 def step(
     config: RecurrentConfig, multiply: Multiply, arrays: Weights, carry: Carry, inputs: StepInput
 ) -> tuple[Carry, Outputs]:
-    """One position: s_t = f(y_(t-1), h~_(t-1), s_(t-1)) and h~_t = tanh(W_c [c_t; s_t])
-    (Luong et al. 2015, section 3, with input feeding as in 3.3).
+    """Computes s_t = f(y_(t-1), h~_(t-1), s_(t-1)) and h~_t = tanh(W_c [c_t; s_t]) of a position.
 
-    multiply: `products`. arrays: those of `Decoder.arrays` that are in no product.
+    multiply  `products`
+    arrays    those of `Decoder.arrays` that are in no product
+
+    Source: Luong et al. 2015, section 3, with input feeding as in 3.3.
     """
     ops, from_input = ops_for(config), inputs.from_input
     states: list[State] = []
@@ -114,7 +116,7 @@ def step(
 
 
 def _combine(multiply: Multiply, context: jax.Array, state: jax.Array) -> jax.Array:
-    """h~_t = tanh(W_c [c_t; s_t]) (Luong et al. 2015, equation 5)."""
+    """Returns h~_t = tanh(W_c [c_t; s_t]) (Luong et al. 2015, equation 5)."""
     return jnp.tanh(multiply("combine", jnp.stack([context, state], axis=2)))
 
 
@@ -138,7 +140,7 @@ class Decoder(nn.Module):
         self.dropout = [Dropout(config) for _ in range(config.num_decoder_layers)]
 
     def arrays(self, source: Weights) -> Weights:
-        """All that `step` takes, by name; `source`: of `attend_init`."""
+        """Returns all arrays that `step` takes, by name; `source` is what `attend_init` returns."""
         found = dict(source)
         for i, layer in enumerate(self.layers):
             found[f"input_{i}"], found[f"recurrent_{i}"] = layer.input, layer.recurrent
@@ -150,13 +152,15 @@ class Decoder(nn.Module):
         return found
 
     def attend_init(self, memory: Memory) -> Weights:
-        """What attention makes of the source once, arrays (b,s,...)."""
+        """Returns what attention computes of the source once, arrays (b,s,...)."""
         return self.attention.attend_init(memory.states) if self.config.attends_to_source else {}
 
     def first(self, memory: Memory, segments: jax.Array) -> tuple[State, ...]:
-        """For each position of `segments` (b,t) the states (t,b,u) in which its pair begins: those
-        in which the encoder's layers ended (Sutskever et al. 2014); where it has more or fewer
-        layers, the top layers of both belong together."""
+        """Returns the states (t,b,u) in which the pair of each position begins; `segments` (b,t).
+
+        These are the states in which the encoder's layers ended (Sutskever et al. 2014). Where the
+        encoder has more or fewer layers, the top layers of both belong together.
+        """
         more = len(memory.last) - len(self.layers)
         return tuple(
             first_states(self.config, memory.last[max(0, i + more)], segments)
@@ -166,10 +170,10 @@ class Decoder(nn.Module):
     def __call__(
         self, x: jax.Array, segments: jax.Array, memory: Memory, source_segments: jax.Array
     ) -> jax.Array:
-        """Features (t,b,d) of the embedded target inputs `x` (t,b,d), all of them at a time.
+        """Returns features (t,b,d) of embedded target inputs `x` (t,b,d), all positions at once.
 
         Adds the coverage loss to the collection "losses": the sum over t and i of
-        min(alpha_ti, sum_(t'<t) alpha_t'i) (See et al. 2017, equation 12), weighted.
+        min(alpha_ti, sum_(t'<t) alpha_t'i) (See et al. 2017, equation 12), times its weight.
         """
         dims = chex.Dimensions(t=x.shape[0], b=x.shape[1], d=self.config.d_model)
         dims["s"] = source_segments.shape[1:]
@@ -192,7 +196,10 @@ class Decoder(nn.Module):
         return features.astype(config.compute_dtype)
 
     def _layer_by_layer(self, x, segments, memory: Memory, mask) -> jax.Array:
-        """Where no position waits for another's attention, the loops hold the layers alone."""
+        """Returns the features where no position waits for another's attention.
+
+        Then the loops hold the layers alone.
+        """
         begins = segment_begins(segments).T
         for i, (layer, first) in enumerate(
             zip(self.layers, self.first(memory, segments), strict=True)
@@ -200,7 +207,7 @@ class Decoder(nn.Module):
             x = self.dropout[i - 1](x) if i else x
             x, *_ = layer(x, begins, first)
         if self.config.attends_to_source:
-            # All t stand where beams stand.
+            # The axis of the beams holds all t.
             multiply = self._multiply(arrays := self.arrays(self.attend_init(memory)))
             states = jnp.moveaxis(x, 0, 1)
             context, weights = attend(self.config, multiply, arrays, states, mask)
@@ -212,10 +219,10 @@ class Decoder(nn.Module):
         return multiplier(products(self.config), arrays, ops_for(self.config).einsum)
 
     def position_by_position(self, x, segments, memory: Memory, mask) -> Outputs:
-        """As the papers have it, with every array of `Outputs` stacked over t; weights only where
-        they are read.
+        """Returns `Outputs` with every array stacked over t, computed as the papers have it.
 
-        `mask` bool (b,t,s): which source positions are of the same pair; the others as in a call.
+        Weights are there only where they are read. `mask` bool (b,t,s) says which source positions
+        are of the same pair; the other arguments are those of a call.
         """
         config, (t, b, d) = self.config, x.shape
         arrays, named_products = self.arrays(self.attend_init(memory)), products(config)
@@ -239,15 +246,18 @@ class Decoder(nn.Module):
         return outputs
 
     def start(self, states: tuple[State, ...], source_length: int) -> Carry:
-        """Before the first position; `states` (b,w,u)."""
+        """Returns the carry before the first position; `states` (b,w,u)."""
         b, w, d = states[0][0].shape
         fed = jnp.zeros((b, w, d)) if self.config.input_feeding else None
         coverage = jnp.zeros((b, w, source_length)) if self.config.coverage else None
         return Carry(states, fed, coverage)
 
     def start_cache(self, memory: Memory, mask: jax.Array, beam_size: int) -> dict:
-        """For sentences alone in their rows; `mask` (b,s), true for tokens. Leaves are (1,b,w,...),
-        those that all beams share (1,b,1,...)."""
+        """Returns the cache for sentences that are alone in their rows.
+
+        mask    (b,s), true for tokens
+        leaves  (1,b,w,...), those that all beams share (1,b,1,...)
+        """
         b, s = mask.shape
 
         def copy(array):
@@ -261,7 +271,7 @@ class Decoder(nn.Module):
         }
 
     def decode_step(self, x: jax.Array, cache: dict) -> tuple[Outputs, dict]:
-        """One position of every beam, `x` (b,w,d)."""
+        """Decodes one position of every beam, `x` (b,w,d)."""
         arrays = self.arrays({name: a[0, :, 0] for name, a in cache["source"].items()})
         mask = cache["mask"][0]
         inputs = StepInput(
@@ -288,6 +298,6 @@ class _Turn(NamedTuple):
 
 
 def restart_pair(carry: Carry, begins: jax.Array, first: tuple[State, ...]) -> Carry:
-    """`carry`, but where a pair begins, bool (b,), its `first` states and nothing else."""
+    """Returns `carry`; where a pair `begins`, bool (b,), its `first` states and zeros instead."""
     states = restart(carry.states, begins, first)
     return Carry(states, *restart(tuple(carry[1:]), begins, None))

@@ -19,19 +19,19 @@ from flax_transformer.ops.lstm import State
 
 
 class Memory(NamedTuple):
-    """All that a decoder learns of the source."""
+    """All that a decoder gets of the source."""
 
     states: jax.Array
     """h_i, (b,s,d): what attention looks at."""
     last: tuple[State, ...]
-    """Of each layer the state after each pair of a row, (b,n,d), pair 1 first: where a decoder
+    """For each layer the state after each pair of a row, (b,n,d), pair 1 first: where a decoder
     starts."""
 
 
 class Encoder(nn.Module):
     """`num_encoder_layers` layers, each fed with the one below.
 
-    Of a bidirectional one (Schuster and Paliwal 1997) each direction has d/2 units, so that both
+    In a bidirectional encoder (Schuster and Paliwal 1997) each direction has d/2 units. So both
     together are as wide as the decoder's states and start them (as in OpenNMT, Klein et al. 2017).
     """
 
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.dropout = [Dropout(config) for _ in range(config.num_encoder_layers - 1)]
 
     def __call__(self, x: jax.Array, segments: jax.Array) -> Memory:
-        """`x` (s,b,d) embedded source, `segments` (b,s)."""
+        """Encodes the embedded source `x` (s,b,d), with `segments` (b,s)."""
         dims = chex.Dimensions(s=x.shape[0], b=x.shape[1], d=self.config.d_model)
         chex.assert_shape(x, dims["sbd"])
         chex.assert_shape(segments, dims["bs"])
@@ -72,10 +72,10 @@ class Encoder(nn.Module):
 def _last_states(
     config: RecurrentConfig, states: list[State], segments: jax.Array, borders: list[jax.Array]
 ) -> State:
-    """The states (b,n,d) in which each direction leaves each pair, side by side.
+    """Returns the states (b,n,d) in which each direction leaves each pair, side by side.
 
-    `states` (s,b,u) of each direction. A product with zeros and ones rather than a gather, whose
-    gradient would be a scatter.
+    `states` are (s,b,u) for each direction. They are taken by a product with zeros and ones rather
+    than by a gather, whose gradient would be a scatter.
     """
     numbers = 1 + jnp.arange(segments.shape[1])
     of_pair = segments[:, None, :] == numbers[None, :, None]
@@ -88,7 +88,10 @@ def _last_states(
 
 
 def first_states(config: RecurrentConfig, last: State, segments: jax.Array) -> State:
-    """For each position of `segments` (b,t) the state (t,b,d) in which its pair's source ended."""
+    """Returns the state (t,b,d) in which the source of each position's pair ended.
+
+    segments  (b,t)
+    """
     numbers = 1 + jnp.arange(last[0].shape[1])
     chosen = (segments[:, :, None] == numbers[None, None, :]).astype(jnp.float32)
     einsum = partial(ops_for(config).einsum, dtype=jnp.float32)

@@ -5,8 +5,8 @@ position first, as the loop over positions takes them.
 
 Rows stay packed. A row is a chain of sentence pairs, and where one begins the state is set to what
 it must start from (zero in the encoder, the encoder's last state of the same pair in the decoder).
-By this one select per position a pair's numbers are those that it has alone in a row. One pair per
-row would need a batch of another kind for this model only, and leave most slots empty.
+With this one select per position, a pair gets the same numbers as it would alone in a row. One pair
+per row would need another kind of batch for this model only, and leave most slots empty.
 """
 
 from typing import NamedTuple
@@ -23,14 +23,14 @@ from flax_transformer.ops.kernels import ops_for
 from flax_transformer.ops.lstm import State
 from flax_transformer.ops.recurrence import Loop, Multiply
 
-# A kernel is g matrices beside each other, each with fans of its own.
+# A kernel is g matrices side by side, each with its own fans.
 xavier = nn.initializers.variance_scaling(
     1, "fan_avg", "uniform", in_axis=0, out_axis=2, batch_axis=1
 )
 
 
 def restart(state, begins: jax.Array, first):
-    """`state`, arrays (b,...), but where `begins` (b,) those of `first`, or zero without it."""
+    """Returns `state`, arrays (b,...), with `first` (zeros if None) where `begins` (b,) is true."""
 
     def choose(array, instead=0.0):
         where = begins.reshape(-1, *(1 for _ in array.shape[1:]))
@@ -40,12 +40,12 @@ def restart(state, begins: jax.Array, first):
 
 
 def segment_begins(segments: jax.Array) -> jax.Array:
-    """Whether another segment, or none, stands before each position: (b,t) to bool (b,t)."""
+    """Returns whether another segment, or none, precedes each position: (b,t) to bool (b,t)."""
     return jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)), constant_values=True)
 
 
 def segment_ends(segments: jax.Array) -> jax.Array:
-    """Whether another segment, or none, stands after each position: (b,t) to bool (b,t)."""
+    """Returns whether another segment, or none, follows each position: (b,t) to bool (b,t)."""
     return jnp.flip(segment_begins(jnp.flip(segments, axis=1)), axis=1)
 
 
@@ -67,8 +67,10 @@ class RecurrentLayer(nn.Module):
         self.bias = self.param("bias", with_axes(bias, "gu"), (g, u))
 
     def from_input(self, x: jax.Array) -> jax.Array:
-        """What `x` (t,b,d) gives to the gates (t,b,g,u) in float32, one product for all, without
-        the bias."""
+        """Returns what `x` (t,b,d) gives to the gates, (t,b,g,u) in float32, without the bias.
+
+        One product serves all gates and positions.
+        """
         chex.assert_axis_dimension(x, -1, self.config.d_model)
         einsum = ops_for(self.config).einsum
         return einsum("tbd,dgu->tbgu", x, self.input, out_dtype=jnp.float32)
@@ -76,9 +78,9 @@ class RecurrentLayer(nn.Module):
     def __call__(
         self, x: jax.Array, begins: jax.Array, first: State | None = None, reverse: bool = False
     ) -> State:
-        """The states (t,b,u) after every position of `x` (t,b,d).
+        """Returns the states (t,b,u) after every position of `x` (t,b,d).
 
-        Where `begins` (t,b) the state before is that of `first` (t,b,u), or zero.
+        Where `begins` (t,b) is true, the state before is that of `first` (t,b,u), or zero.
         """
         (t, b, _), u = x.shape, self.units
         chex.assert_shape(begins, (t, b))

@@ -1,8 +1,8 @@
 """Scheduled sampling (Bengio et al. 2015): training on what the model itself would have written.
 
-Which tokens are fed is found by a first pass over the target, without dropout in the decoder and
-without gradient, since none goes through the choice of a token. What is then trained on is teacher
-forcing with those tokens, layer by layer where the model allows it.
+A first pass over the target finds the tokens to feed. It has no dropout in the decoder, and no
+gradient, since none goes through the choice of a token. Training is then teacher forcing with those
+tokens, layer by layer where the model allows it.
 """
 
 import jax
@@ -24,10 +24,13 @@ from flax_transformer.ops.recurrence import multiplier
 def sampled_inputs(
     decoder: Decoder, table: jax.Array, batch, memory: Memory, forced: jax.Array
 ) -> jax.Array:
-    """Target inputs (b,t): those of `batch` where `forced` (b,t), elsewhere the most probable token
-    after the inputs before. A pair's first input is always the true one.
+    """Returns target inputs (b,t): those of `batch` where forced, elsewhere the model's own choice.
 
-    table: of the embedding, (v,d).
+    That is the most probable token after the inputs before. A pair's first input is always the true
+    one.
+
+    table   of the embedding, (v,d)
+    forced  bool (b,t)
     """
     config, dtype = decoder.config, jnp.dtype(decoder.config.compute_dtype)
     segments, source_segments = batch.target_segments, batch.source_segments

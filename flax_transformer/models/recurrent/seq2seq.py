@@ -2,7 +2,7 @@
 et al. 2015 and Luong et al. 2015 with it.
 
 Letters: b batch, w beam width, s source length, t target length, d width, v vocabulary.
-It answers what every `Family` is asked, for the same packed rows.
+It offers the functions of a `Family`, for the same packed rows.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ Cache = dict[str, Any]
 
 
 class WordEmbedding(nn.Module):
-    """One table for source, target and output, as the Transformer's; order needs no encoding."""
+    """One table for source, target and output, as in the Transformer; order needs no encoding."""
 
     config: RecurrentConfig
     vocabulary_size: int
@@ -37,7 +37,7 @@ class WordEmbedding(nn.Module):
         self.dropout = Dropout(self.config)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """`ids` (...) to vectors (...,d)."""
+        """Returns the vectors (...,d) of `ids` (...)."""
         vectors = self.dropout(self.table[ids] * self.config.d_model**0.5)
         return vectors.astype(self.config.compute_dtype)
 
@@ -54,10 +54,10 @@ class Seq2Seq(nn.Module):
         self.decoder = Decoder(self.config)
 
     def __call__(self, batch, teacher_forcing: jax.Array | None = None) -> jax.Array:
-        """The decoder's features (b,t,d) for a packed batch.
+        """Returns the decoder's features (b,t,d) for a packed batch.
 
-        teacher_forcing: () probability of feeding the true token rather than the model's own
-        (Bengio et al. 2015); by default always.
+        teacher_forcing  (), the probability of feeding the true token rather than the model's own
+                         (Bengio et al. 2015); without it the true token is always fed
         """
         memory = self.encode(batch.source_ids, batch.source_segments, batch.source_positions)
         inputs = batch.target_inputs
@@ -69,7 +69,7 @@ class Seq2Seq(nn.Module):
         )
 
     def encode(self, ids: jax.Array, segments: jax.Array, positions: jax.Array) -> Memory:
-        """The memory of source `ids` (b,s)."""
+        """Returns the memory of source `ids` (b,s)."""
         chex.assert_equal_shape([ids, segments, positions])
         chex.assert_rank(ids, 2)
         return self.encoder(self.embedding(ids.T), segments)
@@ -82,45 +82,57 @@ class Seq2Seq(nn.Module):
         memory: Memory,
         source_segments: jax.Array,
     ) -> jax.Array:
-        """Features (b,t,d) at every position of the target inputs `ids` (b,t); position t sees
-        inputs up to t, whatever comes later."""
+        """Returns features (b,t,d) at every position of the target inputs `ids` (b,t).
+
+        Position t sees inputs up to t, whatever comes later.
+        """
         chex.assert_equal_shape([ids, segments, positions])
         features = self.decoder(self.embedding(ids.T), segments, memory, source_segments)
         return jnp.moveaxis(features, 0, 1)
 
     def output_table(self) -> jax.Array:
-        """The matrix (v,d) whose product with features gives logits: the embedding, tied."""
+        """Returns the matrix (v,d) whose product with features gives logits: the tied embedding."""
         return self.embedding.table
 
     def logits(self, features: jax.Array) -> jax.Array:
-        """Scores (b,t,v) in float32 of every token, before the softmax, for features (b,t,d)."""
+        """Returns scores (b,t,v) in float32 of every token, before the softmax.
+
+        features  (b,t,d)
+        """
         einsum = ops_for(self.config).einsum
         return einsum("btd,vd->btv", features, self.output_table(), out_dtype=jnp.float32)
 
     def start_cache(
         self, memory: Memory, source_segments: jax.Array, max_steps: int, beam_size: int
     ) -> Cache:
-        """The state of a decoder that has written nothing; however long the target gets, it needs
-        no more room than this."""
+        """Returns the state of a decoder that has written nothing.
+
+        However long the target gets, it needs no more room than this.
+        """
         return self.decoder.start_cache(memory, source_segments != 0, beam_size)
 
     def grow_cache(self, cache: Cache, max_steps: int) -> Cache:
-        """The same `cache`, which has room for any number of positions."""
+        """Returns the same `cache`, which has room for any number of positions."""
         return cache
 
     def decode_step(
         self, ids: jax.Array, position: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
-        """Logits (b,w,v) of the token after `ids` (b,w), and the cache with them added. Equal to
-        `logits(decode(...))` at that position."""
+        """Returns logits (b,w,v) of the token after `ids` (b,w), and the cache with `ids` added.
+
+        The logits equal `logits(decode(...))` at that position.
+        """
         logits, cache, _ = self._step(ids, position, cache)
         return logits, cache
 
     def decode_step_with_attention(
         self, ids: jax.Array, position: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache, jax.Array]:
-        """As `decode_step`, and how much each beam looks at each source position, (b,w,s): the mean
-        over its heads."""
+        """Returns what `decode_step` does, and the attention of each beam, (b,w,s).
+
+        That is how much a beam looks at each source position, the mean over its heads. Raises
+        `UserError` for a model without attention.
+        """
         logits, cache, weights = self._step(ids, position, cache)
         if weights is None:
             raise UserError(
