@@ -18,7 +18,6 @@ from flax_transformer.evaluation import report
 from flax_transformer.evaluation import scores as scores_module
 from flax_transformer.evaluation.evaluation import evaluate
 from flax_transformer.evaluation.scores import bleu_only, score
-from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.translator import Counts
 
 DIGITS = 10
@@ -125,7 +124,7 @@ def test_the_record_of_an_evaluation_has_the_commands_scores(tmp_path):
     model = SimpleNamespace(
         translator=SimpleNamespace(counts=Counts()), steps=[7], choice="latest", config=Config(),
         progress=SimpleNamespace(data_changes=()),
-        translate=lambda lines, progress: [[Hypothesis(text, 0.0, 1)] for text in hypotheses],
+        translate=lambda lines, progress: hypotheses,
     )  # fmt: skip
     test_set = report.TestSet(name="news", origin={}, sources=references, references=references)
     texts, record = evaluate(model, test_set, lowercase=True, tokenize="intl")
