@@ -26,7 +26,7 @@ config = Config(
         num_encoder_layers=2,
         num_decoder_layers=2,
         d_model=128,
-        num_heads=2,
+        num_heads=4,
         d_ff=512,
         # Three passes over 40,000 different pairs leave nothing to learn by heart.
         dropout=0.0,
