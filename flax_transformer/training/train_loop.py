@@ -123,6 +123,7 @@ class Trainer:
         if run.step == run.first_step:
             # From here on all time is that of steps whose tokens count.
             jax.block_until_ready((run.state, batch))
+            self.console.say(f"Compiled in {self._train_step.seconds:.1f} s.")
             self.console.restart()
         with jax.transfer_guard("disallow"):
             run.state, sums = self._train_step(run.state, batch, run.key)

@@ -117,6 +117,8 @@ def test_run_reports_and_keeps_what_it_should(place, uninterrupted):
     assert record["sentences"] == 20 and record["checkpoints"] == [36, 40]
     assert uninterrupted.count("  reference ") == 10 + 2
     assert "python translate.py --workdir" in uninterrupted
+    (seconds,) = re.findall(r"Compiled in (\d+\.\d) s", uninterrupted)
+    assert float(seconds) > 0
 
 
 def test_killed_run_ends_with_the_same_parameters(place, uninterrupted):
