@@ -19,6 +19,8 @@ BLOCK = 1 << 16
 
 TELLING = 16
 """This many first bytes tell what a file is; fewer suffice where they hold a line end."""
+TELLING_BINARY = 262
+"""This many where they hold a NUL, as far as the sign of a tar archive lies from its start."""
 _DECOMPRESSION_MEMORY = 256 << 20  # xz -9 asks for 65 MiB, a hostile file for 4 GiB
 
 _MARKS = {
@@ -90,7 +92,7 @@ def _look_ahead(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     head = b""
     for block in blocks:
         head += block
-        if len(head) >= TELLING or b"\n" in head:
+        if len(head) >= (TELLING_BINARY if b"\0" in head else TELLING) or b"\n" in head:
             break
     return head, chain([head] if head else [], blocks)
 
