@@ -57,18 +57,17 @@ def fresh_state(config):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_reference_equals_fast(variant, small_config, packed_batch):
-    """Features, gradients and a whole step of training, with dropout."""
+    """Features and a whole step of training with dropout, whose gradient Adam's moments keep."""
     config = small(small_config, variant)
     state = fresh_state(config)
 
     def compute(config, state, batch, key):
         features = build_model(config.model, 304).apply({"params": state.params}, batch)
-        gradients, _ = mean_gradient(config, state, batch, key)
-        return features, gradients, *train_step(config, state, batch, key)
+        return features, *train_step(config, state, batch, key)
 
     fast, plain = both(config, compute, state, packed_batch, jax.random.key(3))
     chex.assert_trees_all_close(fast, plain, rtol=1e-4, atol=1e-5)
-    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), fast[2].params, state.params)
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), fast[1].params, state.params)
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
