@@ -158,7 +158,8 @@ def test_the_longest_rows_that_fit_compile(v5e, h, k):
         return jax.grad(lambda x: attend(x, segments).astype(jnp.float32).sum())(x)
 
     for function in (attend, gradient):
-        jax.jit(function).trace(x, segments).lower().compile()
+        compiled = jax.jit(function).trace(x, segments).lower().compile()
+        assert "tpu_custom_call" in compiled.as_text()
 
 
 def test_rows_that_would_not_fit_take_the_formula(as_on_tpu):
