@@ -27,6 +27,8 @@ class Clock:
 class Step:
     """Takes a minute to compile and two seconds to run."""
 
+    seconds = 60.0
+
     def __init__(self, clock: Clock):
         self.clock = clock
 
