@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flax_transformer.api.attention import Attention
+    from flax_transformer.inspection.attention import Attention
     from flax_transformer.api.model import Model, Score, load
     from flax_transformer.config import (
         BatchConfig,
@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Attention": "flax_transformer.api.attention",
+    "Attention": "flax_transformer.inspection.attention",
     "UserError": "flax_transformer.errors",
     "Hypothesis": "flax_transformer.translation.hypotheses",
     "Model": "flax_transformer.api.model",

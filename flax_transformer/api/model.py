@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.api.attention import Attention, attend
+from flax_transformer.inspection.attention import Attention, attend
 from flax_transformer.config import BleuTokenizer, DecodingConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.errors import UserError, require
