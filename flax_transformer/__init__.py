@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flax_transformer.inspection.attention import Attention
     from flax_transformer.api.model import Model, Score, load
     from flax_transformer.config import (
         BatchConfig,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     )
     from flax_transformer.config.shipped import load_config_file as load_config
     from flax_transformer.errors import UserError
+    from flax_transformer.inspection.attention import Attention
     from flax_transformer.training.run import Run
     from flax_transformer.translation.hypotheses import Hypothesis
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.inspection.attention import Attention, attend
 from flax_transformer.config import BleuTokenizer, DecodingConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.errors import UserError, require
 from flax_transformer.evaluation.evaluation import settle_bleu_tokenizer
 from flax_transformer.evaluation.scores import score
+from flax_transformer.inspection.attention import Attention, attend
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.workdir import CONFIG_FILE
 
