@@ -26,7 +26,8 @@ from flax_transformer.diagnosis.repetition import (
     repeated_share,
 )
 from flax_transformer.models import build_model
-from flax_transformer.parallel.sharding import build_mesh, on_mesh, place_rows
+from flax_transformer.parallel.rows import place_rows
+from flax_transformer.parallel.sharding import build_mesh, on_mesh
 from flax_transformer.text.tokenizer import EOS_ID
 from flax_transformer.training.state import abstract_state, count_parameters
 from flax_transformer.training.step import train_step

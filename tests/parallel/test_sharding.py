@@ -24,16 +24,14 @@ from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import MeshConfig, OptimizerConfig
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
+from flax_transformer.parallel.rows import check_rows, own_rows, place_rows
 from flax_transformer.parallel.sharding import (
     AXES,
     BATCH_AXES,
     batch_sharding,
     build_mesh,
-    check_rows,
     named_sharding,
     on_mesh,
-    own_rows,
-    place_rows,
     replicated,
 )
 from flax_transformer.training.state import TrainState, abstract_state, create_state
