@@ -89,7 +89,7 @@ class TransformerConfig:
         return False  # all positions are seen at once
 
     def attended_pairs(self, source: int, target: int) -> int:
-        """Returns the pairs of a query and a key in a row of `source` and `target` slots.
+        """Returns the pairs of a query and a key in a row of `source` and `target` tokens.
 
         All layers count, and masked pairs too.
         """

@@ -99,7 +99,7 @@ class RecurrentConfig:
         return True
 
     def attended_pairs(self, source: int, target: int) -> int:
-        """Returns the pairs of a query and a key in a row of `source` and `target` slots.
+        """Returns the pairs of a query and a key in a row of `source` and `target` tokens.
 
         Masked pairs count too.
         """

@@ -123,7 +123,7 @@ def test_run_reports_and_keeps_what_it_should(place, uninterrupted):
 
 def test_killed_run_ends_with_the_same_parameters(place, uninterrupted):
     process = start(place, "killed")
-    wait_for_step(place, "killed", 22)  # between checkpoints, just behind a validation
+    wait_for_step(place, "killed", 22)  # between checkpoints, just after a validation
     process.send_signal(signal.SIGKILL)
     process.communicate()
     compiled = place / "cache" / "flax_transformer" / "compiled"
