@@ -43,7 +43,7 @@ config = Config(
         keep_checkpoints=2,
     ),
     mesh=MeshConfig(data=1),
-    decoding=DecodingConfig(extra_length=2, average_checkpoints=2),
+    decoding=DecodingConfig(beam_size=1, extra_length=2, average_checkpoints=2),
 )
 """
 
@@ -65,7 +65,7 @@ def start(place: Path, workdir: str, *flags: str) -> subprocess.Popen:
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(place / "cache"),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
     }
     words = ["train.py", "--config", str(place / "tiny.py"), "--workdir", str(place / workdir)]
     return subprocess.Popen(

@@ -89,7 +89,8 @@ def start(place: Path, *workdirs: str, seconds_a_step: float = 0) -> list[subpro
     coordinator = free_address()
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 "
+        "--xla_cpu_use_fusion_emitters=false",
         **({"SECONDS_A_STEP": str(seconds_a_step)} if seconds_a_step else {}),
     }
     processes = []
