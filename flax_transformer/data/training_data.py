@@ -96,7 +96,12 @@ def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
     if config.tokenizer.normalization != "identity":
         spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))
     return train_tokenizer(
-        _sentences(corpus), config.tokenizer, path, config.training.seed, sorted(tags), spaces
+        training_sentences(corpus),
+        config.tokenizer,
+        path,
+        config.training.seed,
+        sorted(tags),
+        spaces,
     )
 
 
@@ -129,7 +134,8 @@ def _some_pairs(corpus: Corpus, most: int) -> Iterator[Pair]:
         yield pairs[index]
 
 
-def _sentences(corpus: Corpus) -> Iterator[str]:
+def training_sentences(corpus: Corpus) -> Iterator[str]:
+    """Yields source and target of each training pair."""
     for source, target in corpus.split(corpus.train):
         yield source
         yield target

@@ -43,7 +43,7 @@ def train_tokenizer(
     has room for, half of the room goes to the most frequent of them. Raises `UserError` where the
     text does not fit the size of the vocabulary.
     """
-    chosen = _sample(sentences, config.training_sentences, seed)
+    chosen = sample_sentences(sentences, config.training_sentences, seed)
     room = config.vocabulary_size - _NOT_TEXT - len(tags)
     while True:
         try:
@@ -125,7 +125,7 @@ def _without_rare_characters(sentences: Sequence[str], most: int) -> list[str]:
     return [sentence.translate(rare) for sentence in sentences]
 
 
-def _sample(sentences: Iterable[str], most: int, seed: int) -> list[str]:
+def sample_sentences(sentences: Iterable[str], most: int, seed: int) -> list[str]:
     """Returns up to `most` sentences, each as likely as any other (reservoir sampling).
 
     SentencePiece has such a sampler, but seeds it afresh in each process.

@@ -50,7 +50,7 @@ def open_state(
         state = create_state(config, mesh)
         progress = Progress(tokenizer=vocabulary, corpus=text, validated_step=0)
         if config.training.start_from is not None:
-            params, loaded = load_start(config, mesh, state.params)
+            params, loaded = load_start(config, mesh, state.params, data.tokenizer)
             state = state._replace(params=params)
             progress = dataclasses.replace(progress, start=describe_start(config, loaded))
             Console.say(

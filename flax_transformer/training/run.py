@@ -107,7 +107,7 @@ class Run(AbstractContextManager):
             Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
             Console.say(f"matrix products in {config.model.compute_dtype}")
             if is_first_process() and not self.only_look:
-                copy_vocabulary(config, workdir)
+                copy_vocabulary(config, workdir, self.corpus)
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)

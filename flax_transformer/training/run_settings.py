@@ -28,7 +28,7 @@ kept, and when; the devices, the kernels, and how exactly they repeat themselves
 data.directory holds the same text is for `same_text.check_text` to say."""
 
 _OF_THE_VOCABULARY = (
-    "data", "tokenizer.character_coverage", "tokenizer.normalization",
+    "data", "tokenizer.added_pieces", "tokenizer.character_coverage", "tokenizer.normalization",
     "tokenizer.training_sentences", "tokenizer.vocabulary_size", "training.seed",
     "training.start_from",
 )  # fmt: skip
