@@ -92,9 +92,7 @@ def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
         return Tokenizer.load(path, config.tokenizer.vocabulary_size)
     tags = {part.tag for part in corpus.split(corpus.train).parts if part.tag is not None}
     # Spaces are made uniform on both sides; decoded text gets them as the target's text has them.
-    spaces = {}
-    if config.tokenizer.normalization != "identity":
-        spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))
+    spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))
     return train_tokenizer(
         training_sentences(corpus),
         config.tokenizer,

@@ -128,7 +128,7 @@ class Run(AbstractContextManager):
     @property
     def out_of_patience(self) -> bool:
         """Whether BLEU has not risen in as many validations as `training.patience` allows."""
-        return 0 < self.config.training.patience <= self.progress.validations_since_best
+        return self.progress.out_of_patience(self.config)
 
     @property
     def finished(self) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +77,7 @@ def _learn_pieces(
     count = settings.added_pieces
     if not count:
         return []
-    sentences = sample_sentences(
-        training_sentences(corpus), settings.training_sentences, config.training.seed
-    )
+    sentences = sample_sentences(training_sentences(corpus), settings, config.training.seed)
     learned = learn_pieces(vocabulary, sentences, count, tags)
     if (most := len(learned.pieces)) < count:
         raise UserError(
@@ -91,10 +89,20 @@ def _learn_pieces(
     return learned.pieces
 
 
+class Start(NamedTuple):
+    """The parameters to start with, and where they come from."""
+
+    params: Any
+    origin: dict[str, Any]
+    """What the run remembers of it."""
+    description: str
+    """For a person, such as "mean of the checkpoints of steps 40 and 50 of runs/base"."""
+
+
 def load_start(
     config: Config, mesh: jax.sharding.Mesh, fresh: Any, vocabulary: Tokenizer
-) -> tuple[Any, Loaded]:
-    """Returns the parameters to start with, laid out like `fresh`, and where they come from.
+) -> Start | None:
+    """Returns what the run starts with, laid out like `fresh`; None where it starts from nothing.
 
     fresh:      the parameters before training
     vocabulary: of this run
@@ -102,6 +110,8 @@ def load_start(
     The row of a piece that the other run lacks is the mean of the rows of those that spell it
     there. That of a tag stays as in `fresh`. Raises `UserError` where a shape does not fit.
     """
+    if config.training.start_from is None:
+        return None
     start = _start_directory(config)
     theirs = load_config(start / CONFIG_FILE)
     _check_shapes(start, theirs, config, mesh)
@@ -116,25 +126,20 @@ def load_start(
         )
     spelled = _spellings(vocabulary, before)
     params = jax.tree.map(partial(_with_rows_of, spelled=spelled), fresh, loaded.params)
-    return params, loaded
-
-
-def describe_choice(loaded: Loaded) -> str:
-    """Names the parameters for a person, such as "mean of the checkpoints of steps 40 and 50"."""
-    *others, last = (f"{step:,}" for step in loaded.steps)
-    if not others:
-        return f"checkpoint of step {last}"
-    return f"mean of the checkpoints of steps {', '.join(others)} and {last}"
-
-
-def describe_start(config: Config, loaded: Loaded) -> dict[str, Any]:
-    """What a run remembers of its start."""
-    return {
+    origin = {
         "directory": config.training.start_from,
         "checkpoint": loaded.choice,
         "steps": loaded.steps,
         "trained_on": loaded.progress.corpus,
     }
+    return Start(params, origin, f"{_describe(loaded)} of {start}")
+
+
+def _describe(loaded: Loaded) -> str:
+    *others, last = (f"{step:,}" for step in loaded.steps)
+    if not others:
+        return f"checkpoint of step {last}"
+    return f"mean of the checkpoints of steps {', '.join(others)} and {last}"
 
 
 def _spellings(vocabulary: Tokenizer, before: Tokenizer) -> list[list[int]]:
