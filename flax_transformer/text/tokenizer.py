@@ -30,7 +30,7 @@ SPACE_SIGN = "\u2581"
 
 _TAG = re.compile(r"<[^<>]+>")
 _MOST_BYTES = 1 << 28
-_OR_DELETE = "; or, where nothing has been trained yet, delete it, so that one is learnt"
+_OR_DELETE = "; or, where nothing has been trained yet, delete it to have one learned"
 _PROBE = "a 1 \U0001f600"  # which every normalisation keeps
 
 
@@ -107,7 +107,7 @@ class Tokenizer:
         except (UserError, RuntimeError, IndexError, UnicodeDecodeError):
             text, ids = "", []
         if text.split() != _PROBE.split() or UNK_ID in ids:
-            raise ValueError("text does not survive it")
+            raise ValueError("it does not give back the text that it encodes")
 
     def __reduce__(self) -> tuple:
         """Has another process load the model afresh."""
@@ -148,7 +148,7 @@ class Tokenizer:
         if not self._processor.is_control(found := self._processor.piece_to_id(tag)):
             raise UserError(
                 f"the vocabulary has no symbol for data.train's tag {tag}: delete tokenizer.model "
-                "from the work directory, so that one is learnt that has"
+                "from the work directory to have one learned with it"
             )
         return found
 

@@ -55,7 +55,7 @@ def open_state(
             Console.say(f"starting from the {start.description}")
         Console.say(
             f"{count_parameters(state.params):,} parameters on {mesh.size} device(s), "
-            f"{data.train.steps_per_epoch:,.1f} steps an epoch"
+            f"{data.train.steps_per_epoch:,.1f} steps per epoch"
         )
     else:
         counter = _replicate(restored.step, like.step.sharding)

@@ -96,7 +96,7 @@ DEFECTS = {
     "above unigram": (having(losses={"training": 6.0, "validation": 6.0, "shuffled": 9.9}),
                       "serious", "which words are frequent"),
     "above bigram": (having(losses={"training": 4.0, "validation": 4.0, "shuffled": 9.9}),
-                     "warning", "word before alone"),
+                     "warning", "previous word alone"),
     "source makes no difference": (having(losses={"shuffled": 1.61}), "serious", "mixed-up words"),
     "overfitting": (having(losses={"training": 0.5}), "warning", "by heart"),
     "identical": (having(outputs={"identical": 0.5}), "warning", "50% of the translations"),

@@ -111,7 +111,7 @@ def test_the_vocabulary_binds_what_it_was_learnt_from(workdir, setting):
         open_workdir(workdir, config)
         assert load_config(workdir / "config.json") == config != before
         return
-    message = rf"tokenizer\.model was learnt with other settings:\n  {setting}: .* -> .*\n.*delete"
+    message = rf"tokenizer\.model was learned with other settings:\n  {setting}: .* -> .*\n.*delete"
     with pytest.raises(UserError, match=message):
         open_workdir(workdir, config)
     assert load_config(workdir / "config.json") == before
@@ -189,7 +189,7 @@ def test_steps_may_change_as_long_as_no_rate_would(tmp_path, old, new, newest):
     with pytest.raises(
         UserError,
         match=rf"training\.steps: {old} -> {new} \(with optimizer\.cooldown_steps 20 the learning "
-        rf"rate falls from step {begin} on, and the run has come to {newest}\)\nTake them back",
+        rf"rate falls from step {begin} on, and the run has come to {newest}\)\nRestore them",
     ):
         open_workdir(tmp_path, with_steps(new))
 

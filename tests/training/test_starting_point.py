@@ -147,7 +147,7 @@ def test_a_first_start_that_failed_binds_the_vocabulary(config, base, other_text
     settings = tuned(config, base, other_text)
     Run(settings, tmp_path).close()
     own = dataclasses.replace(settings.training, start_from=None)
-    with pytest.raises(UserError, match=r"tokenizer\.model was learnt with other settings"):
+    with pytest.raises(UserError, match=r"tokenizer\.model was learned with other settings"):
         Run(dataclasses.replace(settings, training=own), tmp_path)
     with Run(settings, tmp_path) as run:
         chex.assert_trees_all_equal(jax.device_get(run.state.params), params_of(base))
