@@ -68,11 +68,12 @@ def describe_work(step: Step) -> list[str]:
         return lines
     lines += [
         _line("by the compiler", _scaled(step.compiler_flops * mesh.size, "FLOP"),
-              "all operations, the body of each loop counted once"),
+              "all operations, each loop's body counted once"),
         "",
         "traffic per step and chip",
         _line("memory", _scaled(step.bytes_moved, "B"), "every turn of a loop counted"),
-        _line("by the compiler", _scaled(step.compiler_bytes, "B"), "the body of each loop counted once"),
+        _line("by the compiler", _scaled(step.compiler_bytes, "B"),
+              "each loop's body counted once"),
     ]  # fmt: skip
     for kind, each in step.collectives.items():
         text = f"{each.count:,}, together {_scaled(each.bytes, 'B')}"

@@ -106,7 +106,7 @@ DEFECTS = {
     "copies": (having(pairs={"copies": 0.2}), "warning", "the target is the source"),
     "source bytes": (having(pairs={"source_bytes": 0.3}), "warning", "source tokens are single"),
     "target bytes": (having(pairs={"target_bytes": 0.3}), "warning", "target tokens are single"),
-    "lengths": (having(pairs={"length_ratio": 5.0}), "warning", "has 5 target tokens"),
+    "lengths": (having(pairs={"length_ratio": 5.0}), "warning", "5 target tokens per source token"),
     "empty slots": (having(pairs={"source_fill": 0.3}), "note", "only 30% of the slots"),
 }  # fmt: skip
 
