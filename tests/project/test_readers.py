@@ -67,10 +67,10 @@ EXCEPTIONS = {
     "Tfds.target_language": {"data/tfds_corpus.py", "evaluation/bleu_tokenizer.py"},
     # A command refuses flags, or says how to have it otherwise; a model is laid out for the search.
     "DecodingConfig.beam_size": {
-        "commands/translate.py", "translation/trained_model.py", TRANSLATOR,
+        "commands/translate.py", "translation/trained_model.py", "translation/search.py",
     },
     "DecodingConfig.split_sentences": {"commands/translate.py", TRANSLATOR},
-    "DecodingConfig.extra_length": {"decoding/lengths.py", TRANSLATOR},
+    "DecodingConfig.extra_length": {"decoding/lengths.py", "translation/search.py"},
 }  # fmt: skip
 """Fields that are read in several places, and why these need them."""
 
