@@ -21,8 +21,8 @@ from flax_transformer.models.initialization import init_params, parameter_axes
 
 _PACKAGE = "flax_transformer"
 _ORDER = (
-    "query", "key", "value", "output", "w1", "b1", "w2", "b2", "scale", "bias", "table",
-    "input", "recurrent", "feed", "matrix", "vector", "coverage", "combine", "positions",
+    "query", "key", "value", "output", "w1", "b1", "w2", "b2", "scale", "table", "positions",
+    "input", "recurrent", "bias", "feed", "matrix", "vector", "coverage", "combine",
 )  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def _sketch_recurrent(model: RecurrentConfig, parts: _Parts) -> Sketch:
         parts.box(f"encoder.layer_0_{each}", f"{cell}, {each}", "recurrent") for each in directions
     )
     encoder = Stage((row,), model.num_encoder_layers, True, (), row[0].module)
-    states = parts.box("decoder.layer_0", f"{cell}, forward", "recurrent")
+    states = parts.box("decoder.layer_0", cell, "recurrent")
     decoder = [Stage(((states,),), model.num_decoder_layers, True, (), states.module)]
     if model.input_feeding:
         title = "Input feeding: the features before, too"
