@@ -17,6 +17,9 @@ from flax_transformer.inspection.sentence import describe_sentence
 from flax_transformer.translation.trained_model import TrainedModel
 
 _FOLDER = Path(__file__).with_suffix("")
+_STYLES = ("style.css", "tokens.css", "heads.css", "search.css", "media.css")
+"""One style sheet in parts, of which later ones lie over earlier ones."""
+
 _SCRIPTS = (
     "dom.js",
     "pieces.js",
@@ -56,8 +59,8 @@ def saved_page(sentences: Sequence[dict[str, Any]], about: str = "") -> str:
 def live_page(about: str = _LIVE) -> str:
     """Returns the page with a field for a sentence, for a server to send.
 
-    It asks `POST explore`, beside its own address, {"source", "prefix", "beam_size"}, of which the
-    last may be null, and takes what `describe_sentence` returns, or {"error": text}.
+    It asks `POST explore`, beside its own address, {"source", "prefix", "beam_size"}, the last only
+    where a person has chosen it, and takes what `describe_sentence` returns, or {"error": text}.
     """
     return _page({"live": True, "about": about, "sentences": []})
 
@@ -84,7 +87,7 @@ def content_security_policy(*, live: bool) -> str:
 
 def _describe(model: TrainedModel) -> str:
     name = model.workdir.resolve().name
-    return f"What the model “{name}” looks at, and what its search considers. Nothing leaves this file."
+    return f"What the model “{name}” looks at, and what its search considers."
 
 
 def _page(data: dict[str, Any]) -> str:
@@ -99,12 +102,15 @@ def _page(data: dict[str, Any]) -> str:
 
 
 def _style() -> str:
-    return (_FOLDER / "style.css").read_text(encoding="utf-8")
+    return _join(_STYLES)
 
 
 def _script() -> str:
-    parts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    return '"use strict";\n' + "\n".join(parts)
+    return f'"use strict";\n{_join(_SCRIPTS)}'
+
+
+def _join(names: Sequence[str]) -> str:
+    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 
 def _hash(text: str) -> str:

@@ -34,23 +34,27 @@ def describe(
         "source": [*source, "</s>"],
         "target": [*target, "</s>"],
         "inputs": ["<s>", *target],
-        "beginnings": [*(text_of(target[: end + 1]) for end in range(len(target))), translation],
         "translation": translation,
         "prefix": text_of(target[:forced]),
+        "path": [0] * (len(target) + 1),
         "attention": {kind: pack_weights(weights[kind]) for kind in kinds},
         "entropy": {
             kind: mean_entropy(weights[kind], causal=kind == "decoder").round(4).tolist()
             for kind in kinds
         },
         "hypotheses": [
-            {"text": translation, "score": -0.25, "pieces": list(target)},
-            {"text": text_of(target[:-1]), "score": -0.75, "pieces": list(target[:-1])},
+            describe_hypothesis(target, -0.25, [0] * (len(target) + 1)),
+            describe_hypothesis(target[:-1], -0.75, [0] * (len(target) - 1) + [1]),
         ],
         "search": {
             "prefix_length": forced,
             "steps": draw_search(target, beam_size, forced),
         },
     }
+
+
+def describe_hypothesis(pieces: Sequence[str], score: float, path: list[int]) -> dict[str, Any]:
+    return {"text": text_of(pieces), "score": score, "pieces": list(pieces), "path": path}
 
 
 def draw_weights(s: int, t: int, layers: int, heads: int) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ function drawHypotheses() {
   byId("hypotheses").replaceChildren(...items);
 }
 
-// The words of `text`, of which those between what it has in common with `best` at both ends are underlined.
+// The words of `text`; underlined are those between what it shares with `best` at either end.
 function underlineDifference(best, text) {
   const [one, other] = [best.split(" "), text.split(" ")];
   const least = Math.min(one.length, other.length);
@@ -60,11 +60,8 @@ function drawCandidates() {
     return;
   }
   const {target, search} = view.sentence;
-  const path = findPath(textOf(target));
   const step = view.word;
-  const before = step && path ? path[step - 1] : null;
-  const follows = (node) => (step ? node.parent === before : true);
-  const nodes = path && step < search.steps.length ? search.steps[step].filter(follows) : [];
+  const nodes = nodesInPlaceOf(step);
   const isFixed = step < (search?.prefix_length ?? 0);
   const heading = make("p", {}, `In the place of ${quote(target[step])} the search considered:`);
   const list = make(
@@ -90,21 +87,31 @@ function makeCandidate(node, step) {
   const attributes = {class: `candidate ${node.fate}${isTaken ? " taken" : ""}`};
   if (!live || node.piece === END) return make("span", attributes, ...content);
   const button = make("button", {type: "button", ...attributes}, ...content);
-  const text = textOf([...view.sentence.target.slice(0, step), node.piece]);
+  const text = beginningWith([...view.sentence.target.slice(0, step), node.piece]);
   button.addEventListener("click", () => live.fix(text));
   return button;
 }
 
+// The candidates of a step that lengthen the same beginning as the target's own.
+function nodesInPlaceOf(step) {
+  const {search, path} = view.sentence;
+  const parent = step ? path?.[step - 1] : null;
+  return path ? (search?.steps[step] ?? []).filter((node) => node.parent === parent) : [];
+}
+
+// The text of pieces that the translation begins with, and of what stands before all pieces, such
+// as a symbol that was copied from the source.
+function beginningWith(pieces) {
+  const {translation, target} = view.sentence;
+  const start = Math.max(translation.indexOf(textOf(target.slice(0, 1))), 0);
+  return translation.slice(0, start) + textOf(pieces);
+}
+
 // The button that keeps the translation up to the chosen word.
 function makeKeeper(step) {
-  const text = view.sentence.beginnings?.[step] ?? textOf(view.sentence.target.slice(0, step + 1));
-  const button = make(
-    "button",
-    {type: "button", class: "keep"},
-    "Keep ",
-    make("bdi", {}, `“${text}”`),
-    " and translate on",
-  );
+  const text = beginningWith(view.sentence.target.slice(0, step + 1));
+  const words = ["Keep ", make("bdi", {}, `“${text}”`), " and translate on"];
+  const button = make("button", {type: "button", class: "keep"}, ...words);
   button.addEventListener("click", () => live.fix(text));
   return button;
 }

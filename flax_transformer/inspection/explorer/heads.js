@@ -156,7 +156,8 @@ function drawTable() {
     make(
       "caption",
       {},
-      `Layer ${view.layer + 1}, ${nameHead()}: ${rows} rows that look, ${columns} columns that are looked at`,
+      `Layer ${view.layer + 1}, ${nameHead()}: ${rows} rows that look, ` +
+        `${columns} columns that are looked at`,
     ),
     make("thead", {}, make("tr", {}, make("td"), ...head)),
     make("tbody", {}, ...body),

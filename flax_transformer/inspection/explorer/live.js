@@ -11,11 +11,8 @@ function startLive() {
     asked?.abort();
     const own = (asked = new AbortController());
     report("Translating …");
-    const question = {
-      source: source.value,
-      prefix: prefix.value,
-      beam_size: beam.value ? Number(beam.value) : null,
-    };
+    const question = {source: source.value, prefix: prefix.value};
+    if (beam.value) question.beam_size = Number(beam.value);
     const answer = await post("explore", question, own.signal);
     if (own !== asked) return; // a later question is on its way
     report("", answer.error);
@@ -70,6 +67,6 @@ async function post(path, question, signal) {
     // not JSON: told below
   }
   return {
-    error: `The server answered with status ${response.status} and nothing to show: see what it has printed.`,
+    error: `The server answered with status ${response.status}: see what it has printed.`,
   };
 }

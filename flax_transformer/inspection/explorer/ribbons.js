@@ -2,8 +2,8 @@
 
 const LEAST = 0.01;
 
-// A band from row `row` to column `column`, as wide as its weight at both ends, in a drawing that is
-// 100 wide and 1 high per token.
+// A band from row `row` to column `column`, as wide as its weight at either end, in a drawing that
+// is 100 wide and 1 high per token.
 function band(row, column, weight) {
   const half = 0.04 + 0.36 * weight;
   const [left, right] = [row + 0.5, column + 0.5];

@@ -1,5 +1,5 @@
-// The beam search as a tree: a column (on a narrow page and on paper a row) for each step, and in it
-// the candidates, the most probable first.
+// The beam search as a tree: a column for each step (on a narrow page and on paper a row), and in
+// it the candidates, the most probable first.
 
 const FATES = {live: "goes on", finished: "a whole translation", pruned: "given up"};
 const END = "</s>";
@@ -18,22 +18,8 @@ function piecesOn(path) {
   return path.map((index, step) => view.sentence.search.steps[step][index].piece);
 }
 
-// The path of the finished node that spells a text, or null.
-function findPath(text) {
-  const steps = view.sentence.search?.steps ?? [];
-  for (let step = 0; step < steps.length; step++) {
-    for (let index = 0; index < steps[step].length; index++) {
-      if (steps[step][index].fate !== "finished") continue;
-      const path = pathTo(step, index);
-      if (textOf(piecesOn(path)) === text) return path;
-    }
-  }
-  return null;
-}
-
 function chosenPath() {
-  const hypothesis = view.sentence.hypotheses[view.hypothesis];
-  return hypothesis ? findPath(textOf(hypothesis.pieces)) : null;
+  return view.sentence.hypotheses[view.hypothesis]?.path;
 }
 
 // The probability of a node's piece after those before it.
@@ -51,11 +37,14 @@ function isUpright() {
 
 function drawTree() {
   const {search} = view.sentence;
-  byId("search-parts").hidden = !search;
-  byId("search-note").hidden = Boolean(search);
-  byId("search-note").textContent = "The search of this sentence was not recorded.";
+  const isThere = Boolean(search?.steps.length);
+  byId("search-parts").hidden = !isThere;
+  byId("search-note").hidden = isThere;
+  byId("search-note").textContent = search
+    ? "There was nothing to translate."
+    : "The search of this sentence was not recorded.";
   byId("tree-readout").textContent = "";
-  if (!search) return;
+  if (!isThere) return;
   const tree = byId("tree");
   const places = placeNodes(search.steps);
   const nodes = search.steps.map((step, at) =>
@@ -109,7 +98,8 @@ function placeNodes(steps) {
 }
 
 function makeNode(node, step, index) {
-  const name = `${textOf(piecesOn(pathTo(step, index))) || "nothing"}, score ${decimal(node.score, 2)}, ${FATES[node.fate]}`;
+  const text = textOf(piecesOn(pathTo(step, index))) || "nothing";
+  const name = `${text}, score ${decimal(node.score, 2)}, ${FATES[node.fate]}`;
   const made = make(
     "button",
     {
@@ -146,10 +136,10 @@ function drawEdges(edges, places, widest) {
       if (!to || !from) return;
       const [start, end] = [step - 0.5, step + 0.5];
       const [low, high] = [from.rank + 0.5, to.rank + 0.5];
-      const curve = `M${draw(start, low)}C${draw(step, low)} ${draw(step, high)} ${draw(end, high)}`;
+      const bend = `C${draw(step, low)} ${draw(step, high)} ${draw(end, high)}`;
       edges.append(
         makeSvg("path", {
-          d: curve,
+          d: `M${draw(start, low)}${bend}`,
           class: `edge ${node.fate}`,
           "data-step": step,
           "data-index": index,
@@ -176,13 +166,13 @@ function describeNode(step, index) {
   const fate = step < view.sentence.search.prefix_length ? "fixed" : FATES[node.fate];
   const words =
     ` — step ${step + 1}, ${fate}. ${quote(node.piece)} has probability ` +
-    `${percent(stepProbability(step, node))} here; log probability so far ${decimal(node.log_probability, 3)}, ` +
-    `score ${decimal(node.score, 3)}.`;
+    `${percent(stepProbability(step, node))} here; log probability so far ` +
+    `${decimal(node.log_probability, 3)}, score ${decimal(node.score, 3)}.`;
   const readout = byId("tree-readout");
   readout.replaceChildren(make("bdi", {class: "so-far"}, text || "nothing"), words);
   if (live && node.fate !== "finished") {
     const go = make("button", {type: "button"}, "Translate on from here");
-    go.addEventListener("click", () => live.fix(text));
+    go.addEventListener("click", () => live.fix(beginningWith(piecesOn(pathTo(step, index)))));
     readout.append(" ", go);
   }
 }

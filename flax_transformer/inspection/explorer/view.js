@@ -32,8 +32,10 @@ function explainMissing(kinds) {
   const note = byId("attention-note");
   note.hidden = kinds.length === 3;
   note.textContent = kinds.length
-    ? "This model is recurrent: it has no self-attention, and looks only from the words it writes to those it reads."
-    : "This model has no attention: it hands the whole sentence on as one vector. What it has searched is shown below.";
+    ? "This model is recurrent: it has no self-attention, and looks only from the words that it " +
+      "writes to those that it reads."
+    : "This model has no attention: it hands the whole sentence on as one vector. What its " +
+      "search has found is shown below.";
 }
 
 function drawLines() {
