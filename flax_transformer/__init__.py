@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flax_transformer.inspection.model_diagram import plot_model
     from flax_transformer.inspection.positions import plot_positions
     from flax_transformer.inspection.schedule import plot_schedule
+    from flax_transformer.inspection.search_tree import SearchTree
     from flax_transformer.training.run import Run
     from flax_transformer.translation.hypotheses import Hypothesis
 
@@ -54,6 +55,7 @@ __all__ = [
     "RecurrentConfig",
     "Run",
     "Score",
+    "SearchTree",
     "TextFiles",
     "Tfds",
     "TokenizerConfig",
@@ -77,6 +79,7 @@ _HOMES = {
     "Model": "flax_transformer.api.model",
     "Run": "flax_transformer.training.run",
     "Score": "flax_transformer.api.model",
+    "SearchTree": "flax_transformer.inspection.search_tree",
     "load": "flax_transformer.api.model",
     "load_config": "flax_transformer.config.shipped:load_config_file",
     "plot_curves": "flax_transformer.inspection.curves",

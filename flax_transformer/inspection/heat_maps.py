@@ -206,7 +206,7 @@ def _many_heads(maps: _Maps, layers: list[int], heads: list[int]) -> Picture:
 
 
 def tile(weights: np.ndarray, layers: Sequence[int], heads: Sequence[int], gap: int) -> np.ndarray:
-    """Returns maps of `weights` (l,h,r,c), a row of them per layer, with `gap` cells of NaN between.
+    """Returns maps of `weights` (l,h,r,c), one row of them per layer, `gap` cells of NaN between.
 
     layers, heads: those that are wanted, counted from 1
     """

@@ -13,6 +13,7 @@ from flax_transformer.files.whole_file import write_whole
 from flax_transformer.inspection.attention import attend
 from flax_transformer.inspection.curves import plot_curves
 from flax_transformer.inspection.drawing import Picture
+from flax_transformer.inspection.explorer import write_explorer
 from flax_transformer.inspection.heat_maps import KINDS, choose_head
 from flax_transformer.inspection.model_diagram import plot_model
 from flax_transformer.inspection.picture_page import Shown, page
@@ -23,6 +24,7 @@ from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.workdir import CONFIG_FILE, METRICS_FILE
 
 PAGE = "index.html"
+EXPLORER = "explorer.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +66,11 @@ def draw_gallery(
     folder: Path,
     *,
     compare: Sequence[Path] = (),
-    explorer: Path | None = None,
 ) -> Gallery:
-    """Writes SVG and PNG of every picture of `model` into `folder`, and the page that shows them.
+    """Writes SVG and PNG of every picture of `model` into `folder`, the page that shows them, and
+    the explorer.
 
-    compare:  work directories of other runs, whose learning curves are drawn beside
-    explorer: what else the page links to
+    compare: work directories of other runs, whose learning curves are drawn in the same picture
 
     Raises `UserError` where a file cannot be written or another run's cannot be read.
     """
@@ -89,10 +90,10 @@ def draw_gallery(
             gallery.missing += "".join(c for c in picture.missing if c not in gallery.missing)
             size = tuple(round(96 * inches) for inches in picture.get_size_inches())
             shown.append(Shown(plan.name, plan.section, picture.caption, picture.alt, size))
+    write_explorer(folder / EXPLORER, model, [each.source for each in sentences])
     title = f"Inside {model.workdir.resolve().name}"
-    text = page(title, shown, gallery.notes, explorer.name if explorer else None)
-    write_whole(folder / PAGE, text)
-    gallery.files.append(folder / PAGE)
+    write_whole(folder / PAGE, page(title, shown, gallery.notes, EXPLORER))
+    gallery.files += [folder / EXPLORER, folder / PAGE]
     return gallery
 
 

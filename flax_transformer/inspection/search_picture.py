@@ -82,7 +82,7 @@ def best_path(tree: "SearchTree") -> list[Place]:
     """Returns the places of the best hypothesis, first step first.
 
     It is the finished one (or, where none has finished, the live one) with the score of the best
-    translation, or the nearest to it: a coverage penalty is no part of a candidate's score.
+    translation.
     """
     if not tree.steps:
         return []
