@@ -111,6 +111,11 @@ def test_pointing_at_a_word_shows_its_weights(visit):
     token(page, "columns", 1).hover()
     assert "“cat” is looked at by" in page.locator("#readout").text_content()
     np.testing.assert_allclose(shades(page, "rows"), column, atol=1e-3)
+    strips = page.locator("#rows .strip span").evaluate_all(
+        "cells => cells.map(cell => Number(cell.style.getPropertyValue('--weight')))"
+    )
+    heads = [weights_of(describe(), "cross", 0, head)[:, 1] / 255 for head in range(3)]
+    np.testing.assert_allclose(np.reshape(strips, (6, 3)).T, heads, atol=1e-3)
 
 
 def test_a_chosen_word_stays_until_it_is_let_go(visit):
@@ -367,6 +372,8 @@ def test_a_typed_sentence_is_translated_and_its_beginning_can_be_fixed(live, ser
     page.locator("#translation", has_text="Le other2 dort").wait_for()
     assert page.get_by_label("must begin with").input_value() == "Le other2"
     assert page.locator("#line-target .fixed").all_text_contents() == ["▁Le", "▁other2"]
+    page.locator("#candidates", has_text="In the place of “dort”").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "▁dort"
     token(page, "line-target", 0).click()
     assert "was fixed" in page.locator("#candidates").text_content()
     page.get_by_text("Keep “Le” and translate on").click()
