@@ -24,8 +24,8 @@ def tokenizer(tmp_path_factory):
 
 def cut(line: str, prefix: str, tokenizer, **options) -> list[Piece]:
     neighbours = ["the cat", line, "we eat"], ["", prefix, ""]
-    before, pieces, behind = cut_to_begin(*neighbours, CONFIG, tokenizer, **options)
-    assert not before[0].forced and not behind[0].forced
+    before, pieces, after = cut_to_begin(*neighbours, CONFIG, tokenizer, **options)
+    assert not before[0].forced and not after[0].forced
     return pieces
 
 
@@ -49,7 +49,7 @@ def test_a_prefix_is_encoded_as_text_is(prefix, begins, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("line", "prefix", "before", "begins", "behind"),
+    ("line", "prefix", "before", "begins", "after"),
     [
         ("\U0001f600 the cat", "\U0001f600 le", "\U0001f600 ", "le", ""),
         ("\U0001f600 the cat", "\U0001f600", "\U0001f600 ", "", ""),
@@ -60,10 +60,10 @@ def test_a_prefix_is_encoded_as_text_is(prefix, begins, tokenizer):
     ],
 )
 def test_what_is_carried_over_is_not_translated_twice(
-    line, prefix, before, begins, behind, tokenizer
+    line, prefix, before, begins, after, tokenizer
 ):
     (piece,) = cut(line, prefix, tokenizer)
-    assert (piece.before, forced(piece, tokenizer), piece.behind) == (before, begins, behind)
+    assert (piece.before, forced(piece, tokenizer), piece.after) == (before, begins, after)
 
 
 def test_a_line_with_a_prefix_is_whole_where_it_can_be(tokenizer):
