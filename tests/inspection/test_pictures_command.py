@@ -90,11 +90,15 @@ def test_a_recurrent_model_and_given_targets(run, small_config, tmp_path, monkey
     """No position encodings, one alignment, no search of a translation that is given."""
     drawn = []
     monkeypatch.setattr(pictures.Picture, "save", lambda self, path: drawn.append(path.name))
-    monkeypatch.setattr(pictures, "write_explorer", lambda *arguments: None)
     model = SimpleNamespace(
         workdir=run, config=recurrent(small_config, "dot"), params=None, tokenizer=None
     )
-    one = pictures.Sentence(source="a", target="b", by_model=False)
+    one = pictures.Sentence("a", "b")
+
+    def too_long(model, source):
+        raise UserError(f"{source} is too long")
+
+    monkeypatch.setattr(pictures, "trace_search", too_long)
     weights = attention_of_one_head()
     monkeypatch.setattr(pictures, "attend", lambda *arguments: weights)
     gallery = pictures.draw_gallery(model, [one], tmp_path)
@@ -102,9 +106,12 @@ def test_a_recurrent_model_and_given_targets(run, small_config, tmp_path, monkey
         "sentence_1_cross_head.svg", "curves.svg", "schedule.svg", "model.svg",
     ]  # fmt: skip
     assert gallery.notes == [
-        "A recurrent model reads in order: there are no position encodings to show."
+        "Sentence 1 has no search, and is not in the explorer: a is too long",
+        "A recurrent model reads in order: there are no position encodings to show.",
     ]
-    assert gallery.notes[0] in (tmp_path / "index.html").read_text()
+    text = (tmp_path / "index.html").read_text()
+    assert all(note in text for note in gallery.notes) and "explorer.html" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
 def attention_of_one_head():
