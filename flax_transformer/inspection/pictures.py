@@ -12,10 +12,11 @@ from flax_transformer.config.json import load_config
 from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.inspection.attention import attend
-from flax_transformer.inspection.curves import plot_curves
+from flax_transformer.inspection.chosen_head import choose_head
+from flax_transformer.inspection.curves import plot_curves, run_names
 from flax_transformer.inspection.drawing import Picture
 from flax_transformer.inspection.explorer import write_explorer
-from flax_transformer.inspection.heat_maps import KINDS, choose_head
+from flax_transformer.inspection.heat_maps import KINDS
 from flax_transformer.inspection.model_diagram import plot_model
 from flax_transformer.inspection.picture_page import Shown, page
 from flax_transformer.inspection.positions import plot_positions
@@ -146,9 +147,9 @@ def _of_run(
         yield _Plan("curves", section, lambda: plot_curves(*own, *compare))
     else:
         notes.append(f"There are no learning curves: {METRICS_FILE} is not in the work directory.")
-    configs = {each.resolve().name: load_config(each / CONFIG_FILE) for each in compare}
-    named = {workdir.resolve().name: config, **configs} if configs else config
-    yield _Plan("schedule", section, lambda: plot_schedule(named))
+    configs = [config, *(load_config(each / CONFIG_FILE) for each in compare)]
+    named = dict(zip(run_names([workdir, *compare]), configs, strict=True))
+    yield _Plan("schedule", section, lambda: plot_schedule(named if compare else config))
 
 
 def _of_model(model: TrainedModel, notes: list[str]) -> Iterator[_Plan]:

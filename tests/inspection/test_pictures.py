@@ -15,8 +15,9 @@ import flax_transformer as ft
 from flax_transformer.config import OptimizerConfig, TrainingConfig
 from flax_transformer.errors import UserError
 from flax_transformer.inspection.attention import Attention
+from flax_transformer.inspection.chosen_head import choose_head
 from flax_transformer.inspection.drawing import Picture, fonts_for, new_picture, shorten
-from flax_transformer.inspection.heat_maps import choose_head, tile
+from flax_transformer.inspection.heat_maps import tile
 from flax_transformer.inspection.positions import products_by_distance
 from flax_transformer.inspection.schedule import rates_by_step
 from flax_transformer.inspection.search_picture import best_path
@@ -94,6 +95,11 @@ def test_all_heads_and_one_head():
     assert "mutual information" not in found.plot("cross", 1, 1).caption
     assert len([x for x in texts(found.plot(layer=2)) if x.startswith("layer")]) == 3
     assert "<s>" in texts(found.plot("decoder", 1, 1))
+    # Weights of 0.25 at most are shown on a scale that they fill.
+    assert [kind.axes[0].images[0].get_clim()[1] for kind in (one, found.plot("encoder"))] == [
+        1,
+        0.5,
+    ]
 
 
 def test_a_recurrent_model_has_one_map_and_others_may_have_none():
