@@ -14,6 +14,7 @@ from matplotlib.text import Text
 import flax_transformer as ft
 from flax_transformer.config import OptimizerConfig, TrainingConfig
 from flax_transformer.errors import UserError
+from flax_transformer.inspection import drawing
 from flax_transformer.inspection.attention import Attention
 from flax_transformer.inspection.chosen_head import choose_head
 from flax_transformer.inspection.drawing import Picture, fonts_for, new_picture, shorten
@@ -31,13 +32,10 @@ TARGET = ("▁Le", "▁chat", "▁noir", "</s>")
 
 def texts(picture: Picture) -> list[str]:
     """What stands in the picture, which need not be drawn for that."""
-    labels = [
-        label
-        for axes in picture.axes
-        for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
-    ]
-    others = [each for each in picture.findobj(Text) if each not in labels]
-    return [each.get_text() for each in (*labels, *others)]
+    for axes in picture.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_ticklabels()  # which get their text when asked for
+    return [each.get_text() for each in picture.findobj(Text) if each.get_visible()]
 
 
 def texts_of_svg(picture: Picture) -> list[str]:
@@ -132,9 +130,24 @@ def test_scripts_of_others_are_written_and_what_no_font_has_is_named():
     shown = texts_of_svg(picture)
     assert {"▁שלום", "▁العربية", r"$x^2$", "<&>", "a" * 13 + "…"} <= set(shown)
     assert picture.missing == ""  # of a private character nobody expects a picture
-    families, missing = fonts_for("a𓀀")
-    assert families[0] == "DejaVu Sans" and missing in ("", "𓀀")
     assert shorten("$") == r"\$"
+
+
+def test_fonts_are_found_and_what_none_has_is_named(monkeypatch):
+    assert fonts_for("a▁éя") == (["DejaVu Sans", "sans-serif"], "")
+    assert not any("Last Resort" in name for name, _ in drawing._installed())  # has but boxes
+    monkeypatch.setattr(drawing, "_installed", lambda: [])
+    assert fonts_for("a猫b猫") == (["DejaVu Sans", "sans-serif"], "猫")
+    monkeypatch.setattr(drawing, "_installed", lambda: [("Cats", "/absent"), ("Dogs", "/absent")])
+    monkeypatch.setattr(
+        drawing, "_characters", lambda path: {ord("猫")} if "absent" in path else {}
+    )
+    assert fonts_for("猫") == (["DejaVu Sans", "Cats", "sans-serif"], "")
+    monkeypatch.undo()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = attention(1, 1, ("▁猫", "</s>"), ("▁a", "</s>")).plot()
+        assert picture.encode("png") and picture.missing in ("", "猫")
 
 
 def test_pictures_are_alike_in_whatever_style_the_program_has():

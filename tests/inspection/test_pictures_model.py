@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from matplotlib.text import Text
-from support.samples import RECURRENT, recurrent
+from support.samples import recurrent
 
 from flax_transformer.config import Config, MeshConfig, TransformerConfig
 from flax_transformer.config.shipped import load_config_file
@@ -37,7 +37,7 @@ def words_of(picture: Picture) -> str:
     return "\n".join(text.get_text() for text in picture.findobj(Text))
 
 
-@pytest.mark.parametrize("variant", [*NORMS, *RECURRENT])
+@pytest.mark.parametrize("variant", [*NORMS, "no attention", "concat", "multi_head"])
 def test_boxes_stand_for_every_parameter(variant, small_config):
     model = NORMS.get(variant)
     config = Config(model=model) if model else recurrent(small_config, variant)
