@@ -5,7 +5,7 @@ Letters: w beam width, t target length, n = 2w candidates.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from flax_transformer.decoding.record import Record
 from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
+from flax_transformer.translation.translator import RecordedSearch
+
+if TYPE_CHECKING:
+    from flax_transformer.inspection.drawing import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,12 @@ class SearchTree:
     hypotheses: tuple[Hypothesis, ...]
     prefix_length: int
 
+    def plot(self) -> "Picture":
+        """Returns the search as a tree, with what was pruned, as a matplotlib Figure."""
+        from flax_transformer.inspection.search_picture import plot_search
+
+        return plot_search(self)
+
 
 def trace_search(
     model: TrainedModel, source: str, *, beam_size: int | None = None, prefix: str = ""
@@ -67,11 +77,16 @@ def trace_search(
     Raises `UserError` as `TrainedModel.record_search`.
     """
     searched = model.record_search(source, beam_size=beam_size, prefix=prefix)
+    return read_search(searched, model.tokenizer)
+
+
+def read_search(searched: RecordedSearch, tokenizer: Tokenizer) -> SearchTree:
+    """Returns what `TrainedModel.record_search` found, in pieces of text."""
     piece, record = searched.piece, searched.record
     ids = [*piece.ids, EOS_ID]
     return SearchTree(
-        source=tuple(_pieces(ids, model.tokenizer, piece.words)),
-        steps=() if record is None else _steps(record, model.tokenizer, piece.words),
+        source=tuple(_pieces(ids, tokenizer, piece.words)),
+        steps=() if record is None else _steps(record, tokenizer, piece.words),
         hypotheses=tuple(searched.hypotheses),
         prefix_length=len(piece.forced),
     )
