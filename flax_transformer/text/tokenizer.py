@@ -233,17 +233,17 @@ class Tokenizer:
 
     def piece_id(self, piece: str) -> int | None:
         """Returns the id of a piece of text, written as SentencePiece does."""
-        return self._ids.get(piece)
+        return self.text_pieces.get(piece)
 
     def ids_beginning(self, text: str) -> list[int]:
         """Returns the ids of the pieces that begin with `text`, likewise."""
         first = bisect.bisect_left(self._sorted, text)
-        behind = bisect.bisect_left(self._sorted, text + chr(sys.maxunicode))
-        return [self._ids[piece] for piece in self._sorted[first:behind]]
+        after = bisect.bisect_left(self._sorted, text + chr(sys.maxunicode))
+        return [self.text_pieces[piece] for piece in self._sorted[first:after]]
 
     @functools.cached_property
     def _sorted(self) -> list[str]:
-        return sorted(self._ids)
+        return sorted(self.text_pieces)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns what each id stands for, as SentencePiece writes it.
