@@ -94,6 +94,6 @@ def _placed(words: Words) -> Iterator[Word]:
             start=start,
             end=end,
             part_of_speech=word.part_of_speech,
-            gender=word.gender,
-            number=word.number,
+            gender=word.features.gender,
+            number=word.features.number,
         )

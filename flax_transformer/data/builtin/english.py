@@ -20,6 +20,8 @@ from flax_transformer.data.builtin.structure import (
     Subject,
 )
 from flax_transformer.data.builtin.words import (
+    BY_NUMBER,
+    NEITHER,
     RealisedWord,
     Words,
     concatenate,
@@ -63,7 +65,10 @@ def noun_phrase(phrase: NounPhrase, place: str, under_negation: bool = False) ->
     for number, adjective in enumerate(phrase.adjectives):
         words += spell(adjective.english, "adjective", f"{place}/adjective {number}")
     words += spell(
-        phrase.noun.english[plural], noun_kind(phrase.noun), f"{place}/noun", plural=plural
+        phrase.noun.english[plural],
+        noun_kind(phrase.noun),
+        f"{place}/noun",
+        features=BY_NUMBER[plural],
     )
     if phrase.relative is not None:
         words += _relative(phrase.relative, f"{place}/relative")
@@ -98,8 +103,8 @@ def _relative(relative: Clause, place: str) -> Words:
 def _subject(subject: Subject, place: str) -> Words:
     place = f"{place}/subject"
     if isinstance(subject, Pronoun):
-        plural = subject.agreement.plural if subject.is_personal else None
-        return spell(subject.english, "pronoun", place, plural=plural)
+        features = BY_NUMBER[subject.agreement.plural] if subject.is_personal else NEITHER
+        return spell(subject.english, "pronoun", place, features=features)
     if isinstance(subject, Coordination):
         first = noun_phrase(subject.first, f"{place}/first")
         second = noun_phrase(subject.second, f"{place}/second")
@@ -238,6 +243,6 @@ def _phrase(phrase: Phrase, place: str) -> Words:
 
 def _complement(complement: NounPhrase | Pronoun, place: str) -> Words:
     if isinstance(complement, Pronoun):
-        plural = complement.agreement.plural
-        return spell(complement.english_object, "pronoun", place, plural=plural)
+        features = BY_NUMBER[complement.agreement.plural]
+        return spell(complement.english_object, "pronoun", place, features=features)
     return noun_phrase(complement, place)

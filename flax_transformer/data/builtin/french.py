@@ -21,8 +21,11 @@ from flax_transformer.data.builtin.structure import (
     Subject,
 )
 from flax_transformer.data.builtin.words import (
+    BY_NUMBER,
+    NEITHER,
     RealisedWord,
     Words,
+    agreeing,
     concatenate,
     determiner_kind,
     finish,
@@ -31,8 +34,9 @@ from flax_transformer.data.builtin.words import (
     verb_kind,
 )
 
+_CONTRACTED = {"à": {"le": "au", "les": "aux"}, "de": {"le": "du", "les": "des"}}
 _ELIDED = frozenset(("je", "le", "la", "me", "se", "de", "ne", "que"))
-_CONTRACTED = {("à", "le"): "au", ("à", "les"): "aux", ("de", "le"): "du", ("de", "les"): "des"}
+_CHANGING = _CONTRACTED.keys() | _ELIDED | {"si"}
 _REFLEXIVES = ("me", "se", "nous", "vous", "se")
 _ASKED = "est-ce que"
 
@@ -56,16 +60,17 @@ def sound(words: Words) -> Words:
     """
     found: Words = []  # from the last to the first: only a "le" that is not elided is contracted
     for word in reversed(words):
-        if found and (contracted := _CONTRACTED.get((word.text, found[-1].text))):
-            origins = word.origins + found[-1].origins
-            found[-1] = found[-1]._replace(
-                text=contracted, part_of_speech=word.part_of_speech, origins=origins
-            )
-            continue
-        if found and _elides(word.text, found[-1].text):
-            found[-1] = found[-1]._replace(glued=True)
-            word = word._replace(text=word.text[:-1] + "'")
-        found.append(word)
+        following = found[-1] if found else None
+        if following is None or word.text not in _CHANGING:
+            found.append(word)
+        elif contracted := _CONTRACTED.get(word.text, {}).get(following.text):
+            origins = word.origins + following.origins
+            found[-1] = word._replace(text=contracted, origins=origins, features=following.features)
+        elif _elides(word.text, following.text):
+            found[-1] = following._replace(glued=True)
+            found.append(word._replace(text=word.text[:-1] + "'"))
+        else:
+            found.append(word)
     return found[::-1]
 
 
@@ -89,8 +94,10 @@ def noun_phrase(phrase: NounPhrase, place: str, under_negation: bool = False) ->
             form = adjective.liaison
         side = before if adjective.before_noun else after
         origin = f"{place}/adjective {number}"
-        side += spell(form, "adjective", origin, agreement=agreement)
-    named = spell(noun.french[phrase.plural], noun_kind(noun), f"{place}/noun", agreement=agreement)
+        side += spell(form, "adjective", origin, features=agreeing(agreement))
+    named = spell(
+        noun.french[phrase.plural], noun_kind(noun), f"{place}/noun", features=agreeing(agreement)
+    )
     words = [*before, *named, *after]
     form = _determiner(phrase, words[0].text, bool(before), under_negation)
     agrees = form != "de" and len({*phrase.determiner.french}) > 1
@@ -99,7 +106,7 @@ def noun_phrase(phrase: NounPhrase, place: str, under_negation: bool = False) ->
             form,
             determiner_kind(phrase.determiner),
             f"{place}/determiner",
-            agreement=agreement if agrees else None,
+            features=agreeing(agreement) if agrees else NEITHER,
         ),
         *words,
     ]
@@ -162,8 +169,8 @@ def _pronoun(form: str, pronoun: Pronoun, *origins: str) -> Words:
     if not pronoun.is_personal:
         return spell(form, "pronoun", *origins)
     if pronoun.agreement.person in (1, 4):
-        return spell(form, "pronoun", *origins, agreement=pronoun.agreement)
-    return spell(form, "pronoun", *origins, plural=pronoun.agreement.plural)
+        return spell(form, "pronoun", *origins, features=agreeing(pronoun.agreement))
+    return spell(form, "pronoun", *origins, features=BY_NUMBER[pronoun.agreement.plural])
 
 
 def _form(forms: tuple[str, ...], agreement: Agreement) -> str:
@@ -192,20 +199,20 @@ def _verb_group(clause: Clause, place: str) -> Words:
     kind = verb_kind(verb, clause)
     if clause.modal is not None:
         form = _finite(clause.modal, clause)
-        modal = spell(form, "modal", f"{place}/modal", tense, plural=plural)
+        modal = spell(form, "modal", f"{place}/modal", tense, features=BY_NUMBER[plural])
         return [*modal, *between, *clitics, *spell(verb.french.infinitive, kind, lexical)]
     if clause.tense.french != "compound":
         form = _finite(verb, clause)
-        return [*clitics, *spell(form, kind, lexical, tense, plural=plural), *between]
+        return [*clitics, *spell(form, kind, lexical, tense, features=BY_NUMBER[plural]), *between]
     with_etre = verb.with_etre or verb.kind == "reflexive"
     auxiliary = VERBS["be" if with_etre else "have"].french.present[person]
     agreement = clause.subject.agreement if with_etre else _preceding_object(clause)
     participle = _form(verb.french.participle, agreement or Agreement(1))
     return [
         *clitics,
-        *spell(auxiliary, "auxiliary", tense, plural=plural),
+        *spell(auxiliary, "auxiliary", tense, features=BY_NUMBER[plural]),
         *between,
-        *spell(participle, kind, lexical, agreement=agreement),
+        *spell(participle, kind, lexical, features=agreeing(agreement) if agreement else NEITHER),
     ]
 
 
@@ -249,7 +256,9 @@ def _clitics(clause: Clause, place: str) -> Words:
 
 def _attribute(attribute: Attribute, agreement: Agreement, place: str) -> Words:
     def form(adjective: Adjective, origin: str) -> Words:
-        return spell(_form(adjective.french, agreement), "adjective", origin, agreement=agreement)
+        return spell(
+            _form(adjective.french, agreement), "adjective", origin, features=agreeing(agreement)
+        )
 
     words = form(attribute.adjective, f"{place}/adjective")
     if attribute.than is not None:

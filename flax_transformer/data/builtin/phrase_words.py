@@ -10,8 +10,15 @@ from functools import cache
 from typing import NamedTuple
 
 from flax_transformer.data.builtin.lexicon import NUMERALS
-from flax_transformer.data.builtin.structure import THIRD, Agreement, Phrase
-from flax_transformer.data.builtin.words import PartOfSpeech, RealisedWord, Words, spell
+from flax_transformer.data.builtin.structure import THIRD, Agreement, PartOfSpeech, Phrase
+from flax_transformer.data.builtin.words import (
+    BY_NUMBER,
+    NEITHER,
+    Features,
+    RealisedWord,
+    Words,
+    agreeing,
+)
 
 
 class _Known(NamedTuple):
@@ -49,7 +56,9 @@ _LEFT_OVER: dict[str, PartOfSpeech] = {
     **dict.fromkeys(("le", "la"), "determiner"),
     **dict.fromkeys(("ago", "il", "y", "a", "in", "dans", "at", "en", "on"), "preposition"),
 }
-"""Of phrases of several words; else they are of the phrase's part of speech."""
+"""Any other word that is left over is of the phrase's part of speech."""
+
+_AGREEING: tuple[PartOfSpeech, ...] = ("noun", "adjective", "determiner")
 
 
 def english_words(phrase: Phrase, place: str) -> Words:
@@ -63,37 +72,32 @@ def french_words(phrase: Phrase, place: str) -> Words:
 
 
 def _placed(words: Words, place: str) -> Words:
-    return [word._replace(origins=(place + word.origins[0],)) for word in words]
+    return [
+        RealisedWord(word.text, word.part_of_speech, (place + word.origins[0],), *word[3:])
+        for word in words
+    ]
 
 
 @cache
 def _both(english: str, french: str, part_of_speech: PartOfSpeech) -> tuple[Words, Words]:
     """Returns the words of both languages; their origins count from the place of the phrase."""
     source, target = english.split(), french.split()
-    translated = {  # the French words that translate one English word, with this
+    own = {  # the French words that translate one English word, with this
         word: known
         for known in source
         for word in target
         if known in _KNOWN and word in _KNOWN[known].french
     }
-    agreement = next(filter(None, (_KNOWN[known].agreement for known in translated.values())), None)
+    noun = next(filter(None, (_KNOWN[known].agreement for known in own.values())), None)
 
-    def realised(word: str, known: str | None) -> RealisedWord:
-        if known is None:
-            kind = part_of_speech if len(target) == 1 else _LEFT_OVER.get(word, part_of_speech)
-        else:
-            kind = _KNOWN[known].part_of_speech
-        agrees = kind in ("noun", "adjective", "determiner")
-        (found,) = spell(word, kind, f"/{known or ''}", agreement=agreement if agrees else None)
-        return found._replace(glued=kind == "punctuation")
+    def realised(word: str, known: str | None, shown: dict[PartOfSpeech, Features]) -> RealisedWord:
+        kind = _KNOWN[known].part_of_speech if known else _LEFT_OVER.get(word, part_of_speech)
+        features, glued = shown.get(kind, NEITHER), kind == "punctuation"
+        return RealisedWord(word, kind, (f"/{known or ''}",), features, glued)
 
-    known_source = {known: known for known in translated.values()}
+    number: dict[PartOfSpeech, Features] = {"noun": BY_NUMBER[noun.plural]} if noun else {}
+    both = dict.fromkeys(_AGREEING, agreeing(noun)) if noun else {}
     return (
-        [_without_gender(realised(word, known_source.get(word))) for word in source],
-        [realised(word, translated.get(word)) for word in target],
+        [realised(word, word if word in own.values() else None, number) for word in source],
+        [realised(word, own.get(word), both) for word in target],
     )
-
-
-def _without_gender(word: RealisedWord) -> RealisedWord:
-    """English has none; and of its words here only nouns have a number."""
-    return word._replace(gender=None, number=word.number if word.part_of_speech == "noun" else None)

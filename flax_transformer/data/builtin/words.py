@@ -17,8 +17,21 @@ CONTENT: frozenset[PartOfSpeech] = frozenset(("noun", "name", "verb", "adjective
 
 Gender = Literal["masculine", "feminine"]
 Number = Literal["singular", "plural"]
-_GENDERS: tuple[Gender, Gender] = ("masculine", "feminine")
-_NUMBERS: tuple[Number, Number] = ("singular", "plural")
+
+
+class Features(NamedTuple):
+    """What a word shows of gender and number."""
+
+    gender: Gender | None = None
+    number: Number | None = None
+
+
+NEITHER = Features()
+BY_NUMBER = (Features(number="singular"), Features(number="plural"))
+_BY_GENDER_AND_NUMBER = (
+    (Features("masculine", "singular"), Features("masculine", "plural")),
+    (Features("feminine", "singular"), Features("feminine", "plural")),
+)
 
 
 class RealisedWord(NamedTuple):
@@ -27,8 +40,7 @@ class RealisedWord(NamedTuple):
     text: str
     part_of_speech: PartOfSpeech
     origins: tuple[str, ...]
-    gender: Gender | None = None
-    number: Number | None = None
+    features: Features = NEITHER
     glued: bool = False
     """Whether it follows the word before without a space."""
 
@@ -37,23 +49,17 @@ Words = list[RealisedWord]
 
 
 def spell(
-    text: str,
-    part_of_speech: PartOfSpeech,
-    *origins: str,
-    agreement: Agreement | None = None,
-    plural: bool | None = None,
+    text: str, part_of_speech: PartOfSpeech, *origins: str, features: Features = NEITHER
 ) -> Words:
-    """Returns the words of `text`, all of the same origins; none for an empty text.
+    """Returns the words of `text`, all of the same origins; none for an empty text."""
+    if " " in text:
+        return [RealisedWord(word, part_of_speech, origins, features) for word in text.split()]
+    return [RealisedWord(text, part_of_speech, origins, features)] if text else []
 
-    agreement: gives them gender and number
-    plural:    gives them number alone
-    """
-    gender = number = None
-    if agreement is not None:
-        gender, plural = _GENDERS[agreement.feminine], agreement.plural
-    if plural is not None:
-        number = _NUMBERS[plural]
-    return [RealisedWord(word, part_of_speech, origins, gender, number) for word in text.split()]
+
+def agreeing(agreement: Agreement) -> Features:
+    """Returns the features of a word that agrees in gender and number."""
+    return _BY_GENDER_AND_NUMBER[agreement.feminine][agreement.plural]
 
 
 def noun_kind(noun: Noun) -> PartOfSpeech:
@@ -86,5 +92,5 @@ def finish(words: Words, mark: RealisedWord) -> Words:
 
 
 def join(words: Sequence[RealisedWord]) -> str:
-    """Returns the text, with a space between two words that are not glued."""
-    return "".join(word.text if word.glued else " " + word.text for word in words).lstrip()
+    """Returns the text of a sentence: before each word a space, unless it is glued."""
+    return "".join([word.text if word.glued else " " + word.text for word in words])[1:]
