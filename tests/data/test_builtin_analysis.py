@@ -33,6 +33,7 @@ MARIE, PAUL = phrase(NAMED, "Marie"), phrase(NAMED, "Paul")
 AT_MARKET = p.TO._replace(complement=phrase(THE, "market"))
 (TWO_DAYS_AGO,) = (time for time in p.TIMES[s.PAST] if time.english == "two days ago")
 (NEXT_YEAR, *_) = (time for time in p.TIMES[s.FUTURE] if time.english == "next year")
+PLACES = phrase(THE, "church", plural=True)
 APPLES = phrase(HOW_MANY, "apple", plural=True)
 
 
@@ -116,10 +117,9 @@ def test_words_show_what_they_are():
     singing = phrase(THE, "girl", plural=True)
     verb = clause(s.relative_subject(singing), "invite", s.PAST, object=s.HE)
     subject = singing._replace(relative=verb)
-    pair = analyse(
-        s.Sentence((clause(subject, "be", attribute=Attribute(ADJECTIVES["happy"])), p.AT))
-    )
-    assert pair.target == "Les filles qui l'ont invité sont heureuses à."
+    happy, beside = Attribute(ADJECTIVES["happy"]), p.AROUND[0]._replace(complement=PLACES)
+    pair = analyse(s.Sentence((clause(subject, "be", attribute=happy, adverbials=(beside,)),)))
+    assert pair.target == "Les filles qui l'ont invité sont heureuses près des églises."
     found = [(w.text, w.part_of_speech, w.gender, w.number) for w in pair.target_words]
     assert found == [
         ("Les", "determiner", "feminine", "plural"),
@@ -130,11 +130,13 @@ def test_words_show_what_they_are():
         ("invité", "verb", "masculine", "singular"),
         ("sont", "auxiliary", None, "plural"),
         ("heureuses", "adjective", "feminine", "plural"),
-        ("à", "preposition", None, None),
+        ("près", "preposition", None, None),
+        ("des", "preposition", "feminine", "plural"),
+        ("églises", "noun", "feminine", "plural"),
         (".", "punctuation", None, None),
     ]
     content = {word.text for word in pair.source_words if word.is_content}
-    assert content == {"girls", "invited", "happy"}
+    assert content == {"girls", "invited", "happy", "churches"}
     assert {word.gender for word in pair.source_words} == {None}
 
 
