@@ -53,6 +53,19 @@ class AnalysedPair:
     target_words: tuple[Word, ...]
     alignment: frozenset[tuple[int, int]]
 
+    @property
+    def sure_alignment(self) -> frozenset[tuple[int, int]]:
+        """The links between two words of the same part of speech.
+
+        The others, such as that of "will" and "mangera", are what Och and Ney 2003 call possible.
+        """
+        source, target = self.source_words, self.target_words
+        return frozenset(
+            (i, j)
+            for i, j in self.alignment
+            if source[i].part_of_speech == target[j].part_of_speech
+        )
+
 
 def analysed_pairs(split: str, most: int) -> list[AnalysedPair]:
     """Returns the first pairs of a split, as `generate` has them, at most as many as asked for.
