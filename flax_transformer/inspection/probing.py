@@ -47,7 +47,7 @@ class ProbeScore:
 
     place: Place
     layer: int
-    property: Property
+    task: Property
     accuracy: float
     control: float
     most_frequent: float
@@ -84,18 +84,18 @@ def probe(
         )
         for layer in range(len(states)):
             found = jax.device_get(fit(states[layer], labels, test_states[layer], test_labels))
-            for (name, task, _), (accuracy, control) in zip(
-                tasks, found.reshape(-1, 2), strict=True
-            ):
+            for (name, task, _), accuracies in zip(tasks, found.reshape(-1, 2), strict=True):
+                accuracy, control = map(float, accuracies)
+                frequent, count = _most_frequent(task), int((task.test >= 0).sum())
                 scores.append(
                     ProbeScore(
                         place=place,
                         layer=layer,
-                        property=name,
-                        accuracy=float(accuracy),
-                        control=float(control),
-                        most_frequent=_most_frequent(task),
-                        words=int((task.test >= 0).sum()),
+                        task=name,
+                        accuracy=accuracy,
+                        control=control,
+                        most_frequent=frequent,
+                        words=count,
                     )
                 )
     return scores
@@ -129,7 +129,11 @@ def _most_frequent(task: Task) -> float:
 
 
 def _accuracies(
-    x: jax.Array, labels: jax.Array, test_x: jax.Array, test_labels: jax.Array, sizes: tuple[int]
+    x: jax.Array,
+    labels: jax.Array,
+    test_x: jax.Array,
+    test_labels: jax.Array,
+    sizes: tuple[int, ...],
 ) -> jax.Array:
     """Returns the accuracies (k,) of probes of the states x (n,d) for labels (n,k).
 
@@ -163,7 +167,7 @@ def _accuracies(
     return right / jnp.maximum((test_labels >= 0).sum(axis=0), 1)
 
 
-def _scores(params, x: jax.Array, sizes: tuple[int]) -> list[jax.Array]:
+def _scores(params, x: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:
     """Returns the scores (n,c) of each task's labels."""
     weights, bias = params
     scores = jnp.einsum("nd,dc->nc", x, weights) + bias
