@@ -16,6 +16,9 @@ from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.translation.translator import RecordedSearch
 
+if TYPE_CHECKING:
+    from flax_transformer.inspection.drawing import Picture
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchNode:
