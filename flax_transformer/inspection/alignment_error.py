@@ -53,12 +53,12 @@ def alignment_scores(
 
     Raises `UserError` for a model without attention.
     """
-    counts = {moment: _Counts() for moment in get_args(Moment)}
+    counts = {moment: AlignmentCounts() for moment in get_args(Moment)}
     for rows, weights in _cross_attention(model, lay_out_pairs(model.tokenizer, pairs), progress):
         for row, found in zip(rows.rows, weights, strict=False):
             with_mean = np.concatenate([found, found.mean(axis=1, keepdims=True)], axis=1)
             for moment in counts:
-                counts[moment].add(row, between_words(with_mean, row, moment))
+                counts[moment].add(row.pair, between_words(with_mean, row, moment))
     return [score for moment in counts for score in counts[moment].scores(moment)]
 
 
@@ -67,12 +67,12 @@ def diagonal_score(pairs: Iterable[AnalysedPair]) -> AlignmentScore:
 
     What attention finds beyond that, it does not owe to the order of words alone.
     """
-    counts = _Counts()
+    counts = AlignmentCounts()
     for pair in pairs:
         source, target = len(pair.source_words), len(pair.target_words)
         looks = np.zeros((1, 1, target, source + 1))
         looks[0, 0, np.arange(target), np.arange(target) * source // target] = 1
-        counts.add(PairRow(pair, [], []), looks)
+        counts.add(pair, looks)
     return next(counts.scores("written"))
 
 
@@ -101,7 +101,7 @@ def _as_table(links: Iterable[tuple[int, int]], shape: tuple[int, ...]) -> np.nd
     return table
 
 
-class _Counts:
+class AlignmentCounts:
     """Links found, sure links, and content words that look at what they translate; arrays (l,h)."""
 
     def __init__(self) -> None:
@@ -110,9 +110,8 @@ class _Counts:
         self._correct: np.ndarray = np.zeros(())
         self._content = self._sure = 0
 
-    def add(self, row: PairRow, words: np.ndarray) -> None:
-        """Counts for the attention (l,h,T,S+1) of a pair."""
-        pair = row.pair
+    def add(self, pair: AnalysedPair, words: np.ndarray) -> None:
+        """Counts what the attention (l,h,T,S+1) between the words of a pair finds."""
         looks = words.argmax(axis=-1)  # lhT
         truth, sure = (
             _as_table(links, words.shape[2:])[np.arange(words.shape[2]), looks]

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from flax_transformer.data.builtin.analysis import AnalysedPair, Word
+from flax_transformer.errors import require
 from flax_transformer.inspection.pair_rows import PairRow
 
 Place = Literal["encoder", "decoder reads", "decoder writes"]
@@ -94,6 +95,8 @@ def tasks_of(
     """Returns every property with its task and the control task of Hewitt and Liang 2019.
 
     seed: of the labels of the control
+
+    Raises `UserError` where no word of a sample has a property.
     """
     random = np.random.default_rng(seed)
     types = sorted({word.word_type for word in (*learn, *test)})
@@ -103,7 +106,12 @@ def tasks_of(
         counts = Counter(label for label in truth[0] if label is not None)
         if name == "word":
             counts = Counter(dict(counts.most_common(_MOST_WORDS)))
-            truth = [[label if label in counts else None for label in side] for side in truth]
+        truth = [[label if label in counts else None for label in side] for side in truth]
+        for sample, labels in zip(("learn from", "test on"), truth, strict=True):
+            require(
+                any(label is not None for label in labels),
+                f"none of the {len(labels)} words to {sample} has a {name}: take more sentences",
+            )
         names = sorted(counts)
         shares = np.array([counts[label] for label in names]) / counts.total()
         drawn = dict(zip(types, random.choice(names, len(types), p=shares), strict=True))

@@ -102,9 +102,9 @@ def plot_probes(scores: Sequence[ProbeScore]) -> Picture:
         control = Line2D([], [], color=GRAY, linestyle="--", label="its control task")
         picture.legend(handles=[*handles, control], loc="outside lower center", ncols=6)
     picture.describe(
-        "Accuracy, on sentences that the probe has not seen, of a linear probe for each property of "
-        "a word. Where the control task, of random labels for words, is learnt as well (dashed), "
-        "the accuracy is the probe's memory and not the layer's knowledge.",
+        "Accuracy of a linear probe for each property of a word, on sentences that it has not "
+        "learnt from. Where its control task, of random labels for words, is learnt as well "
+        "(dashed), it shows the probe's memory and not the layer's knowledge.",
         "Accuracies of probes over layers. " + " ".join(_sentences(scores)),
     )
     return picture

@@ -31,7 +31,7 @@ from flax_transformer.inspection.probe_labels import (
 )
 from flax_transformer.translation.trained_model import TrainedModel
 
-_STEPS, _WORDS_PER_STEP, _LEARNING_RATE = 600, 512, 1e-2
+STEPS, WORDS_PER_STEP, LEARNING_RATE = 600, 512, 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +76,16 @@ def probe(
     for place in get_args(Place):
         (states, words), (test_states, test_words) = (sample[place] for sample in samples)
         tasks = tasks_of(words, test_words)
-        flat = [task for _, *both in tasks for task in both]
-        fit = jax.jit(partial(_accuracies, sizes=tuple(len(task.names) for task in flat)))
+        flat = [each for _, task, control in tasks for each in (task, control)]
+        fit = jax.jit(partial(accuracies, sizes=tuple(len(task.names) for task in flat)))
         labels, test_labels = (
             jnp.stack([getattr(task, sample) for task in flat], axis=1)
             for sample in ("learn", "test")
         )
         for layer in range(len(states)):
             found = jax.device_get(fit(states[layer], labels, test_states[layer], test_labels))
-            for (name, task, _), accuracies in zip(tasks, found.reshape(-1, 2), strict=True):
-                accuracy, control = map(float, accuracies)
+            for (name, task, _), both in zip(tasks, found.reshape(-1, 2), strict=True):
+                accuracy, control = map(float, both)
                 frequent, count = _most_frequent(task), int((task.test >= 0).sum())
                 scores.append(
                     ProbeScore(
@@ -128,7 +128,7 @@ def _most_frequent(task: Task) -> float:
     return float((task.test[task.test >= 0] == guess).mean())
 
 
-def _accuracies(
+def accuracies(
     x: jax.Array,
     labels: jax.Array,
     test_x: jax.Array,
@@ -143,7 +143,7 @@ def _accuracies(
     mean, deviation = x.mean(axis=0, keepdims=True), x.std(axis=0, keepdims=True) + 1e-6
     x, test_x = (x - mean) / deviation, (test_x - mean) / deviation
     params = (jnp.zeros((x.shape[1], sum(sizes))), jnp.zeros((1, sum(sizes))))
-    optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, _STEPS))
+    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS))
 
     def loss(params, words):
         rows, chosen = x[words], labels[words]
@@ -152,15 +152,15 @@ def _accuracies(
             for k, scores in enumerate(_scores(params, rows, sizes))
         ]
         has_label = (chosen >= 0).T  # kn
-        return jnp.where(has_label, jnp.stack(losses), 0).sum() / _WORDS_PER_STEP
+        return jnp.where(has_label, jnp.stack(losses), 0).sum() / WORDS_PER_STEP
 
     def step(carry, key):
         params, state = carry
-        words = jax.random.randint(key, (_WORDS_PER_STEP,), 0, len(x))
+        words = jax.random.randint(key, (WORDS_PER_STEP,), 0, len(x))
         updates, state = optimizer.update(jax.grad(loss)(params, words), state)
         return (optax.apply_updates(params, updates), state), None
 
-    keys = jax.random.split(jax.random.key(0), _STEPS)
+    keys = jax.random.split(jax.random.key(0), STEPS)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
     guesses = [scores.argmax(axis=1) for scores in _scores(params, test_x, sizes)]
     right = (jnp.stack(guesses, axis=1) == test_labels).sum(axis=0)
