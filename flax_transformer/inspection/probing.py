@@ -11,7 +11,8 @@ Letters: l layers, n words, d width, c labels of all tasks, k tasks.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from itertools import chain
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -71,19 +72,17 @@ def probe(
 
     Raises `UserError` for a model that is no Transformer.
     """
-    samples = [_states(model, pairs, progress) for pairs in (learn, test)]
     scores: list[ProbeScore] = []
-    for place in get_args(Place):
-        (states, words), (test_states, test_words) = (sample[place] for sample in samples)
-        tasks = tasks_of(words, test_words)
+    for place, samples in _states(model, learn, test, progress).items():
+        tasks = tasks_of(samples.learn_words, samples.test_words)
         flat = [each for _, task, control in tasks for each in (task, control)]
         fit = jax.jit(partial(accuracies, sizes=tuple(len(task.names) for task in flat)))
         labels, test_labels = (
-            jnp.stack([getattr(task, sample) for task in flat], axis=1)
+            np.stack([getattr(task, sample) for task in flat], axis=1)
             for sample in ("learn", "test")
         )
-        for layer in range(len(states)):
-            found = jax.device_get(fit(states[layer], labels, test_states[layer], test_labels))
+        for layer, (x, test_x) in enumerate(zip(samples.learn, samples.test, strict=True)):
+            found = jax.device_get(fit(*map(jnp.asarray, (x, labels, test_x, test_labels))))
             for (name, task, _), both in zip(tasks, found.reshape(-1, 2), strict=True):
                 accuracy, control = map(float, both)
                 frequent, count = _most_frequent(task), int((task.test >= 0).sum())
@@ -101,16 +100,28 @@ def probe(
     return scores
 
 
+class _Samples(NamedTuple):
+    """Words to learn from and to test on, and their hidden states (l,n,d)."""
+
+    learn: np.ndarray
+    learn_words: list[ProbedWord]
+    test: np.ndarray
+    test_words: list[ProbedWord]
+
+
 def _states(
-    model: TrainedModel, pairs: Sequence[AnalysedPair], progress: str | None
-) -> dict[Place, tuple[np.ndarray, list[ProbedWord]]]:
-    """Returns for each place the hidden states (l,n,d) of the words of `pairs`, and the words."""
+    model: TrainedModel,
+    learn: Sequence[AnalysedPair],
+    test: Sequence[AnalysedPair],
+    progress: str | None,
+) -> dict[Place, _Samples]:
+    """Returns the words of both samples at each place, with their hidden states."""
     from tqdm import tqdm
 
     look = jax.jit(partial(hidden_states, model.config))
     states: dict[Place, list[np.ndarray]] = {place: [] for place in get_args(Place)}
-    words: dict[Place, list[ProbedWord]] = {place: [] for place in get_args(Place)}
-    batches = lay_out_pairs(model.tokenizer, pairs)
+    words: dict[Place, list[list[ProbedWord]]] = {place: [] for place in get_args(Place)}
+    batches = lay_out_pairs(model.tokenizer, [*learn, *test])
     for rows in tqdm(batches, desc=progress, unit=" batches", disable=progress is None or None):
         both = jax.device_get(look(model.params, jax.device_put(rows.batch)))
         for place in states:
@@ -118,8 +129,17 @@ def _states(
             for number, row in enumerate(rows.rows):
                 found = probed_words(row, place)
                 states[place].append(side[:, number, [word.token for word in found]])
-                words[place] += found
-    return {place: (np.concatenate(states[place], axis=1), words[place]) for place in states}
+                words[place].append(found)
+    end = len(learn)
+    return {
+        place: _Samples(
+            np.concatenate(states[place][:end], axis=1),
+            list(chain.from_iterable(words[place][:end])),
+            np.concatenate(states[place][end:], axis=1),
+            list(chain.from_iterable(words[place][end:])),
+        )
+        for place in states
+    }
 
 
 def _most_frequent(task: Task) -> float:
@@ -145,14 +165,14 @@ def accuracies(
     params = (jnp.zeros((x.shape[1], sum(sizes))), jnp.zeros((1, sum(sizes))))
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS))
 
+    starts = np.cumsum((0, *sizes))[None, :-1]
+
     def loss(params, words):
-        rows, chosen = x[words], labels[words]
-        losses = [
-            -jnp.take_along_axis(jax.nn.log_softmax(scores), chosen[:, k : k + 1], axis=1)[:, 0]
-            for k, scores in enumerate(_scores(params, rows, sizes))
-        ]
-        has_label = (chosen >= 0).T  # kn
-        return jnp.where(has_label, jnp.stack(losses), 0).sum() / WORDS_PER_STEP
+        scores, chosen = _scores(params, x[words]), labels[words]
+        of_label = jnp.take_along_axis(scores, starts + chosen, axis=1)  # nk
+        of_all = [jax.nn.logsumexp(own, axis=1) for own in _split(scores, sizes)]
+        losses = jnp.stack(of_all, axis=1) - of_label
+        return jnp.where(chosen >= 0, losses, 0).sum() / WORDS_PER_STEP
 
     def step(carry, key):
         params, state = carry
@@ -162,13 +182,16 @@ def accuracies(
 
     keys = jax.random.split(jax.random.key(0), STEPS)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-    guesses = [scores.argmax(axis=1) for scores in _scores(params, test_x, sizes)]
+    guesses = [own.argmax(axis=1) for own in _split(_scores(params, test_x), sizes)]
     right = (jnp.stack(guesses, axis=1) == test_labels).sum(axis=0)
     return right / jnp.maximum((test_labels >= 0).sum(axis=0), 1)
 
 
-def _scores(params, x: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:
-    """Returns the scores (n,c) of each task's labels."""
+def _scores(params, x: jax.Array) -> jax.Array:
+    """Returns the scores (n,c) of the labels of all tasks, side by side."""
     weights, bias = params
-    scores = jnp.einsum("nd,dc->nc", x, weights) + bias
+    return jnp.einsum("nd,dc->nc", x, weights) + bias
+
+
+def _split(scores: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:
     return jnp.split(scores, np.cumsum(sizes)[:-1], axis=1)
