@@ -40,7 +40,7 @@ def plot_curves(*workdirs: str | Path) -> Picture:
     """
     require(len(workdirs) > 0, "no work directory is given: name at least one run")
     folders = [Path(each) for each in workdirs]
-    runs = dict(zip(_names(folders), map(_read, folders), strict=True))
+    runs = dict(zip(run_names(folders), map(_read, folders), strict=True))
     with new_picture(11, 6.2, "".join(runs)) as picture:
         picture.suptitle(f"Learning curves: {', '.join(runs) if len(runs) < 4 else len(runs)}")
         panels = picture.subplots(2, 3, sharex=True)
@@ -60,7 +60,7 @@ def plot_curves(*workdirs: str | Path) -> Picture:
     return picture
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def run_names(folders: Sequence[Path]) -> list[str]:
     """Returns the shortest names by which the folders differ: the last part, or the whole path."""
     resolved = [folder.resolve() for folder in folders]
     short = [plain(folder.name, 40) for folder in resolved]
@@ -107,7 +107,7 @@ def _draw_panel(axes: Axes, panel: _Panel, runs: Sequence[list[dict[str, Any]]])
         axes.plot(steps, values, color=color, linestyle=dashes, linewidth=1.2, alpha=0.8)
         checked, found = _points(lines, "validation", panel.name)
         dots = COLORS[1] if len(runs) == 1 else color
-        axes.plot(checked, found, "o-", color=dots, linewidth=1.2, markersize=4.5)
+        axes.plot(checked, found, "o-", color=dots, linewidth=1.2, markersize=4.5, clip_on=False)
         drawn |= bool(steps or checked)
     if panel.logarithmic and drawn:
         axes.set_yscale("log")

@@ -130,7 +130,8 @@ def _installed() -> list[tuple[str, str]]:
     found = {
         entry.name: entry.fname
         for entry in reversed(font_manager.fontManager.ttflist)
-        if entry.style == "normal" and entry.name != "Last Resort"
+        # Matplotlib's last resort has a box for every character.
+        if entry.style == "normal" and not entry.name.startswith("Last Resort")
     }
     return sorted(found.items(), key=lambda item: ("Sans" not in item[0], item[0]))
 

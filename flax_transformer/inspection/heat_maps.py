@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from flax_transformer.errors import UserError
+from flax_transformer.inspection.chosen_head import choose_head
 from flax_transformer.inspection.drawing import VERMILLION, Picture, new_picture, shorten
 
 if TYPE_CHECKING:
@@ -49,33 +50,6 @@ _NUMBERED = 16
 
 
 @dataclass(frozen=True)
-class ChosenHead:
-    """The head of an attention that shows most, counted from 1, and by how much it does.
-
-    bits:  how much knowing which row looks tells of where it looks: the mutual information of row
-           and column, which is 0 for a head that looks to the same place always, or everywhere
-    most:  the most that it could be with as many rows and columns
-    """
-
-    layer: int
-    head: int
-    bits: float
-    most: float
-
-
-def choose_head(weights: np.ndarray) -> ChosenHead:
-    """Returns the head of `weights` (l,h,r,c) whose rows differ most in where they look."""
-    logs = np.log2(np.maximum(weights, np.finfo(np.float32).tiny))
-    within = -(weights * logs).sum(axis=-1).mean(axis=-1)  # lh
-    mean = weights.mean(axis=-2)  # lhc
-    between = -(mean * np.log2(np.maximum(mean, np.finfo(np.float32).tiny))).sum(axis=-1)
-    bits = between - within
-    layer, head = np.unravel_index(int(bits.argmax()), bits.shape)
-    most = float(np.log2(min(weights.shape[-2:])))
-    return ChosenHead(int(layer) + 1, int(head) + 1, float(bits.max()), most)
-
-
-@dataclass(frozen=True)
 class _Maps:
     """One kind of attention: its words, its weights (l,h,r,c), the pieces of rows and columns."""
 
@@ -97,6 +71,12 @@ class _Maps:
     @property
     def alone(self) -> bool:
         return self.weights.shape[:2] == (1, 1)
+
+    @property
+    def brightest(self) -> float:
+        """The weight at the end of the scale: 1, or less where no weight comes near it."""
+        largest = float(self.weights.max())
+        return next(end for end in (0.1, 0.2, 0.5, 1.0) if largest <= end or end == 1)
 
     def name(self, layer: int, head: int) -> str:
         """Returns what to call a head among the others, if there are others."""
@@ -154,10 +134,10 @@ def _one_head(maps: _Maps, layer: int, head: int) -> Picture:
     name = maps.name(layer, head)
     with new_picture(max(left + width + 1.5, 5.5), below + height + 1.2, maps.pieces) as picture:
         axes = picture.subplots()
-        image = _draw_map(axes, map_)
+        image = _draw_map(axes, map_, maps.brightest)
         _label(axes, maps, font)
         if numbered:
-            _write_numbers(axes, map_)
+            _write_numbers(axes, map_, maps.brightest)
         picture.suptitle(", ".join(filter(None, (maps.short_title, name))))
         _add_scale(picture, axes, image)
     numbers = "; the numbers are percent, those below five left out" if numbered else ""
@@ -180,7 +160,7 @@ def _many_heads(maps: _Maps, layers: list[int], heads: list[int]) -> Picture:
     chosen = choose_head(maps.weights)
     with new_picture(max(left + width + 1.2, 5.8), below + height + 0.9, maps.pieces) as picture:
         axes = picture.subplots()
-        image = _draw_map(axes, tile(maps.weights, layers, heads, gap))
+        image = _draw_map(axes, tile(maps.weights, layers, heads, gap), maps.brightest)
         tops, lefts = (
             [down * i for i in range(len(layers))],
             [across * j for j in range(len(heads))],
@@ -239,8 +219,10 @@ def _strongest(maps: _Maps, map_: np.ndarray) -> str:
     return "; ".join(said[:30]) + ("; and so on." if len(said) > 30 else ".")
 
 
-def _draw_map(axes: Axes, map_: np.ndarray) -> AxesImage:
-    image = axes.imshow(map_, cmap=_COLORS, vmin=0, vmax=1, aspect="auto", interpolation="none")
+def _draw_map(axes: Axes, map_: np.ndarray, brightest: float) -> AxesImage:
+    image = axes.imshow(
+        map_, cmap=_COLORS, vmin=0, vmax=brightest, aspect="auto", interpolation="none"
+    )
     axes.spines[:].set_visible(False)
     return image
 
@@ -269,10 +251,10 @@ def _label_room(pieces: tuple[str, ...], font: float) -> float:
     return max(len(shorten(piece)) for piece in pieces) * font * 0.62 / 72 + 0.1
 
 
-def _write_numbers(axes: Axes, map_: np.ndarray) -> None:
+def _write_numbers(axes: Axes, map_: np.ndarray, brightest: float) -> None:
     for (row, column), weight in np.ndenumerate(map_):
         if weight >= 0.05:
-            color = "black" if weight > 0.6 else "white"
+            color = "black" if weight > 0.6 * brightest else "white"
             axes.text(
                 column, row, f"{100 * weight:.0f}",
                 ha="center", va="center", fontsize=7.5, color=color,

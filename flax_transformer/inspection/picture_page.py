@@ -61,19 +61,20 @@ class Shown:
     size: tuple[int, ...]
 
 
-def page(title: str, pictures: Sequence[Shown], notes: Sequence[str], explorer: str) -> str:
+def page(title: str, pictures: Sequence[Shown], notes: Sequence[str], explorer: str | None) -> str:
     """Returns the page with `pictures` in order.
 
     notes:    on pictures that there are not
-    explorer: file name of the page that it leads to
+    explorer: file name of the page that it leads to, if there is one
     """
     groups = [(name, list(group)) for name, group in groupby(pictures, lambda each: each.section)]
     contents = [
         f'<li><a href="#part_{number}" dir="auto">{_text(name)}</a></li>'
         for number, (name, _) in enumerate(groups, start=1)
     ]
-    words = "Explore: point at a word, see what it looks at"
-    contents.insert(0, f'<li><a href="{escape(explorer)}">{words}</a></li>')
+    if explorer:
+        words = "Explore: point at a word, see what it looks at"
+        contents.insert(0, f'<li><a href="{escape(explorer)}">{words}</a></li>')
     sections = [
         f'<section id="part_{number}">\n<h2 dir="auto">{_text(name)}</h2>\n'
         + "".join(map(_figure, group))

@@ -43,7 +43,7 @@ function drawTree() {
   byId("search-note").textContent = search
     ? "There was nothing to translate."
     : "The search of this sentence was not recorded.";
-  byId("tree-readout").textContent = "";
+  byId("tree-readout").textContent = "Point at a box to read what it stands for.";
   if (!isThere) return;
   const tree = byId("tree");
   const places = placeNodes(search.steps);
