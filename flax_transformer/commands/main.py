@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "Scores a trained model on test sets.",
     "translate": "Translates lines of text with a trained model.",
     "inspect": "Draws what is inside a trained model.",
+    "probe": "Measures what a trained model knows of words.",
 }
 """Each is a module beside this one, with a function `main` that takes the command's words."""
 
