@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from flax_transformer.config import Config, DecodingConfig
+from flax_transformer.config import Builtin, Config, DecodingConfig
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.config.shipped import load_config_file
@@ -151,6 +151,18 @@ def parse_decoding_arguments(
     default = cls(workdir=tyro.MISSING, decoding=config.decoding)
     arguments = parse_arguments(cls, words, default)
     return arguments, dataclasses.replace(config, decoding=arguments.decoding)
+
+
+def move_corpus(config: Config, directory: str | None) -> Config:
+    """Returns `config` with its corpus in `directory`."""
+    if directory is None:
+        return config
+    if isinstance(config.data, Builtin):
+        raise UserError(
+            f"--data.directory is {directory}, but the run's corpus is made by the built-in "
+            "grammar: leave the flag out"
+        )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=directory))
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str | None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "Scores a trained model on test sets.",
     "translate": "Translates lines of text with a trained model.",
     "inspect": "Draws what is inside a trained model.",
+    "prune": "Removes attention heads that a trained model can do without.",
 }
 """Each is a module beside this one, with a function `main` that takes the command's words."""
 

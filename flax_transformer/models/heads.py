@@ -1,11 +1,11 @@
 """The heads of a Transformer one by one: masked, or taken out for good.
 
-Letters: l layers, h heads, m heads left, k width of a head, d model.
+Letters: l layers, h heads, m slots for the heads left, k width of a head, d model.
 
-    masks = all_heads(config)
+    masks = all_heads(params)
     masks["cross"][0, 2] = 0
     params = mask_heads(params, masks)       of the same shapes: nothing is compiled again
-    params = keep_heads(params, kept)        fewer parameters, for a model with_heads(config, kept)
+    params = keep_heads(params, masks)       fewer parameters, for a model with_heads(config, masks)
 """
 
 import dataclasses
@@ -28,15 +28,13 @@ _PLACES = {
 _HEADS_AXIS = {"query": 2, "key": 2, "value": 2, "output": 1}  # (l,d,h,k) and (l,h,k,d)
 
 
-def all_heads(model: TransformerConfig) -> dict[str, np.ndarray]:
-    """Returns a mask (l,h) of ones for each attention: encoder, decoder and cross."""
-    encoder, decoder = model.num_encoder_layers, model.num_decoder_layers
-    shapes = {
-        "encoder": (encoder, model.encoder_heads or model.num_heads),
-        "decoder": (decoder, model.decoder_heads or model.num_heads),
-        "cross": (decoder, model.cross_heads or model.num_heads),
-    }
-    return {kind: np.ones(shape, np.float32) for kind, shape in shapes.items()}
+def all_heads(params: Any) -> dict[str, np.ndarray]:
+    """Returns a mask (l,h) for each attention: encoder, decoder and cross.
+
+    It is 1 for a head, and 0 for a slot that has held none since a pruning.
+    """
+    kernels = {kind: np.asarray(_at(params, kind)["output"]) for kind in _PLACES}  # lhkd
+    return {kind: kernel.any(axis=(2, 3)).astype(np.float32) for kind, kernel in kernels.items()}
 
 
 def mask_heads(params: Any, masks: Mapping[str, jax.Array | np.ndarray]) -> Any:
@@ -51,11 +49,18 @@ def mask_heads(params: Any, masks: Mapping[str, jax.Array | np.ndarray]) -> Any:
     return params
 
 
-def keep_heads(params: Any, kept: Mapping[str, np.ndarray]) -> Any:
-    """Returns `params` of a model that has only the heads `kept` (l,m) of each attention."""
-    for kind, heads in kept.items():
+def keep_heads(params: Any, masks: Mapping[str, np.ndarray]) -> Any:
+    """Returns `params` without the heads whose masks (l,h) are 0, for a model `with_heads(masks)`.
+
+    Layers are stacked, so each attention keeps as many slots as its fullest layer has heads. Where
+    a layer has fewer, the last slots are zeros: they add nothing, and as their gradient is 0 they
+    stay so.
+    """
+    for kind, mask in masks.items():
+        slots = np.argsort(-mask, axis=1, stable=True)[:, : _slots(mask)]  # lm
+        filled = np.take_along_axis(mask, slots, axis=1)
         left = {
-            name: jnp.take_along_axis(kernel, _along(heads, axis), axis)
+            name: jnp.take_along_axis(kernel, _along(slots, axis), axis) * _along(filled, axis)
             for name, kernel in _at(params, kind).items()
             for axis in [_HEADS_AXIS[name]]
         }
@@ -63,19 +68,26 @@ def keep_heads(params: Any, kept: Mapping[str, np.ndarray]) -> Any:
     return params
 
 
-def _along(heads: np.ndarray, axis: int) -> np.ndarray:
-    """`heads` (l,m) for kernels of four axes, of which `axis` is that of the heads."""
-    return np.expand_dims(heads, tuple({1, 2, 3} - {axis}))
+def with_heads(model: TransformerConfig, masks: Mapping[str, np.ndarray]) -> TransformerConfig:
+    """Returns the settings of a model with slots for the heads whose masks (l,h) are not 0."""
+    slots = {kind: _slots(mask) for kind, mask in masks.items()}
+    left = {kind: None if count == model.num_heads else count for kind, count in slots.items()}
+    return dataclasses.replace(
+        model,
+        encoder_heads=left["encoder"],
+        decoder_heads=left["decoder"],
+        cross_heads=left["cross"],
+    )
 
 
-def with_heads(model: TransformerConfig, kept: Mapping[str, np.ndarray]) -> TransformerConfig:
-    """Returns the settings of that model."""
-    counts = {kind: heads.shape[1] for kind, heads in kept.items()}
-    left = {
-        f"{kind}_heads": None if count == model.num_heads else count
-        for kind, count in counts.items()
-    }
-    return dataclasses.replace(model, **left)
+def _slots(mask: np.ndarray) -> int:
+    """Heads of the layer with the most of them, and at least one."""
+    return max(int(np.count_nonzero(mask, axis=1).max()), 1)
+
+
+def _along(array: np.ndarray, axis: int) -> np.ndarray:
+    """`array` (l,m) for kernels of four axes, of which `axis` is that of the heads."""
+    return np.expand_dims(array, tuple({1, 2, 3} - {axis}))
 
 
 def _at(params: Any, kind: str) -> Any:
