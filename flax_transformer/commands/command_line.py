@@ -148,7 +148,12 @@ def parse_decoding_arguments(
     """`words` as a `cls`, and the settings of the run in --workdir with the flags laid over."""
     workdir = _value_of("--workdir", words)
     config = Config() if workdir is None else load_config(Path(workdir) / "config.json")
-    default = cls(workdir=tyro.MISSING, decoding=config.decoding)
+    needed = {
+        field.name: tyro.MISSING
+        for field in dataclasses.fields(cls)
+        if {field.default, field.default_factory} == {dataclasses.MISSING}
+    }
+    default = cls(**needed, decoding=config.decoding)
     arguments = parse_arguments(cls, words, default)
     return arguments, dataclasses.replace(config, decoding=arguments.decoding)
 

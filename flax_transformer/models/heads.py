@@ -33,8 +33,11 @@ def all_heads(params: Any) -> dict[str, np.ndarray]:
 
     It is 1 for a head, and 0 for a slot that has held none since a pruning.
     """
-    kernels = {kind: np.asarray(_at(params, kind)["output"]) for kind in _PLACES}  # lhkd
-    return {kind: kernel.any(axis=(2, 3)).astype(np.float32) for kind, kernel in kernels.items()}
+    outputs = {kind: np.asarray(_at(params, kind)["output"]) for kind in _PLACES}  # lhkd
+    return {
+        kind: np.any(output != 0, axis=(2, 3)).astype(np.float32)
+        for kind, output in outputs.items()
+    }
 
 
 def mask_heads(params: Any, masks: Mapping[str, jax.Array | np.ndarray]) -> Any:
