@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,9 @@ from flax_transformer.ops.cross_entropy import LossSums
 from flax_transformer.parallel.sharding import on_mesh, place_rows, replicated
 from flax_transformer.training.step import validation_step
 from flax_transformer.translation.trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    from flax_transformer.inspection.drawing import Picture
 
 Masks = Mapping[str, np.ndarray]
 """By attention (encoder, decoder, cross): (l,h), 1 for heads that stay and 0 for those that go."""
@@ -54,6 +57,13 @@ class HeadImportance:
     sensitivity: dict[str, np.ndarray]
     whole_loss: float
     whole_bleu: float
+
+    def plot(self) -> "Picture":
+        """Returns a picture of `loss`: a heat map for each attention."""
+        # Imported here, as matplotlib takes long to load.
+        from flax_transformer.inspection.head_report import plot_importance
+
+        return plot_importance(self)
 
 
 class MaskedModel:
