@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from flax_transformer.config.shipped import load_config_file as load_config
     from flax_transformer.errors import UserError
     from flax_transformer.inspection.attention import Attention
-    from flax_transformer.inspection.heads import HeadImportance
     from flax_transformer.inspection.curves import plot_curves
+    from flax_transformer.inspection.heads import HeadImportance
     from flax_transformer.inspection.model_diagram import plot_model
     from flax_transformer.inspection.positions import plot_positions
     from flax_transformer.inspection.schedule import plot_schedule
