@@ -22,8 +22,7 @@ from flax_transformer.runtime.invocation import how_to_start
 from flax_transformer.workdir import INSPECTION
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
-    from flax_transformer.inspection.pictures import Gallery, Sentence
-    from flax_transformer.translation.trained_model import TrainedModel
+    from flax_transformer.inspection.pictures import Gallery
 
 _SHOWN_WORDS = range(5, 15)
 """Of a sentence of the test split that is taken by itself: more make small pictures."""
@@ -57,13 +56,14 @@ def main(words: Sequence[str]) -> None:
     make_folder(folder)
     sources = list(arguments.source) or test_sentences(config, arguments.sentences)
 
-    from flax_transformer.inspection.pictures import draw_gallery
+    from flax_transformer.inspection.pictures import Sentence, draw_gallery
     from flax_transformer.translation.trained_model import TrainedModel
 
     model = TrainedModel(arguments.workdir, config)
     for note in model.notes:
         print(note, file=sys.stderr)
-    sentences = _sentences(model, sources, arguments.target)
+    targets = arguments.target or [None] * len(sources)
+    sentences = [Sentence(*pair) for pair in zip(sources, targets, strict=True)]
     print(f"Drawing {len(sentences)} sentence(s) and the run into {folder}", flush=True)
     gallery = draw_gallery(model, sentences, folder, compare=arguments.compare)
     _report(arguments, folder, gallery)
@@ -112,24 +112,6 @@ def test_sentences(config: Config, count: int) -> list[str]:
     fitting = [source for source in sources if len(source.split()) in _SHOWN_WORDS]
     others = [source for source in sources if len(source.split()) not in _SHOWN_WORDS]
     return [*fitting, *others][:count]
-
-
-def _sentences(
-    model: TrainedModel, sources: Sequence[str], targets: Sequence[str]
-) -> list[Sentence]:
-    from flax_transformer.inspection.pictures import Sentence
-
-    if targets:
-        return [
-            Sentence(source=source, target=target, by_model=False)
-            for source, target in zip(sources, targets, strict=True)
-        ]
-    return [
-        Sentence(source=source, target=target, by_model=True)
-        for source, target in zip(
-            sources, model.translate(sources, progress="Translating"), strict=True
-        )
-    ]
 
 
 def _report(arguments: InspectArguments, folder: Path, gallery: Gallery) -> None:

@@ -19,13 +19,14 @@ class _Panel(NamedTuple):
     name: str
     title: str
     logarithmic: bool = False
+    most: float | None = None
 
 
 _PANELS = (
     _Panel("loss", "loss, nats per token"),
     _Panel("perplexity", "perplexity", logarithmic=True),
-    _Panel("bleu", "BLEU of validation, greedy"),
-    _Panel("accuracy", "accuracy: tokens right"),
+    _Panel("bleu", "BLEU of validation, greedy", most=102),
+    _Panel("accuracy", "accuracy: share of tokens", most=1.02),
     _Panel("learning_rate", "learning rate"),
     _Panel("gradient_norm", "gradient's norm, mean"),
 )
@@ -39,11 +40,14 @@ def plot_curves(*workdirs: str | Path) -> Picture:
     """
     require(len(workdirs) > 0, "no work directory is given: name at least one run")
     folders = [Path(each) for each in workdirs]
-    runs = dict(zip(_names(folders), map(_read, folders), strict=True))
+    runs = dict(zip(run_names(folders), map(_read, folders), strict=True))
     with new_picture(11, 6.2, "".join(runs)) as picture:
         picture.suptitle(f"Learning curves: {', '.join(runs) if len(runs) < 4 else len(runs)}")
-        for axes, panel in zip(picture.subplots(2, 3).flat, _PANELS, strict=True):
+        panels = picture.subplots(2, 3, sharex=True)
+        for axes, panel in zip(panels.flat, _PANELS, strict=True):
             _draw_panel(axes, panel, list(runs.values()))
+        for axes in panels[-1]:
+            axes.set_xlabel("step")
         picture.legend(handles=_legend(list(runs)), loc="outside lower center", ncols=4)
     last = {name: _last(lines) for name, lines in runs.items()}
     picture.describe(
@@ -56,7 +60,7 @@ def plot_curves(*workdirs: str | Path) -> Picture:
     return picture
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def run_names(folders: Sequence[Path]) -> list[str]:
     """Returns the shortest names by which the folders differ: the last part, or the whole path."""
     resolved = [folder.resolve() for folder in folders]
     short = [plain(folder.name, 40) for folder in resolved]
@@ -103,16 +107,16 @@ def _draw_panel(axes: Axes, panel: _Panel, runs: Sequence[list[dict[str, Any]]])
         axes.plot(steps, values, color=color, linestyle=dashes, linewidth=1.2, alpha=0.8)
         checked, found = _points(lines, "validation", panel.name)
         dots = COLORS[1] if len(runs) == 1 else color
-        axes.plot(checked, found, "o-", color=dots, linewidth=1.2, markersize=4.5)
+        axes.plot(checked, found, "o-", color=dots, linewidth=1.2, markersize=4.5, clip_on=False)
         drawn |= bool(steps or checked)
     if panel.logarithmic and drawn:
         axes.set_yscale("log")
-    elif panel.name in ("bleu", "accuracy") and drawn:
-        axes.set_ylim(0, None)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
+    elif panel.most is not None:
+        axes.set_ylim(0, panel.most)
     if not drawn:
         axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color=GRAY)
     axes.set_title(panel.title)
-    axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.grid(color="0.9", linewidth=0.6)

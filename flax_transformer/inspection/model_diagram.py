@@ -33,7 +33,8 @@ _COLORS = {
 }
 _INK = "#333333"
 _WIDTH, _HEIGHT, _GAP = 5.6, 0.78, 0.34
-_FIRST_STAGE = 1.85
+_MARGIN = 0.24
+"""Of a frame around what it holds."""
 
 
 def plot_model(config: Config, *, links: str | None = None) -> Picture:
@@ -71,6 +72,7 @@ class _Drawing:
         self.axes = axes
         self._links = links
         self._middles: dict[str, float] = {}
+        self._ends: dict[str, float] = {}
         self._top = 0.0
 
     def column(self, x: float, letter: str, embedding: Box, stages: tuple[Stage, ...]) -> float:
@@ -83,18 +85,20 @@ class _Drawing:
         count = embedding.count if encodes else None
         first = Box(embedding.title, shown, count, embedding.module, embedding.group)
         self.box(x, 0, first, _WIDTH)
-        self.arrow((middle, _HEIGHT), (middle, _FIRST_STAGE - 0.22), f"(b,{letter},d)")
-        y = _FIRST_STAGE
-        for number, stage in enumerate(stages):
-            if number:
-                below = y
-                y += 0.5 if stage.framed or stages[number - 1].framed else _GAP
-                self.arrow((middle, below), (middle, y - (0.22 if stage.framed else 0)))
+        below, label = _HEIGHT, f"(b,{letter},d)"
+        y = below
+        for stage in stages:
+            y += 0.75 if label else _GAP
+            y += _MARGIN if stage.framed else 0
+            self.arrow((middle, below), (middle, y - _outside(stage, 0)), label)
             y = self.stage(x, y, stage, side=-1 if encodes else 1)
+            below, label = y + _outside(stage, -1), ""
+            y += _MARGIN if stage.framed else 0
+        self._ends[letter] = below
         return y
 
     def stage(self, x: float, y: float, stage: Stage, side: int) -> float:
-        """Draws the rows of a stage upwards from `y`; returns the top, with the frame's."""
+        """Draws the rows of a stage upwards from `y`; returns the top of the last."""
         top = y + len(stage.rows) * (_HEIGHT + _GAP) - _GAP
         if stage.framed:
             self._frame(x, y, top, stage, side)
@@ -108,18 +112,18 @@ class _Drawing:
                 self.arrow((middle, bottom - _GAP), (middle, bottom))
         for start, end in stage.skips:
             post = stage.rows[end][0].group == "norm"
-            into = bottoms[end] + (_HEIGHT / 2 if post else _HEIGHT + _GAP / 2)
-            self._skip(x, side, bottoms[start] - _GAP / 2, into, post)
-        return top + (0.22 if stage.framed else 0)
+            into = bottoms[end] + (_HEIGHT / 2 if post else _HEIGHT + 0.3 * _GAP)
+            self._skip(x, side, bottoms[start] - 0.35 * _GAP, into, post)
+        return top
 
     def _frame(self, x: float, y: float, top: float, stage: Stage, side: int) -> None:
         frame = FancyBboxPatch(
-            (x - 0.3, y - 0.22), _WIDTH + 0.6, top - y + 0.44,
+            (x - 0.3, y - _MARGIN), _WIDTH + 0.6, top - y + 2 * _MARGIN,
             boxstyle="round,pad=0.02,rounding_size=0.2", facecolor="#f7f7f7", edgecolor="#999999",
         )  # fmt: skip
         self._link(frame, stage.module)
         self.axes.add_patch(frame)
-        beside = x - 0.62 if side < 0 else x + _WIDTH + 0.62
+        beside = x - 0.65 if side < 0 else x + _WIDTH + 0.65
         where = (beside, (y + top) / 2)
         self.axes.text(*where, f"{stage.turns} ×", fontsize=12, ha="center", va="center")
 
@@ -173,35 +177,31 @@ class _Drawing:
 
     def connect(self, sketch: Sketch, tops: dict[str, float], right: float) -> None:
         """Draws what the decoder gets of the encoder."""
-        middle, height = _WIDTH / 2, tops["s"] + 0.45
-        gap = (_WIDTH + right) / 2
+        middle, height, gap = _WIDTH / 2, tops["s"] + 0.3, (_WIDTH + right) / 2
         if sketch.attends:
             into = self._middles[sketch.attends]
-            self._line([(middle, tops["s"]), (middle, height), (gap, height), (gap, into)])
+            self._line([(middle, self._ends["s"]), (middle, height), (gap, height), (gap, into)])
             self.arrow((gap, into), (right, into))
             self.axes.text(middle + 0.1, height + 0.1, "memory (b,s,d)", fontsize=7.5)
         if sketch.starts:
-            into, low = self._middles[sketch.starts], tops["s"] - 0.22 - _HEIGHT / 2
-            gap -= 0.3
-            path = [(_WIDTH + 0.32, low), (gap, low), (gap, into)]
+            start, into = tops["s"] - _MARGIN - _HEIGHT / 2, self._middles[sketch.starts]
+            gap += 0.25
+            path = [(_WIDTH + 0.32, start), (gap, start), (gap, into), (right - 0.36, into)]
             self._line(path, linestyle="--")
-            self.arrow((gap, into), (right - 0.32, into))
-            self.axes.text(gap + 0.06, into - 0.3, "last states (b,u)", fontsize=7.5)
+            self.arrow((right - 0.36, into), (right - 0.3, into))
+            for text, place in (("last states", 0.1), ("(b,d)", -0.25)):
+                self.axes.text(_WIDTH + 0.4, start + place, text, fontsize=7.5, color=_INK)
 
     def output(self, x: float, top: float) -> None:
-        middle = x + _WIDTH / 2
-        self.arrow((middle, top), (middle, top + 0.5), "(b,t,d)")
-        logits = Box(
-            "Softmax over the tied embedding",
-            "logits (b,t,v) = features · tableᵀ",
-            None,
-            None,
-            "output",
-        )
-        self.box(x, top + 0.5, logits, _WIDTH)
-        self.arrow((middle, top + 0.5 + _HEIGHT), (middle, top + 0.85 + _HEIGHT))
+        """Draws what becomes of the decoder's features, above its `top`."""
+        middle, y = x + _WIDTH / 2, top + 0.6
+        self.arrow((middle, self._ends["t"]), (middle, y), "(b,t,d)")
+        title, formula = "Softmax over the tied embedding", "logits (b,t,v) = features · tableᵀ"
+        self.box(x, y, Box(title, formula, None, None, "output"), _WIDTH)
+        y += _HEIGHT
+        self.arrow((middle, y), (middle, y + 0.35))
         text = "probability of the next token"
-        self.axes.text(middle, top + 1.02 + _HEIGHT, text, ha="center", va="center", fontsize=9)
+        self.axes.text(middle, y + 0.52, text, ha="center", va="center", fontsize=9)
 
     def finish(self, right: float) -> float:
         """Sets the limits; returns the height of all that is drawn."""
@@ -210,6 +210,11 @@ class _Drawing:
         self.axes.set_ylim(-0.7, top)
         self.axes.set_axis_off()
         return top + 1.3
+
+
+def _outside(stage: Stage, row: int) -> float:
+    """Returns how far from a row an arrow ends: at the frame, where boxes stand side by side."""
+    return _MARGIN if stage.framed and len(stage.rows[row]) > 1 else 0
 
 
 def _title(config: Config, sketch: Sketch) -> str:

@@ -4,7 +4,6 @@ A box is a module: its parameters with their shapes in the letters of the legend
 they hold in one layer, and the class that computes it.
 """
 
-import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ import jax
 import numpy as np
 
 from flax_transformer.config import Config, RecurrentConfig, TransformerConfig
-from flax_transformer.models.initialization import init_params, parameter_axes
+from flax_transformer.models.initialization import init_params
 
 _PACKAGE = "flax_transformer"
 _ORDER = (
-    "query", "key", "value", "output", "w1", "b1", "w2", "b2", "scale", "bias", "table",
-    "input", "recurrent", "feed", "matrix", "vector", "coverage", "combine", "positions",
+    "query", "key", "value", "output", "w1", "b1", "w2", "b2", "scale", "table", "positions",
+    "input", "recurrent", "bias", "feed", "matrix", "vector", "coverage", "combine",
 )  # fmt: skip
 
 
@@ -97,8 +96,8 @@ class _Parts:
 
     def __init__(self, config: Config):
         self._d = config.model.d_model
-        self._parameters = _parameters(config)
-        self._classes = module_classes(config)
+        self._classes, boxed = _trace(config)
+        self._parameters = _parameters(boxed)
 
     def paths(self) -> list[str]:
         return list(self._parameters)
@@ -120,10 +119,10 @@ class _Parts:
         return ",".join("u" if a == "d" and int(n) != self._d else a for a, n in pairs)
 
 
-def _parameters(config: Config) -> Parameters:
-    shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
-    leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(shapes))
-    axes = jax.tree.leaves(parameter_axes(config), is_leaf=lambda x: isinstance(x, tuple))
+def _parameters(boxed: Any) -> Parameters:
+    leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(boxed))
+    specs = nn.get_partition_spec(boxed)
+    axes = jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, tuple))
     found: Parameters = {}
     for (keys, array), letters in zip(leaves, axes, strict=True):
         *path, name = (key.key for key in keys)
@@ -134,8 +133,9 @@ def _parameters(config: Config) -> Parameters:
     return found
 
 
-def module_classes(config: Config) -> dict[str, type]:
-    """Returns, by the path of each module that a pass through the model calls, its class."""
+def _trace(config: Config) -> tuple[dict[str, type], Any]:
+    """Returns, by path, the class of each module that a pass through the model calls; and the
+    parameters, boxed with the names of their axes, without computing them."""
     found: dict[str, type] = {}
 
     def note(
@@ -147,8 +147,8 @@ def module_classes(config: Config) -> dict[str, type]:
         return call(*arguments, **keywords)
 
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
-    return found
+        boxed = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    return found, boxed
 
 
 def _is_ours(cls: type) -> bool:
@@ -205,7 +205,7 @@ def _sketch_recurrent(model: RecurrentConfig, parts: _Parts) -> Sketch:
         parts.box(f"encoder.layer_0_{each}", f"{cell}, {each}", "recurrent") for each in directions
     )
     encoder = Stage((row,), model.num_encoder_layers, True, (), row[0].module)
-    states = parts.box("decoder.layer_0", f"{cell}, forward", "recurrent")
+    states = parts.box("decoder.layer_0", cell, "recurrent")
     decoder = [Stage(((states,),), model.num_decoder_layers, True, (), states.module)]
     if model.input_feeding:
         title = "Input feeding: the features before, too"

@@ -65,7 +65,7 @@ def page(title: str, pictures: Sequence[Shown], notes: Sequence[str], explorer: 
     """Returns the page with `pictures` in order.
 
     notes:    on pictures that there are not
-    explorer: file name of another page that it leads to
+    explorer: file name of the page that it leads to, if there is one
     """
     groups = [(name, list(group)) for name, group in groupby(pictures, lambda each: each.section)]
     contents = [

@@ -9,11 +9,14 @@ from tqdm import tqdm
 
 from flax_transformer.config import Config, RecurrentConfig
 from flax_transformer.config.json import load_config
+from flax_transformer.errors import UserError
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.inspection.attention import attend
-from flax_transformer.inspection.curves import plot_curves
+from flax_transformer.inspection.chosen_head import choose_head
+from flax_transformer.inspection.curves import plot_curves, run_names
 from flax_transformer.inspection.drawing import Picture
-from flax_transformer.inspection.heat_maps import KINDS, choose_head
+from flax_transformer.inspection.explorer import write_explorer
+from flax_transformer.inspection.heat_maps import KINDS
 from flax_transformer.inspection.model_diagram import plot_model
 from flax_transformer.inspection.picture_page import Shown, page
 from flax_transformer.inspection.positions import plot_positions
@@ -23,16 +26,16 @@ from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.workdir import CONFIG_FILE, METRICS_FILE
 
 PAGE = "index.html"
+EXPLORER = "explorer.html"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Sentence:
-    """What is shown of one sentence pair; `by_model` says that the translation is the model's own,
-    so that its search is of interest too."""
+    """A sentence to look at; `target` is what the model is made to write, by default its own
+    translation, of which the search is of interest too."""
 
     source: str
-    target: str
-    by_model: bool
+    target: str | None = None
 
 
 @dataclass
@@ -64,21 +67,18 @@ def draw_gallery(
     folder: Path,
     *,
     compare: Sequence[Path] = (),
-    explorer: Path | None = None,
 ) -> Gallery:
-    """Writes SVG and PNG of every picture of `model` into `folder`, and the page that shows them.
+    """Writes SVG and PNG of every picture of `model` into `folder`, the page that shows them, and
+    the explorer.
 
-    compare:  work directories of other runs, whose learning curves are drawn beside
-    explorer: what else the page links to
+    compare: work directories of other runs, whose learning curves are drawn in the same picture
 
     Raises `UserError` where a file cannot be written or another run's cannot be read.
     """
     gallery = Gallery()
-    plans = [
-        *(plan for i, each in enumerate(sentences, 1) for plan in _of_sentence(model, each, i)),
-        *_of_run(model.workdir, model.config, compare, gallery.notes),
-        *_of_model(model, gallery.notes),
-    ]
+    plans, explored = _plan_sentences(model, sentences, gallery.notes)
+    plans += _of_run(model.workdir, model.config, compare, gallery.notes)
+    plans += _of_model(model, gallery.notes)
     shown = []
     with tqdm(plans, desc="Drawing", unit=" pictures", leave=False, disable=None) as bar:
         for plan in bar:
@@ -89,18 +89,44 @@ def draw_gallery(
             gallery.missing += "".join(c for c in picture.missing if c not in gallery.missing)
             size = tuple(round(96 * inches) for inches in picture.get_size_inches())
             shown.append(Shown(plan.name, plan.section, picture.caption, picture.alt, size))
+    if explored:
+        write_explorer(folder / EXPLORER, model, explored)
+        gallery.files.append(folder / EXPLORER)
     title = f"Inside {model.workdir.resolve().name}"
-    text = page(title, shown, gallery.notes, explorer.name if explorer else None)
-    write_whole(folder / PAGE, text)
+    write_whole(folder / PAGE, page(title, shown, gallery.notes, EXPLORER if explored else None))
     gallery.files.append(folder / PAGE)
     return gallery
 
 
-def _of_sentence(model: TrainedModel, sentence: Sentence, number: int) -> Iterator[_Plan]:
-    attention = attend(
-        model.config, model.params, model.tokenizer, sentence.source, sentence.target
-    )
-    section = f"{sentence.source} → {sentence.target}"
+def _plan_sentences(
+    model: TrainedModel, sentences: Sequence[Sentence], notes: list[str]
+) -> tuple[list[_Plan], list[str]]:
+    """Searches and looks; returns what is to be drawn, and the sources that can be explored."""
+    plans: list[_Plan] = []
+    explored = []
+    for number, sentence in enumerate(
+        tqdm(sentences, desc="Searching", unit=" sentences", leave=False, disable=None), start=1
+    ):
+        tree = None
+        try:
+            tree = trace_search(model, sentence.source)
+            explored.append(sentence.source)
+        except UserError as error:  # such as one that is too long to be searched as a whole
+            notes.append(f"Sentence {number} has no search, and is not in the explorer: {error}")
+        target = sentence.target
+        if target is None:
+            target = tree.hypotheses[0].text if tree else model.translate([sentence.source])[0]
+        section = f"{sentence.source} → {target}"
+        plans += _of_sentence(model, sentence.source, target, section, number)
+        if tree is not None and sentence.target is None:
+            plans.append(_Plan(f"sentence_{number}_search", section, tree.plot))
+    return plans, explored
+
+
+def _of_sentence(
+    model: TrainedModel, source: str, target: str, section: str, number: int
+) -> Iterator[_Plan]:
+    attention = attend(model.config, model.params, model.tokenizer, source, target)
     for kind in reversed(KINDS):
         weights = getattr(attention, kind)
         if weights is None:
@@ -110,12 +136,6 @@ def _of_sentence(model: TrainedModel, sentence: Sentence, number: int) -> Iterat
         yield _Plan(f"sentence_{number}_{kind}_head", section, draw)
         if weights.shape[:2] != (1, 1):
             yield _Plan(f"sentence_{number}_{kind}", section, partial(attention.plot, kind))
-    if sentence.by_model:
-
-        def draw_search() -> Picture:
-            return trace_search(model, sentence.source).plot()
-
-        yield _Plan(f"sentence_{number}_search", section, draw_search)
 
 
 def _of_run(
@@ -127,9 +147,9 @@ def _of_run(
         yield _Plan("curves", section, lambda: plot_curves(*own, *compare))
     else:
         notes.append(f"There are no learning curves: {METRICS_FILE} is not in the work directory.")
-    configs = {each.resolve().name: load_config(each / CONFIG_FILE) for each in compare}
-    named = {workdir.resolve().name: config, **configs} if configs else config
-    yield _Plan("schedule", section, lambda: plot_schedule(named))
+    configs = [config, *(load_config(each / CONFIG_FILE) for each in compare)]
+    named = dict(zip(run_names([workdir, *compare]), configs, strict=True))
+    yield _Plan("schedule", section, lambda: plot_schedule(named if compare else config))
 
 
 def _of_model(model: TrainedModel, notes: list[str]) -> Iterator[_Plan]:

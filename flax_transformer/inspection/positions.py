@@ -43,8 +43,8 @@ def plot_positions(config: Config, params: Any = None, *, positions: int = 50) -
         f"Left: the encodings of the first {positions} positions, one per row, which are added to "
         f"the embedding of the token there (Section 3.5){both}. Right: the dot product of two "
         "encodings by the distance between them, divided by that of a position with itself. For "
-        "sinusoids it depends on the distance alone, and falls as that grows: so attention can tell "
-        "near from far.",
+        "sinusoids it depends on the distance alone, and falls as that grows: so attention can "
+        "tell near from far.",
         f"Heat map of {positions} position encodings by {model.d_model} dimensions, waves from "
         "quick at the left to slow at the right, and a curve of their dot products, which falls "
         "from 1 at distance 0"

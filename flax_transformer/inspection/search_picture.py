@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import Rectangle
 
 from flax_transformer.inspection.drawing import (
     BLUE,
@@ -28,7 +28,7 @@ _COLUMN, _ROW = 1.0, 0.5
 _LOOKS: dict[str, dict] = {
     "live": {"edgecolor": BLUE, "facecolor": "#e6f1f8", "linewidth": 1.1},
     "finished": {"edgecolor": GREEN, "facecolor": "#e0f4ec", "linewidth": 1.6},
-    "pruned": {"edgecolor": "#b5b5b5", "facecolor": "white", "linewidth": 0.7, "linestyle": "--"},
+    "pruned": {"edgecolor": "#bdbdbd", "facecolor": "white", "linewidth": 0.7, "linestyle": "--"},
 }
 _WORDS = {
     "live": "live: goes on",
@@ -82,7 +82,7 @@ def best_path(tree: "SearchTree") -> list[Place]:
     """Returns the places of the best hypothesis, first step first.
 
     It is the finished one (or, where none has finished, the live one) with the score of the best
-    translation, or the nearest to it: a coverage penalty is no part of a candidate's score.
+    translation.
     """
     if not tree.steps:
         return []
@@ -142,20 +142,18 @@ def _edge(axes: Axes, start, end, fate: str, is_best: bool) -> None:
     x = [start[0] + 0.36, start[0] + 0.46, end[0] - 0.46, end[0] - 0.36]
     y = [start[1], start[1], end[1], end[1]]
     axes.plot(
-        x, y, color=color, linewidth=2.2 if is_best else 0.9,
-        linestyle=look.get("linestyle", "-"), zorder=3 if is_best else 1, solid_joinstyle="round",
+        x, y, color=color, linewidth=2.2 if is_best else look["linewidth"],
+        zorder=3 if is_best else 0.5 if fate == "pruned" else 1, solid_joinstyle="round",
     )  # fmt: skip
 
 
 def _box(axes: Axes, at, piece: str, score: str, look: dict, is_best: bool) -> None:
     x, y = at
     edge = {"edgecolor": VERMILLION, "linewidth": 2.2} if is_best else {}
-    patch = FancyBboxPatch(
-        (x - 0.34, y - 0.36), 0.68, 0.72, boxstyle="round,pad=0.02,rounding_size=0.1",
-        **{**look, **edge}, zorder=2,
-    )  # fmt: skip
+    patch = Rectangle((x - 0.36, y - 0.38), 0.72, 0.76, **{**look, **edge}, joinstyle="round")
+    patch.set_zorder(2)
     axes.add_patch(patch)
-    ink = "#8a8a8a" if look is _LOOKS["pruned"] and not is_best else "black"
+    ink = "#757575" if look is _LOOKS["pruned"] and not is_best else "black"
     axes.text(x, y + (0.14 if score else 0), piece, fontsize=8, ha="center", va="center", color=ink)
     axes.text(x, y - 0.2, score, fontsize=6.5, ha="center", va="center", color=ink)
 

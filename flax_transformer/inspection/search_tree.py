@@ -3,24 +3,27 @@
 Letters: w beam width, t target length, n = 2w candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from flax_transformer.decoding.record import Record
-from flax_transformer.text.placeholders import put_back
 from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
+from flax_transformer.translation.translator import RecordedSearch
+
+if TYPE_CHECKING:
+    from flax_transformer.inspection.drawing import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchNode:
     """One candidate: a hypothesis of the position before, lengthened by one token.
 
-    piece            as SentencePiece writes it, "</s>" for the end
+    piece            as SentencePiece writes it, "</s>" for the end; of a placeholder, its word
     token            its id
     parent           place of what it lengthens among the nodes of the step before, if there is one
     log_probability  natural logarithm, of all tokens up to this one
@@ -56,6 +59,12 @@ class SearchTree:
     hypotheses: tuple[Hypothesis, ...]
     prefix_length: int
 
+    def plot(self) -> "Picture":
+        """Returns the search as a tree, with what was pruned, as a matplotlib Figure."""
+        from flax_transformer.inspection.search_picture import plot_search
+
+        return plot_search(self)
+
 
 def trace_search(
     model: TrainedModel, source: str, *, beam_size: int | None = None, prefix: str = ""
@@ -67,11 +76,16 @@ def trace_search(
     Raises `UserError` as `TrainedModel.record_search`.
     """
     searched = model.record_search(source, beam_size=beam_size, prefix=prefix)
+    return read_search(searched, model.tokenizer)
+
+
+def read_search(searched: RecordedSearch, tokenizer: Tokenizer) -> SearchTree:
+    """Returns what `TrainedModel.record_search` found, in pieces of text."""
     piece, record = searched.piece, searched.record
     ids = [*piece.ids, EOS_ID]
     return SearchTree(
-        source=tuple(put_back(each, piece.words) for each in model.tokenizer.pieces(ids)),
-        steps=() if record is None else _steps(record, model.tokenizer, piece.words),
+        source=tuple(_pieces(ids, tokenizer, piece.words)),
+        steps=() if record is None else _steps(record, tokenizer, piece.words),
         hypotheses=tuple(searched.hypotheses),
         prefix_length=len(piece.forced),
     )
@@ -85,12 +99,12 @@ def _steps(
     counts = np.isfinite(record.log_probs).sum(axis=1)
     steps = []
     for position, count in enumerate(counts[: np.count_nonzero(counts)]):
-        pieces = tokenizer.pieces(record.tokens[position, :count].tolist())
+        pieces = _pieces(record.tokens[position, :count].tolist(), tokenizer, words)
         before = record.survivors[position - 1] if position else None
         steps.append(
             tuple(
                 SearchNode(
-                    piece=put_back(piece, words),
+                    piece=piece,
                     token=int(record.tokens[position, place]),
                     parent=None if before is None else int(before[record.parents[position, place]]),
                     log_probability=float(record.log_probs[position, place]),
@@ -101,6 +115,14 @@ def _steps(
             )
         )
     return tuple(steps)
+
+
+def _pieces(ids: Sequence[int], tokenizer: Tokenizer, words: Mapping[str, str]) -> list[str]:
+    """Returns what each id stands for, with the words that placeholders stand for."""
+    return [
+        "".join(words.get(character, character) for character in piece)
+        for piece in tokenizer.pieces(ids)
+    ]
 
 
 def _fate(record: Record, position: int, place: int) -> Literal["live", "finished", "pruned"]:
