@@ -29,7 +29,8 @@ from flax_transformer.evaluation.scores import bleu_only
 from flax_transformer.files.cache_directory import default_cache_directory
 from flax_transformer.models.heads import all_heads, mask_heads
 from flax_transformer.ops.cross_entropy import LossSums
-from flax_transformer.parallel.sharding import on_mesh, place_rows, replicated
+from flax_transformer.parallel.rows import place_rows
+from flax_transformer.parallel.sharding import on_mesh, replicated
 from flax_transformer.training.step import validation_step
 from flax_transformer.translation.trained_model import TrainedModel
 
