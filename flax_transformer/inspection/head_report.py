@@ -94,7 +94,7 @@ def plot_importance(importance: HeadImportance, chosen: Stage | None = None) -> 
                 if gone:
                     axes.plot(
                         [head - 0.4, head + 0.4], [layer + 0.4, layer - 0.4],
-                        color=color, linewidth=1.5,
+                        color=color, linewidth=1.0, alpha=0.8,
                     )  # fmt: skip
         panels[0].set_ylabel("layer")
         picture.suptitle("What each head is worth")

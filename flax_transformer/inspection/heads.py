@@ -99,7 +99,7 @@ class MaskedModel:
     def loss(self, masks: Masks) -> float:
         """Returns the mean loss of the references, without label smoothing, in nats per token."""
         sums = [self._loss(self._model.params, masks, batch) for batch in self._batches]
-        return float(sum(one.nll for one in sums) / sum(one.tokens for one in sums))
+        return float(sum(one.loss for one in sums) / sum(one.tokens for one in sums))
 
     def bleu(self, masks: Masks) -> float:
         """Returns the BLEU of the translations, searched for as `model.config.decoding` says."""
@@ -173,6 +173,9 @@ def _batches(model: TrainedModel, pairs: PairList, devices: int) -> Iterator[Bat
 
 
 def _masked_loss(config: Config, params: Any, masks: Masks, batch: Batch) -> LossSums:
+    """The loss against the true tokens alone: smoothed labels would measure something else."""
+    training = dataclasses.replace(config.training, label_smoothing=0.0)
+    config = dataclasses.replace(config, training=training)
     return validation_step(config, mask_heads(params, masks), batch)
 
 
@@ -181,6 +184,6 @@ def _slopes(config: Config, params: Any, masks: Any, batch: Batch) -> Any:
 
     def of_row(row: Batch) -> Any:
         one = jax.tree.map(lambda array: array[None], row)
-        return jax.grad(lambda masks: _masked_loss(config, params, masks, one).nll)(masks)
+        return jax.grad(lambda masks: _masked_loss(config, params, masks, one).loss)(masks)
 
     return jax.tree.map(lambda slopes: jnp.abs(slopes).sum(axis=0), jax.lax.map(of_row, batch))

@@ -237,7 +237,7 @@ def test_it_appears_whole_or_not_at_all(workdir, command, masked, whole, tmp_pat
     with pytest.raises(ft.UserError, match="exists already"):
         prune.main(["--workdir", str(workdir), "--output", str(command[0])])
     importance = measure_heads(masked)
-    pruning = remove_heads(masked, importance, heads=9)
+    pruning = remove_heads(masked, importance, heads=7)
     output = tmp_path / "pruned"
 
     def fail(*_):
