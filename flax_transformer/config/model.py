@@ -22,7 +22,15 @@ class TransformerConfig:
     d_model: int = 512
     """Width of the residual stream."""
     num_heads: int = 8
-    """Attention heads; must divide d_model."""
+    """Attention heads; must divide d_model, of which each has its share."""
+    encoder_heads: int | None = None
+    """Heads left in each layer of the encoder after pruning, as wide as before; by default
+    num_heads."""
+    decoder_heads: int | None = None
+    """Heads left in the self-attention of each layer of the decoder; by default num_heads."""
+    cross_heads: int | None = None
+    """Heads left in each layer's attention from the decoder to the encoder; by default
+    num_heads."""
     d_ff: int = 2048
     """Inner width of the feed-forward sub-layer."""
     dropout: float = 0.1
@@ -62,6 +70,12 @@ class TransformerConfig:
             self.d_model % self.num_heads == 0,
             f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
         )
+        for name in ("encoder_heads", "decoder_heads", "cross_heads"):
+            left = getattr(self, name)
+            require(
+                left is None or 1 <= left <= self.num_heads,
+                f"model.{name} is {left}, but must be from 1 to model.num_heads {self.num_heads}",
+            )
         require(
             self.positions == "learned" or self.d_model % 2 == 0,
             f"model.d_model ({self.d_model}) must be even for sinusoidal positions",
@@ -88,10 +102,14 @@ class TransformerConfig:
         """Whether a training step may feed tokens that the model has chosen itself."""
         return False  # all positions are seen at once
 
-    def attended_pairs(self, source: int, target: int) -> int:
-        """Returns the pairs of a query and a key in a row of `source` and `target` tokens.
+    def attended_numbers(self, source: int, target: int) -> int:
+        """Returns how often a number of a query meets one of a key in a row of `source` and
+        `target` tokens: d_model times for every pair of them, less where heads were pruned.
 
         All layers count, and masked pairs too.
         """
-        decoder = target * target + target * source
-        return self.num_encoder_layers * source * source + self.num_decoder_layers * decoder
+        encoder = source * source * (self.encoder_heads or self.num_heads)
+        decoder = target * target * (self.decoder_heads or self.num_heads)
+        cross = target * source * (self.cross_heads or self.num_heads)
+        of_heads = self.num_encoder_layers * encoder + self.num_decoder_layers * (decoder + cross)
+        return self.d_model // self.num_heads * of_heads

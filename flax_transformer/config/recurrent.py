@@ -98,9 +98,8 @@ class RecurrentConfig:
         """Whether a training step may feed tokens that the model has chosen itself."""
         return True
 
-    def attended_pairs(self, source: int, target: int) -> int:
-        """Returns the pairs of a query and a key in a row of `source` and `target` tokens.
-
-        Masked pairs count too.
+    def attended_numbers(self, source: int, target: int) -> int:
+        """Returns how often a number of a query meets one of a key in a row of `source` and
+        `target` tokens: d_model times for every pair of them. Masked pairs count too.
         """
-        return source * target if self.attends_to_source else 0
+        return source * target * self.d_model if self.attends_to_source else 0

@@ -20,7 +20,8 @@ class ModelFlops(NamedTuple):
     """6 for every number of a matrix and every position that it multiplies: one product forward
     and two backward, each a multiplication and an addition."""
     scores: float
-    """12 d for every pair of a query and a key in every attention: scores and weighted sum."""
+    """12 d for every pair of a query and a key in every attention: scores and weighted sum. Where
+    heads were pruned, 12 times the width of those left."""
 
 
 def model_flops(config: Config, params: Any) -> ModelFlops:
@@ -49,9 +50,8 @@ def model_flops(config: Config, params: Any) -> ModelFlops:
             products += leaf.size * (source if names[0] == "encoder" or of_memory else target)
         elif names[-1] == "table":
             products += leaf.size * target
-    pairs = config.model.attended_pairs(batch.source_length, batch.target_length)
-    scores = 12.0 * batch.rows * pairs * config.model.d_model
-    return ModelFlops(6.0 * products, scores)
+    attended = config.model.attended_numbers(batch.source_length, batch.target_length)
+    return ModelFlops(6.0 * products, 12.0 * batch.rows * attended)
 
 
 def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:
