@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from flax_transformer.config.shipped import load_config_file as load_config
     from flax_transformer.errors import UserError
     from flax_transformer.inspection.attention import Attention
+    from flax_transformer.inspection.search_tree import SearchTree
     from flax_transformer.training.run import Run
     from flax_transformer.translation.hypotheses import Hypothesis
 
@@ -50,6 +51,7 @@ __all__ = [
     "RecurrentConfig",
     "Run",
     "Score",
+    "SearchTree",
     "TextFiles",
     "Tfds",
     "TokenizerConfig",
@@ -69,6 +71,7 @@ _HOMES = {
     "Model": "flax_transformer.api.model",
     "Run": "flax_transformer.training.run",
     "Score": "flax_transformer.api.model",
+    "SearchTree": "flax_transformer.inspection.search_tree",
     "load": "flax_transformer.api.model",
     "load_config": "flax_transformer.config.shipped:load_config_file",
 }

@@ -13,6 +13,7 @@ from flax_transformer.errors import UserError, require
 from flax_transformer.evaluation.evaluation import settle_bleu_tokenizer
 from flax_transformer.evaluation.scores import score
 from flax_transformer.inspection.attention import Attention, attend
+from flax_transformer.inspection.search_tree import SearchTree, trace_search
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.workdir import CONFIG_FILE
 
@@ -73,6 +74,20 @@ class Model(TrainedModel):
         """
         written = self.translate([source])[0] if target is None else target
         return attend(self.config, self.params, self.tokenizer, source, written)
+
+    def search_tree(
+        self, source: str, *, beam_size: int | None = None, prefix: str = ""
+    ) -> SearchTree:
+        """Returns how the search comes to the translation of `source`: the candidates of every
+        position and what became of them.
+
+        beam_size: hypotheses kept at each position; by default `config.decoding.beam_size`
+        prefix:    a text that the translation begins with
+
+        A source of several sentences is translated as a whole. Raises `UserError` where it is too
+        long for that, or where it cannot be translated with its prefix.
+        """
+        return trace_search(self, source, beam_size=beam_size, prefix=prefix)
 
 
 def rate(

@@ -5,14 +5,16 @@ Letters: b batch, w beam width, s source length, t target length, v vocabulary, 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from flax_transformer.decoding.candidates import best_candidates, gather_beams
+from flax_transformer.decoding.candidates import Candidates, best_candidates, gather_beams
+from flax_transformer.decoding.hypotheses import Hypotheses, no_hypotheses
+from flax_transformer.decoding.scoring import Scoring
 
 Cache = Any
 """What a step remembers: a pytree whose leaves have axes (any, batch, beam or 1, ...)."""
@@ -43,48 +45,11 @@ def stages(max_steps: int) -> list[int]:
     return [1 << power for power in powers if 1 << power < max_steps] + [max_steps]
 
 
-class Hypotheses(NamedTuple):
-    """The best w hypotheses of each sentence, best first.
-
-    ids:    (b,w,t) int32, without BOS, ending in EOS, then PAD; all PAD where fewer than w exist
-    scores: (b,w) float32, natural-log probability divided by the length penalty, plus the coverage
-            penalty; -inf where none exists
-    """
-
-    ids: Array
-    scores: Array
-
-
-class Scoring(NamedTuple):
-    """How hypotheses of different lengths are compared.
-
-    The score of Y is log P(Y) / lp(Y) + cp(Y), with |Y| tokens, EOS counted. lp(Y) is
-    ((5 + |Y|) / 6)^length_penalty for "gnmt" (Wu et al. 2016, equation 14) and
-    |Y|^length_penalty for "power", the mean log probability where length_penalty is 1.
-    cp(Y) = coverage_penalty * sum over the source of log(min(coverage, 1)), where coverage is the
-    attention that a source position got from all tokens of Y (the same equation).
-    """
-
-    length_normalization: Literal["gnmt", "power"] = "gnmt"
-    length_penalty: float = 0.6
-    coverage_penalty: float = 0.0
-
-    def divisor(self, length: Array) -> Array:
-        """Returns lp of hypotheses of `length` tokens; it never falls with the length."""
-        base = (5.0 + length) / 6.0 if self.length_normalization == "gnmt" else 1.0 * length
-        return base**self.length_penalty
-
-    def coverage_term(self, coverage: Array) -> Array:
-        """Returns cp (b,w) for `coverage` (b,w,s); never above 0."""
-        # A position that got nothing at all would make every hypothesis equally bad: -inf.
-        least = jnp.finfo(jnp.float32).tiny
-        return self.coverage_penalty * jnp.log(jnp.clip(coverage, least, 1.0)).sum(axis=2)
-
-
 class _Rules(NamedTuple):
-    """What holds during a whole search; max_lengths is (b,)."""
+    """What holds during a whole search, of each sentence and of all."""
 
-    max_lengths: Array
+    max_lengths: Array  # (b,)
+    forced: Array | None  # (b,t), PAD where any token may stand
     scoring: Scoring
     bos_id: int
     eos_id: int
@@ -116,6 +81,8 @@ def beam_search(
     pad_id: int,
     scoring: Scoring,
     grow: Grow | None = None,
+    forced: Array | None = None,
+    record: bool = False,
 ) -> Hypotheses:
     """Finds the w = `beam_size` best continuations of BOS for each sentence.
 
@@ -126,6 +93,9 @@ def beam_search(
     source_mask: (b,s) bool, the positions that a coverage penalty counts
     grow:        with it the cache comes with room for stages(max_steps)[0] positions and is given
                  room for more when a sentence needs it
+    forced:      (b,p) int32, the tokens that each sentence's hypotheses begin with, fewer than its
+                 max_length, then PAD; None forces nothing
+    record:      whether the hypotheses come with a `Record` of every position
 
     Probabilities are those of the whole vocabulary, but PAD and BOS are never chosen, and at its
     longest a hypothesis can only end.
@@ -148,11 +118,16 @@ def beam_search(
     chex.assert_scalar_non_negative(scoring.length_penalty)
     chex.assert_scalar_non_negative(scoring.coverage_penalty)
     chex.assert_shape(source_mask, (b, None))
+    if forced is not None:
+        chex.assert_shape(forced, (b, None))
+        rest = max_steps - forced.shape[1]
+        forced = jnp.pad(forced, ((0, 0), (0, rest)), constant_values=pad_id)
     for leaf in jax.tree.leaves(cache):
         chex.assert_shape(leaf, (None, b, {1, beam_size}, ...))
     max_lengths = jnp.minimum(max_lengths, max_steps)
-    rules = _Rules(max_lengths, scoring, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
-    state = _start(cache, rules, max_steps, beam_size, source_mask)
+    rules = _Rules(max_lengths, forced, scoring, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
+    finished = no_hypotheses(b, beam_size, max_steps, pad_id, record=record)
+    state = _start(cache, rules, finished, source_mask)
     if grow is None:
         return _finish(step, rules, lambda cache, _: cache, state, [max_steps])
     return _finish(step, rules, grow, state, stages(max_steps))
@@ -199,7 +174,8 @@ def _finish(
     if not few:
         return finished
     rest, rows = rest
-    rest_rules = rules._replace(max_lengths=rules.max_lengths[rows])
+    of_sentences = {"max_lengths": rules.max_lengths, "forced": rules.forced}
+    rest_rules = rules._replace(**jax.tree.map(lambda array: array[rows], of_sentences))
     found = lax.cond(
         num_live(rest) > 0,
         lambda rest: _finish(step, rest_rules, grow, rest, ends[-1:]),
@@ -222,11 +198,10 @@ def _take_rows(state: _State, rows: Array) -> _State:
     return _State(**kept, **jax.tree.map(lambda array: array[rows], others))
 
 
-def _start(cache: Cache, rules: _Rules, max_steps: int, w: int, source_mask: Array) -> _State:
-    (b,) = rules.max_lengths.shape
+def _start(cache: Cache, rules: _Rules, finished: Hypotheses, source_mask: Array) -> _State:
+    b, w, _ = finished.ids.shape
     # One live beam only: w equal ones would fill the beam with copies of the same hypotheses.
     exists = (rules.max_lengths[:, None] > 0) & (jnp.arange(w)[None, :] == 0)
-    no_ids = jnp.full((b, w, max_steps), rules.pad_id, jnp.int32)
     coverage = None
     if rules.scoring.coverage_penalty:
         # Padding is covered from the start, so that no penalty falls on it.
@@ -234,40 +209,29 @@ def _start(cache: Cache, rules: _Rules, max_steps: int, w: int, source_mask: Arr
     return _State(
         position=jnp.zeros((), jnp.int32),
         last_ids=jnp.full((b, w), rules.bos_id, jnp.int32),
-        live_ids=no_ids,
+        live_ids=finished.ids,
         live_log_probs=jnp.where(exists, 0.0, -jnp.inf).astype(jnp.float32),
-        finished=Hypotheses(no_ids, jnp.full((b, w), -jnp.inf, jnp.float32)),
+        finished=finished,
         coverage=coverage,
         cache=cache,
     )
 
 
 def _advance(step: Step, rules: _Rules, state: _State) -> _State:
-    dims = chex.Dimensions()
-    dims["bw"] = state.live_log_probs.shape
     w = state.live_log_probs.shape[1]
     logits, cache, *attention = step(state.last_ids, state.position, state.cache)
-    chex.assert_shape(logits, (*dims["bw"], None))
-    chex.assert_type(logits, jnp.float32)
-    length = state.position + 1
-    candidates = best_candidates(
-        logits,
-        state.live_log_probs,
-        length >= rules.max_lengths,
-        bos_id=rules.bos_id,
-        eos_id=rules.eos_id,
-        pad_id=rules.pad_id,
-    )
+    candidates = _candidates(logits, rules, state)
     ids = gather_beams(state.live_ids, candidates.parents)
     ids = lax.dynamic_update_index_in_dim(ids, candidates.tokens, state.position, axis=2)
 
-    ends = candidates.tokens == rules.eos_id
-    ended = jnp.where(ends, candidates.log_probs, -jnp.inf) / rules.scoring.divisor(length)
-    coverage = state.coverage
+    length, ends = state.position + 1, candidates.tokens == rules.eos_id
+    coverage, coverage_terms = state.coverage, None
     if coverage is not None:
         coverage += attention[0]
-        ended += gather_beams(rules.scoring.coverage_term(coverage), candidates.parents)
-    finished = _merge(state.finished, ids[:, :w], ended[:, :w])
+        coverage_terms = gather_beams(rules.scoring.coverage_term(coverage), candidates.parents)
+    score = partial(rules.scoring.score, length=length, coverage_terms=coverage_terms)
+    ended = score(jnp.where(ends, candidates.log_probs, -jnp.inf))[:, :w]
+    finished = state.finished.merge(ids[:, :w], ended)
 
     continuing = jnp.where(ends, -jnp.inf, candidates.log_probs)
     live_log_probs, chosen = lax.top_k(continuing, w)
@@ -275,24 +239,40 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     done = finished.scores[:, -1] >= best_possible
     if w == 1:
         done |= ends[:, 0]
+    # A sentence that is done has candidates of -inf only, which change nothing any more.
+    live_log_probs = jnp.where(done[:, None], -jnp.inf, live_log_probs)
+    record = finished.record
+    if record is not None:
+        survivors = jnp.where(live_log_probs > -jnp.inf, chosen, -1)
+        scores = score(candidates.log_probs)
+        record = record.add(state.position, candidates, scores, ended > -jnp.inf, survivors)
     parents = gather_beams(candidates.parents, chosen)
     return _State(
         position=length,
         last_ids=gather_beams(candidates.tokens, chosen),
         live_ids=gather_beams(ids, chosen),
-        # A sentence that is done has candidates of -inf only, which change nothing any more.
-        live_log_probs=jnp.where(done[:, None], -jnp.inf, live_log_probs),
-        finished=finished,
+        live_log_probs=live_log_probs,
+        finished=finished._replace(record=record),
         coverage=None if coverage is None else gather_beams(coverage, parents),
         cache=jax.tree.map(lambda leaf: _reorder(leaf, parents), cache),
     )
 
 
-def _merge(finished: Hypotheses, ids: Array, scores: Array) -> Hypotheses:
-    """Returns the best w of both; of equals those finished before: -inf never replaces -inf."""
-    w = finished.scores.shape[1]
-    scores, chosen = lax.top_k(jnp.concatenate([finished.scores, scores], axis=1), w)
-    return Hypotheses(gather_beams(jnp.concatenate([finished.ids, ids], axis=1), chosen), scores)
+def _candidates(logits: Array, rules: _Rules, state: _State) -> Candidates:
+    chex.assert_shape(logits, (*state.live_log_probs.shape, None))
+    chex.assert_type(logits, jnp.float32)
+    forced = rules.forced
+    if forced is not None:
+        forced = lax.dynamic_index_in_dim(forced, state.position, axis=1, keepdims=False)
+    return best_candidates(
+        logits,
+        state.live_log_probs,
+        state.position + 1 >= rules.max_lengths,
+        forced,
+        bos_id=rules.bos_id,
+        eos_id=rules.eos_id,
+        pad_id=rules.pad_id,
+    )
 
 
 def _reorder(leaf: Array, parents: Array) -> Array:

@@ -21,13 +21,22 @@ class Candidates(NamedTuple):
 
 
 def best_candidates(
-    logits: Array, live_log_probs: Array, must_end: Array, *, bos_id: int, eos_id: int, pad_id: int
+    logits: Array,
+    live_log_probs: Array,
+    must_end: Array,
+    forced: Array | None = None,
+    *,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
 ) -> Candidates:
     """Returns the 2w most probable continuations of each sentence; missing ones have -inf.
 
     logits:         (b,w,v)
     live_log_probs: (b,w)
     must_end:       (b,) bool, the sentences whose hypotheses have EOS as their only continuation
+    forced:         (b,) int32, the only continuation of the others; PAD where any may follow, and
+                    None where it may in all
 
     Only reductions read the (b,w,v) logits, and no array of that size is written. Each beam offers
     EOS and its largest logits: so many that 2w are left without EOS, PAD and BOS.
@@ -37,9 +46,10 @@ def best_candidates(
     # Not values[:, :, :1]: a second slice of them turns XLA's top-k into a sort of everything.
     normalizer = _log_sum_exp(logits, values.max(axis=2, keepdims=True))
     excluded = (tokens == eos_id) | (tokens == pad_id) | (tokens == bos_id)
-    values = jnp.where(excluded | must_end[:, None, None], -jnp.inf, values)
-    values = jnp.concatenate([logits[:, :, eos_id, None], values], axis=2)
-    tokens = jnp.concatenate([jnp.full((b, w, 1), eos_id, jnp.int32), tokens], axis=2)
+    first, first_values, alone = _first(logits, must_end, forced, eos_id, pad_id)
+    values = jnp.where(excluded | alone[:, None, None], -jnp.inf, values)
+    values = jnp.concatenate([first_values, values], axis=2)
+    tokens = jnp.concatenate([first, tokens], axis=2)
 
     log_probs = live_log_probs[:, :, None] + (values - normalizer)
     best, chosen = lax.top_k(log_probs.reshape(b, -1), 2 * w)
@@ -48,6 +58,22 @@ def best_candidates(
         tokens=gather_beams(tokens.reshape(b, -1), chosen),
         log_probs=best,
     )
+
+
+def _first(
+    logits: Array, must_end: Array, forced: Array | None, eos_id: int, pad_id: int
+) -> tuple[Array, Array, Array]:
+    """Returns what every beam offers: tokens (b,w,1), their logits, and whether nothing else (b,).
+
+    That is EOS, or the token that is forced.
+    """
+    b, w, _ = logits.shape
+    end = jnp.full((b, w, 1), eos_id, jnp.int32)
+    if forced is None:
+        return end, logits[:, :, eos_id, None], must_end
+    goes_on = ~must_end & (forced != pad_id)
+    tokens = jnp.where(goes_on[:, None, None], forced[:, None, None], end)
+    return tokens, jnp.take_along_axis(logits, tokens, axis=2), must_end | goes_on
 
 
 def _log_sum_exp(logits: Array, largest: Array) -> Array:

@@ -21,12 +21,14 @@ class Piece(NamedTuple):
     words:  what the placeholders among the ids stand for
     before: text before it that stays as it is
     behind: text after it that stays as it is
+    forced: ids that its translation begins with
     """
 
     ids: list[int]
     words: Mapping[str, str]
     before: str = ""
     behind: str = ""
+    forced: Sequence[int] = ()
 
 
 def cut_lines(

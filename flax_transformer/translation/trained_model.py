@@ -15,7 +15,7 @@ from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
-from flax_transformer.translation.translator import Translator
+from flax_transformer.translation.translator import RecordedSearch, Translator
 from flax_transformer.workdir import TOKENIZER_FILE
 
 
@@ -62,36 +62,65 @@ class TrainedModel:
         self._translators: dict[int, Translator] = {}
         self.translator = self._translator(config.decoding.beam_size)
 
-    def translate(self, lines: Sequence[str], *, progress: str | None = None) -> list[str]:
-        """Returns the best translation of each line. `progress` names a bar on stderr."""
-        return [best.text for best, *_ in self.search(lines, progress=progress)]
+    def translate(
+        self,
+        lines: Sequence[str],
+        *,
+        prefixes: Sequence[str] | None = None,
+        progress: str | None = None,
+    ) -> list[str]:
+        """Returns the best translation of each line; arguments are those of `search`."""
+        found = self.search(lines, prefixes=prefixes, progress=progress)
+        return [best.text for best, *_ in found]
 
     def search(
         self,
         lines: Sequence[str],
         *,
+        prefixes: Sequence[str] | None = None,
         beam_size: int | None = None,
         n_best: int | None = None,
         progress: str | None = None,
     ) -> list[list[Hypothesis]]:
         """Returns the hypotheses of each line, best first, no text twice.
 
+        prefixes:  a text for each line that its hypotheses begin with, "" where they may begin
+                   with anything (translation/prefixes.py says what becomes of it)
         beam_size: hypotheses kept at each position; by default `config.decoding.beam_size`
         n_best:    most hypotheses of a line, of which there may be fewer; by default all
         progress:  name of a bar on stderr
 
         A line without text has one hypothesis without text. Each beam size is compiled
-        separately.
+        separately. Raises `UserError` where a line cannot be translated with its prefix.
         """
-        if isinstance(lines, str):
-            raise TypeError("lines is one text, but must be a list of them: [line]")
+        for name, texts in (("lines", lines), ("prefixes", prefixes)):
+            if isinstance(texts, str):
+                raise TypeError(f"{name} is one text, but must be a list of them: [text]")
+        if prefixes is not None:
+            require(
+                len(prefixes) == len(lines),
+                f"there are {len(lines)} lines and {len(prefixes)} prefixes: give one for each "
+                'line, "" for none',
+            )
         width = self.config.decoding.beam_size if beam_size is None else beam_size
         translator = self._translator(width)
         most = width if n_best is None else n_best
         require(1 <= most <= width, f"n_best is {n_best}, but must be from 1 to beam_size {width}")
         with jax.transfer_guard("disallow"):
-            found = translator.translate(self.params, lines, progress=progress)
+            found = translator.translate(self.params, lines, prefixes=prefixes, progress=progress)
         return [hypotheses[:most] for hypotheses in found]
+
+    def record_search(
+        self, line: str, *, beam_size: int | None = None, prefix: str = ""
+    ) -> RecordedSearch:
+        """Returns what `search` does for one line, position by position.
+
+        A line of several sentences is translated as a whole. Raises `UserError` where it is too
+        long for that, and as `search`.
+        """
+        width = self.config.decoding.beam_size if beam_size is None else beam_size
+        with jax.transfer_guard("disallow"):
+            return self._translator(width).record_search(self.params, line, prefix)
 
     def _translator(self, beam_size: int) -> Translator:
         """Returns the translator of `config` with that beam; it keeps what it has compiled."""

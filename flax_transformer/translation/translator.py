@@ -4,26 +4,26 @@ Letters: b batch, w beam width, s source length, t target length.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import chex
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from flax_transformer.config import Config, MeshConfig
-from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
-from flax_transformer.decoding.lengths import longest_source, longest_target
+from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.lengths import longest_source
+from flax_transformer.decoding.record import Record
+from flax_transformer.errors import require
 from flax_transformer.models import build_model
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.runtime.interruption import Interruption
 from flax_transformer.text.sentences import TrainedLengths
-from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from flax_transformer.text.tokenizer import PAD_ID, Tokenizer
+from flax_transformer.translation.batching import Batching, Program
 from flax_transformer.translation.hypotheses import (
     NOTHING,
     Hypothesis,
@@ -31,15 +31,9 @@ from flax_transformer.translation.hypotheses import (
     distinct,
     join,
 )
-from flax_transformer.translation.long_lines import cut_lines
-
-_SHORTEST_BUCKET = 16
-
-_WORTH_COMPILING = 4
-"""Batches that must wait before their shape is compiled, where a program for longer ones exists."""
-
-_FEW_ROWS = 8
-"""Rows of a batch when no more lines wait, as when somebody types: a whole one would be waste."""
+from flax_transformer.translation.long_lines import Piece
+from flax_transformer.translation.prefixes import cut_to_begin
+from flax_transformer.translation.search import search
 
 
 class Counts(NamedTuple):
@@ -60,6 +54,19 @@ class Counts(NamedTuple):
             self.cut_lines - earlier.cut_lines,
             self.compile_seconds - earlier.compile_seconds,
         )
+
+
+class RecordedSearch(NamedTuple):
+    """One search, and what it found.
+
+    piece:      what was searched for
+    hypotheses: as `Translator.translate` returns them
+    record:     of the search, numpy arrays without the axis b; None where nothing was to translate
+    """
+
+    piece: Piece
+    hypotheses: list[Hypothesis]
+    record: Record | None
 
 
 class Translator:
@@ -83,19 +90,28 @@ class Translator:
         trained: lines of several sentences that are longer are translated in pieces, if
                  `decoding.split_sentences`
         """
-        self._decoding = config.decoding
+        self._config = config
         self._trained = trained if config.decoding.split_sentences else None
-        self._longest_source = longest_source(config)
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
         model = build_model(config.model, config.tokenizer.vocabulary_size)
-        # Every device searches for its own rows with whole parameters, whatever axis it is on, and
-        # leaves the loop when those are done. Devices may exchange nothing inside it: they would
-        # wait for one that has left. So no axis is left to XLA.
-        rows = PartitionSpec(AXES)
-        self._row_sharding = NamedSharding(self._mesh, rows)
+        self._batching = Batching(config, self._mesh.size)
+        self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
+        self._search = self._on_mesh(partial(search, model, config))
+        self._recorded_search = self._on_mesh(partial(search, model, config, record=True))
+        self._programs: dict[Program, jax.stages.Compiled] = {}
+        self.counts = Counts()
+
+    def _on_mesh(self, search: Callable[..., Hypotheses]) -> Any:
+        """Returns `search` as a jitted function of (params, arrays with a row for each sentence).
+
+        Every device searches for its own rows with whole parameters, whatever axis it is on, and
+        leaves the loop when those are done. Devices may exchange nothing inside it: they would wait
+        for one that has left. So no axis is left to XLA.
+        """
+        rows = self._row_sharding.spec
         search_rows = jax.shard_map(
-            partial(search, model, config),
+            lambda params, arrays: search(params, *arrays),
             mesh=self._mesh,
             in_specs=(PartitionSpec(), rows),
             out_specs=rows,
@@ -103,37 +119,36 @@ class Translator:
             check_vma=False,
         )
         # Every process gets all results, so that each can write them down.
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
-        self._search = jax.jit(search_rows, out_shardings=everywhere)
-        self._programs: dict[tuple[int, int], jax.stages.Compiled] = {}
-        self.counts = Counts()
+        return jax.jit(search_rows, out_shardings=NamedSharding(self._mesh, PartitionSpec()))
 
     @property
     def compiled_shapes(self) -> list[tuple[int, int]]:
         """(b,s) of each program."""
-        return list(self._programs)
+        return [(program.b, program.s) for program in self._programs]
 
     def translate(
         self,
         params: Any,
         lines: Sequence[str],
         *,
+        prefixes: Sequence[str] | None = None,
         progress: str | None = None,
         interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
         """Returns the hypotheses of each line, in order, best first, no text twice.
 
         params:       of the model, unboxed; at every call with the same shapes and shardings
+        prefixes:     what the translation of each line must begin with
         progress:     name of a bar on stderr
         interruption: what may ask to stop meanwhile
 
         There are `beam_size` of a line, or as many as exist. A line without text has one hypothesis
-        without text. Raises `InterruptedRunError` when the `interruption` asks to stop.
+        without text. Raises `InterruptedRunError` when the `interruption` asks to stop, and
+        `UserError` where a line cannot be translated with its prefix.
         """
-        # The end symbol takes the last place of a piece.
-        cut = cut_lines(lines, self._tokenizer, self._longest_source - 1, self._trained)
-        ids = [[*piece.ids, EOS_ID] for pieces in cut for piece in pieces if piece.ids]
-        translated = iter(self._translate_pieces(params, ids, progress, interruption))
+        cut = cut_to_begin(lines, prefixes, self._config, self._tokenizer, self._trained)
+        to_search = [piece for pieces in cut for piece in pieces if piece.ids]
+        translated = iter(self._translate_pieces(params, to_search, progress, interruption))
         result = [
             join([complete(next(translated) if piece.ids else NOTHING, piece) for piece in pieces])
             for pieces in cut
@@ -151,7 +166,7 @@ class Translator:
     def _translate_pieces(
         self,
         params: Any,
-        pieces: list[list[int]],
+        pieces: list[Piece],
         progress: str | None,
         interruption: Interruption | None,
     ) -> list[list[Hypothesis]]:
@@ -159,76 +174,35 @@ class Translator:
         with tqdm(
             total=len(pieces), desc=progress, leave=False, disable=None if progress else True
         ) as bar:
-            started = (self._start(params, *batch, interruption) for batch in self._batches(pieces))
+            batches = self._batching.batches(pieces, self._programs)
+            started = (self._start(params, *batch, interruption) for batch in batches)
             for indices, hypotheses in _one_ahead(started):
                 for index, found in zip(indices, self._read(hypotheses), strict=False):
                     results[index] = found
                 bar.update(len(indices))
         return results
 
-    def _batches(self, pieces: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yields (indices of the pieces, ids (b,s)); rows after the pieces hold an end symbol only.
-
-        The longest pieces come first, so that shorter ones take the rows left in the last batch of
-        a length, and memory runs out in the first batch if at all.
-        """
-        order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index]))
-        start, shape = 0, None
-        while start < len(order):
-            shape = self._shape(len(pieces[order[start]]), len(order) - start, shape)
-            indices = order[start : start + shape[0]]
-            ids = np.full(shape, PAD_ID, np.int32)
-            ids[:, 0] = EOS_ID
-            for row, index in enumerate(indices):
-                ids[row, : len(pieces[index])] = pieces[index]
-            yield indices, ids
-            start += len(indices)
-
-    def _shape(self, longest: int, waiting: int, before: tuple[int, int] | None) -> tuple[int, int]:
-        """Returns (b,s) of the next batch, where `waiting` pieces of up to `longest` tokens wait.
-
-        It is that of the batch `before`, if there was one, rather than a smaller one that would
-        have to be compiled first: compiling takes longer than a few batches.
-        """
-        s = self._bucket(longest)
-        shape = self._rows(s, waiting), s
-        if before is None or shape in self._programs or waiting >= _WORTH_COMPILING * shape[0]:
-            return shape
-        return before
-
-    def _bucket(self, length: int) -> int:
-        """Returns the length of a batch: a power of two, or the longest there is."""
-        power = 1 << (length - 1).bit_length()
-        return min(max(power, _SHORTEST_BUCKET), self._longest_source)
-
-    def _rows(self, s: int, waiting: int) -> int:
-        def round_up(rows: int) -> int:
-            return -(-rows // devices) * devices
-
-        devices = self._mesh.size
-        many = max(self._decoding.batch_tokens // s // devices * devices, devices)
-        few = min(round_up(_FEW_ROWS), many)
-        return few if waiting <= few else many
-
     def _start(
         self,
         params: Any,
         indices: list[int],
-        ids: np.ndarray,
+        rows: tuple[np.ndarray, ...],
         interruption: Interruption | None,
     ) -> tuple[list[int], Hypotheses]:
         """Begins the search, and does not wait for the result."""
         if interruption:
             interruption.poll()
-        device_ids = self._put(ids)
-        if ids.shape not in self._programs:
+        arrays = tuple(map(self._put, rows))
+        b, s = rows[0].shape
+        program = Program(b, s, forces=len(rows) > 1)
+        if program not in self._programs:
             start = time.perf_counter()
-            compile_search = self._search.lower(params, device_ids).compile
-            self._programs[ids.shape] = (
+            compile_search = self._search.lower(params, arrays).compile
+            self._programs[program] = (
                 interruption.run(compile_search) if interruption else compile_search()
             )
             self._count(compile_seconds=time.perf_counter() - start)
-        return indices, self._programs[ids.shape](params, device_ids)
+        return indices, self._programs[program](params, arrays)
 
     def _put(self, ids: np.ndarray) -> jax.Array:
         """Splits `ids` over the devices. Every process knows them all, and moves its own rows."""
@@ -236,9 +210,30 @@ class Translator:
         rows = [jax.device_put(ids[place], device) for device, place in places.items()]
         return jax.make_array_from_single_device_arrays(ids.shape, self._row_sharding, rows)
 
+    def record_search(self, params: Any, line: str, prefix: str = "") -> RecordedSearch:
+        """Returns the search for the translation of `line`, which `prefix` may begin.
+
+        Raises `UserError` where the line is too long for one search, and as `translate`.
+        """
+        (pieces,) = cut_to_begin([line], [prefix], self._config, self._tokenizer)
+        require(
+            len(pieces) <= 1,
+            f"the line has more than {longest_source(self._config)} tokens, for which one search "
+            "is not enough: give a shorter one",
+        )
+        piece = pieces[0] if pieces else Piece([], {})
+        if not piece.ids:
+            return RecordedSearch(piece, join([complete(NOTHING, piece) for piece in pieces]), None)
+        shape = self._batching.shape(len(piece.ids) + 1, waiting=1)
+        rows = self._batching.lay_out([piece], shape, forces=True)
+        found = self._recorded_search(params, tuple(map(self._put, rows)))
+        record = jax.tree.map(lambda array: array[0], jax.device_get(found.record))
+        hypotheses = join([complete(self._read(found)[0], piece)])
+        return RecordedSearch(piece, hypotheses, record)
+
     def _read(self, hypotheses: Hypotheses) -> list[list[Hypothesis]]:
         """Returns every row's hypotheses as text, best first."""
-        ids, scores = jax.device_get(hypotheses)
+        ids, scores = jax.device_get((hypotheses.ids, hypotheses.scores))
         b, w, t = ids.shape
         texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
@@ -252,41 +247,6 @@ class Translator:
             )
             for i in range(b)
         ]
-
-
-def search(model: nn.Module, config: Config, params: Any, ids: jax.Array) -> Hypotheses:
-    """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD.
-
-    A row that holds EOS alone is padding of the batch and has no hypotheses. Hypotheses have up to
-    `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
-    more than `longest_target`.
-    """
-    chex.assert_rank(ids, 2)
-    chex.assert_type(ids, jnp.int32)
-    (b, s), decoding = ids.shape, config.decoding
-    segments = (ids != PAD_ID).astype(jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(s, dtype=jnp.int32)[None], (b, s))
-    apply = partial(model.apply, {"params": params})
-    max_steps = longest_target(config, s)
-    memory = apply(ids, segments, positions, method="encode")
-    cache = apply(memory, segments, stages(max_steps)[0], decoding.beam_size, method="start_cache")
-    lengths = segments.sum(axis=1)
-    with_attention = "_with_attention" if decoding.coverage_penalty else ""
-    return beam_search(
-        partial(apply, method=f"decode_step{with_attention}"),
-        cache,
-        jnp.where(lengths > 1, lengths + decoding.extra_length, 0),
-        segments != 0,
-        max_steps=max_steps,
-        beam_size=decoding.beam_size,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
-        pad_id=PAD_ID,
-        scoring=Scoring(
-            decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
-        ),
-        grow=partial(apply, method="grow_cache"),
-    )
 
 
 def _one_ahead(iterator: Iterable) -> Iterator:

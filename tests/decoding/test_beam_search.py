@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from flax_transformer.decoding import beam_search as beam_search_module
-from flax_transformer.decoding.beam_search import Hypotheses, Scoring, beam_search, stages
+from flax_transformer.decoding.beam_search import beam_search, stages
 from flax_transformer.decoding.candidates import largest_logits
+from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.scoring import Scoring
 
 PAD, EOS, BOS = 0, 1, 2
 STATES = 1009

@@ -16,7 +16,8 @@ import pytest
 
 from flax_transformer.batch import Batch
 from flax_transformer.data.packing import lay_out
-from flax_transformer.decoding.beam_search import Scoring, beam_search
+from flax_transformer.decoding.beam_search import beam_search
+from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.models import build_model
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 

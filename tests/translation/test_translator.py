@@ -18,7 +18,7 @@ from flax_transformer.config import (
     TokenizerConfig,
     TransformerConfig,
 )
-from flax_transformer.decoding.beam_search import Hypotheses
+from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.parallel.sharding import build_mesh

@@ -1,0 +1,90 @@
+"""Batches of few shapes, so that few programs are compiled.
+
+Letters: b batch, s source length, t target length.
+"""
+
+from collections.abc import Container, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flax_transformer.config import Config
+from flax_transformer.decoding.lengths import longest_source, longest_target
+from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
+from flax_transformer.translation.long_lines import Piece
+
+_SHORTEST_BUCKET = 16
+
+_WORTH_COMPILING = 4
+"""Batches that must wait before their shape is compiled, where a program for longer ones exists."""
+
+_FEW_ROWS = 8
+"""Rows of a batch when no more lines wait, as when somebody types: a whole one would be waste."""
+
+
+class Program(NamedTuple):
+    """What a search is compiled for: (b,s), and whether it can force tokens."""
+
+    b: int
+    s: int
+    forces: bool
+
+
+class Batching:
+    """Lays pieces out in batches of at most two shapes for each of a few lengths."""
+
+    def __init__(self, config: Config, devices: int):
+        """Makes batches of `config.decoding.batch_tokens`, of which each device gets whole rows."""
+        self._config = config
+        self._devices = devices
+        self._longest_source = longest_source(config)
+
+    def batches(
+        self, pieces: Sequence[Piece], compiled: Container[Program]
+    ) -> Iterator[tuple[list[int], tuple[np.ndarray, ...]]]:
+        """Yields (indices of the pieces, what `lay_out` makes of these).
+
+        The longest pieces come first, so that shorter ones take the rows left in the last batch of
+        a length, and memory runs out in the first batch if at all.
+
+        A batch has the shape of the one before it rather than a smaller one that would have to be
+        compiled first: compiling takes longer than a few batches.
+        """
+        forces = any(piece.forced for piece in pieces)
+        order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index].ids))
+        start, before = 0, None
+        while start < len(order):
+            waiting = len(order) - start
+            shape = self.shape(len(pieces[order[start]].ids) + 1, waiting)
+            known = Program(*shape, forces) in compiled
+            if before is not None and not known and waiting < _WORTH_COMPILING * shape[0]:
+                shape = before
+            indices = order[start : start + shape[0]]
+            yield indices, self.lay_out([pieces[index] for index in indices], shape, forces)
+            start, before = start + len(indices), shape
+
+    def shape(self, longest: int, waiting: int) -> tuple[int, int]:
+        """Returns (b,s) of a batch, where `waiting` pieces have up to `longest` tokens.
+
+        s, which counts end symbols as `longest` does, is a power of two, or the longest there is.
+        """
+        s = min(max(1 << (longest - 1).bit_length(), _SHORTEST_BUCKET), self._longest_source)
+        many = max(self._config.decoding.batch_tokens // s // self._devices, 1) * self._devices
+        few = min(-(-_FEW_ROWS // self._devices) * self._devices, many)
+        return few if waiting <= few else many, s
+
+    def lay_out(
+        self, pieces: Sequence[Piece], shape: tuple[int, int], forces: bool
+    ) -> tuple[np.ndarray, ...]:
+        """Returns the ids (b,s) and, if any are forced, these (b,t), each then PAD.
+
+        Rows after the pieces hold an end symbol only.
+        """
+        b, s = shape
+        ids = np.full(shape, PAD_ID, np.int32)
+        ids[:, 0] = EOS_ID
+        forced = np.full((b, longest_target(self._config, s)), PAD_ID, np.int32)
+        for row, piece in enumerate(pieces):
+            ids[row, : len(piece.ids) + 1] = [*piece.ids, EOS_ID]
+            forced[row, : len(piece.forced)] = piece.forced
+        return (ids, forced) if forces else (ids,)

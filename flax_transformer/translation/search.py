@@ -1,0 +1,67 @@
+"""The search that a model translates a batch with.
+
+Letters: b batch, s source length, p prefix length.
+"""
+
+from functools import partial
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.config import Config
+from flax_transformer.decoding.beam_search import beam_search, stages
+from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.lengths import longest_target
+from flax_transformer.decoding.scoring import Scoring
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
+
+
+def search(
+    model: nn.Module,
+    config: Config,
+    params: Any,
+    ids: jax.Array,
+    forced: jax.Array | None = None,
+    *,
+    record: bool = False,
+) -> Hypotheses:
+    """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD.
+
+    A row that holds EOS alone is padding of the batch and has no hypotheses. Hypotheses have up to
+    `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
+    more than `longest_target`.
+
+    forced: (b,p), the tokens that hypotheses of a row begin with, fewer than may be, then PAD
+    record: whether they come with a record of the search
+    """
+    chex.assert_rank(ids, 2)
+    chex.assert_type(ids, jnp.int32)
+    (b, s), decoding = ids.shape, config.decoding
+    segments = (ids != PAD_ID).astype(jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(s, dtype=jnp.int32)[None], (b, s))
+    apply = partial(model.apply, {"params": params})
+    max_steps = longest_target(config, s)
+    memory = apply(ids, segments, positions, method="encode")
+    cache = apply(memory, segments, stages(max_steps)[0], decoding.beam_size, method="start_cache")
+    lengths = segments.sum(axis=1)
+    with_attention = "_with_attention" if decoding.coverage_penalty else ""
+    return beam_search(
+        partial(apply, method=f"decode_step{with_attention}"),
+        cache,
+        jnp.where(lengths > 1, lengths + decoding.extra_length, 0),
+        segments != 0,
+        max_steps=max_steps,
+        beam_size=decoding.beam_size,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        pad_id=PAD_ID,
+        scoring=Scoring(
+            decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
+        ),
+        grow=partial(apply, method="grow_cache"),
+        forced=forced,
+        record=record,
+    )
