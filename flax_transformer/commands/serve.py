@@ -62,6 +62,11 @@ def main(words: Sequence[str]) -> None:
         signal.raise_signal(stopped_by)  # which gives the program its exit code
 
 
+def rows_ahead(most: int) -> list[int]:
+    """Returns the numbers of rows that batches of up to `most` lines are compiled for."""
+    return [*(rows for rows in (1, 8) if rows < most), most]
+
+
 def serve(arguments: ServeArguments, config: Config, listener: socket.socket) -> int | None:
     """Serves until stopped; returns the signal that did so."""
     from flax_transformer.api.model import Model
@@ -71,7 +76,7 @@ def serve(arguments: ServeArguments, config: Config, listener: socket.socket) ->
 
     report = Report(arguments.workdir, url_of(listener), not is_loopback(listener))
     service = Service(
-        lambda: Model(arguments.workdir, config, row_counts=(1, 8, arguments.batch_lines)),
+        lambda: Model(arguments.workdir, config, rows_ahead(arguments.batch_lines)),
         arguments.limits,
         list(dict.fromkeys([config.decoding.beam_size, *arguments.beam_sizes])),
         most_lines=arguments.batch_lines,

@@ -13,7 +13,9 @@ import numpy as np
 from flax_transformer.batch import Batch
 from flax_transformer.config import Config
 from flax_transformer.models.attention_weights import attention_weights
-from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+
+_SHORTEST = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,17 @@ def attend(
     """Returns the weights for `source` while the decoder is fed `target`."""
     source_ids, target_ids = ([*ids, EOS_ID] for ids in tokenizer.encode([source, target]))
     inputs = [BOS_ID, *target_ids[:-1]]
-    batch = jax.device_put(_one_row(source_ids, inputs, target_ids))
-    weights = jax.device_get(_compile(config)(params, batch))
-    found = {name: array[:, 0] for name, array in weights.items()}
+    length = padded_length(max(len(source_ids), len(target_ids)))
+    weights = _padded_weights(config, params, length, source_ids, inputs, target_ids)
+    found = {
+        name: array[:, 0, :, : len(rows), : len(columns)]
+        for name, rows, columns in (
+            ("encoder", source_ids, source_ids),
+            ("decoder", inputs, inputs),
+            ("cross", inputs, source_ids),
+        )
+        if (array := weights.get(name)) is not None
+    }
     return Attention(
         source=tuple(tokenizer.pieces(source_ids)),
         target=tuple(tokenizer.pieces(target_ids)),
@@ -55,16 +65,35 @@ def attend(
     )
 
 
-@cache  # of which jit keeps a program for every pair of lengths
+def padded_length(length: int) -> int:
+    """Returns the power of two that `length` tokens are padded to: few programs are compiled."""
+    return max(1 << (length - 1).bit_length(), _SHORTEST)
+
+
+def attend_ahead(config: Config, params: Any, length: int) -> None:
+    """Compiles and runs what `attend` needs for texts that are padded to `length`."""
+    _padded_weights(config, params, length, [EOS_ID], [BOS_ID], [EOS_ID])
+
+
+def _padded_weights(
+    config: Config, params: Any, length: int, *ids: list[int]
+) -> dict[str, np.ndarray]:
+    batch = jax.device_put(_one_row(length, *ids))
+    return jax.device_get(_compile(config)(params, batch))
+
+
+@cache  # of which jit keeps a program for every length
 def _compile(config: Config) -> Any:
     return jax.jit(partial(attention_weights, config))
 
 
-def _one_row(source_ids: list[int], inputs: list[int], outputs: list[int]) -> Batch:
-    """The pair as a batch of one row."""
+def _one_row(length: int, source_ids: list[int], inputs: list[int], outputs: list[int]) -> Batch:
+    """The pair as a batch of one row, padded to `length`."""
 
     def row(ids: Any) -> np.ndarray:
-        return np.asarray(ids, np.int32)[None]
+        values = np.full((1, length), PAD_ID, np.int32)  # positions and segments are 0 there, too
+        values[0, : len(ids)] = ids
+        return values
 
     return Batch(
         source_ids=row(source_ids),

@@ -48,10 +48,10 @@ class _Line:
 class _Request:
     """Lines that somebody waits for; `left` are those not taken yet.
 
-    kind: what lines of a batch have in common: the beam size, and whether there are prefixes
+    beam_size: which all lines of a batch share
     """
 
-    kind: tuple[int, bool]
+    beam_size: int
     lines: list[_Line]
     left: deque[_Line]
     unanswered: int
@@ -97,8 +97,7 @@ class Batcher:
         given = prefixes if prefixes is not None else [""] * len(lines)
         made = [_Line(*each) for each in zip(lines, given, strict=True)]
         done = asyncio.get_running_loop().create_future()
-        kind = (beam_size, any(given))
-        request = _Request(kind, made, deque(made), len(made), done)
+        request = _Request(beam_size, made, deque(made), len(made), done)
         self._requests.append(request)
         self._arrived.set()
         try:
@@ -168,11 +167,11 @@ class Batcher:
             await asyncio.sleep(self._wait_seconds / 8)
 
     def _take(self) -> list[tuple[_Request, _Line]]:
-        """Takes the lines of the next batch: of one kind, from each request in turn."""
+        """Takes the lines of the next batch: of one beam size, from each request in turn."""
         if not self._requests:
             return []
-        kind = self._requests[0].kind
-        turns = deque(request for request in self._requests if request.kind == kind)
+        width = self._requests[0].beam_size
+        turns = deque(request for request in self._requests if request.beam_size == width)
         taken: list[tuple[_Request, _Line]] = []
         room = self._most
         while turns and room > 0:
@@ -192,7 +191,7 @@ class Batcher:
         return taken
 
     async def _run_batch(self, model: Searcher, batch: list[tuple[_Request, _Line]]) -> None:
-        (beam_size, _), lines = batch[0][0].kind, [line for _, line in batch]
+        beam_size, lines = batch[0][0].beam_size, [line for _, line in batch]
         start = time.perf_counter()
         await self.in_thread(lambda: _search(model, lines, beam_size))
         self._seconds_per_line = (time.perf_counter() - start) / len(lines)

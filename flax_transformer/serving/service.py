@@ -18,6 +18,7 @@ from flax_transformer.serving.refusals import RefusedError
 from flax_transformer.serving.schemas import Operation, operations
 from flax_transformer.serving.warm_up import programs
 from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.prefixes import cut_to_begin
 
 RETRY_SECONDS = "5"
 """After which a client that has come too early is told to ask again."""
@@ -115,6 +116,8 @@ class Service:
         if n_best > beam_size:
             message = f"n_best is {n_best}, but must be at most beam_size, {beam_size}"
             raise RefusedError(422, f"{message}: ask for fewer")
+        if prefixes is not None:
+            cut_to_begin(lines, prefixes, self.model.config, self.model.tokenizer)  # or refuses
         found = await self._search(lines, prefixes, beam_size)
         if n_best == 1:
             return {"translations": [best.text for best, *_ in found]}

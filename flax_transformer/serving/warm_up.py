@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flax_transformer.api.model import Model
-from flax_transformer.inspection.attention import lengths_to_attend
+from flax_transformer.inspection.attention import attend_ahead, padded_length
 from flax_transformer.serving.limits import Limits
 
 
@@ -13,9 +13,8 @@ def programs(model: Model, beam_sizes: Sequence[int], limits: Limits) -> list[Ca
 
     beam_sizes: that requests may ask for
     """
-    found: list[Callable[[], object]] = []
-    for beam_size in beam_sizes:
-        found += model.programs(beam_size)
+    found = [job for width in beam_sizes for job in model.programs_ahead(width)]
+    # A translation may be longer than the source that is looked into.
     longest = limits.inspected_tokens + model.config.decoding.extra_length
-    found += [partial(model.attend_padded, length) for length in lengths_to_attend(longest)]
-    return found
+    lengths = sorted({padded_length(length) for length in range(1, longest + 1)})
+    return found + [partial(attend_ahead, model.config, model.params, each) for each in lengths]

@@ -31,13 +31,25 @@ class Program(NamedTuple):
 
 
 class Batching:
-    """Lays pieces out in batches of at most two shapes for each of a few lengths."""
+    """Lays pieces out in batches of few shapes for each of a few lengths."""
 
-    def __init__(self, config: Config, devices: int):
-        """Makes batches of `config.decoding.batch_tokens`, of which each device gets whole rows."""
+    def __init__(self, config: Config, devices: int, rows_ahead: Sequence[int] = ()):
+        """Makes batches of `config.decoding.batch_tokens`, of which each device gets whole rows.
+
+        rows_ahead: the numbers of rows that batches may have, ascending, where every program is to
+                    be compiled ahead; all of them then can force tokens. By default few or many,
+                    and as many programs as the pieces ask for.
+        """
         self._config = config
         self._devices = devices
         self._longest_source = longest_source(config)
+        self._rows_ahead = rows_ahead
+
+    def programs_ahead(self) -> list[Program]:
+        """Returns every program that batches may need, where they are to be compiled ahead."""
+        lengths = {self.shape(length, 1)[1] for length in range(1, self._longest_source + 1)}
+        shapes = {self.shape(s, rows) for s in lengths for rows in self._rows_ahead}
+        return [Program(*shape, forces=True) for shape in sorted(shapes)]
 
     def batches(
         self, pieces: Sequence[Piece], compiled: Container[Program]
@@ -50,7 +62,7 @@ class Batching:
         A batch has the shape of the one before it rather than a smaller one that would have to be
         compiled first: compiling takes longer than a few batches.
         """
-        forces = any(piece.forced for piece in pieces)
+        forces = bool(self._rows_ahead) or any(piece.forced for piece in pieces)
         order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index].ids))
         start, before = 0, None
         while start < len(order):
@@ -70,8 +82,11 @@ class Batching:
         """
         s = min(max(1 << (longest - 1).bit_length(), _SHORTEST_BUCKET), self._longest_source)
         many = max(self._config.decoding.batch_tokens // s // self._devices, 1) * self._devices
-        few = min(-(-_FEW_ROWS // self._devices) * self._devices, many)
-        return few if waiting <= few else many, s
+        for rows in self._rows_ahead or (_FEW_ROWS, many):
+            b = min(-(-rows // self._devices) * self._devices, many)
+            if waiting <= b:
+                break
+        return b, s
 
     def lay_out(
         self, pieces: Sequence[Piece], shape: tuple[int, int], forces: bool
