@@ -29,7 +29,7 @@ from flax_transformer.errors import UserError
 from flax_transformer.inspection.explorer import live_page
 from flax_transformer.serving.bodies import read_json
 from flax_transformer.serving.refusals import CLOSE, RefusedError
-from flax_transformer.serving.schemas import Operation, openapi
+from flax_transformer.serving.schemas import openapi
 from flax_transformer.serving.service import RETRY_SECONDS, Service
 from flax_transformer.serving.validation import validate
 
@@ -86,7 +86,9 @@ def application(service: Service, hosts: Sequence[str] | None) -> ASGIApp:
         "/explore": service.explore,
     }
     others = {"/health": health, "/metrics": metrics, "/openapi.json": describe, "/": show}
-    endpoints = {path: _endpoint(service, path, answer) for path, answer in answers.items()} | others
+    endpoints = {
+        path: _endpoint(service, path, answer) for path, answer in answers.items()
+    } | others
     routes = [
         Route(path, endpoints[path], methods=[operation.method])
         for path, operation in service.operations.items()
@@ -184,7 +186,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if status == _GONE:  # there is nobody to send it to
-                    message = message | {"status": 400}
+                    message = {**message, "status": 400}
                 message["headers"] = [*message["headers"], *_missing(message["headers"])]
             await send(message)
 

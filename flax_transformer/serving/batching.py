@@ -1,9 +1,7 @@
 """Lines that arrive together are translated together, by the one thread that owns the model."""
 
 import asyncio
-import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +24,11 @@ class Searcher(Protocol):
     """What translates, such as a `TrainedModel`."""
 
     def search(
-        self, lines: Sequence[str], *, beam_size: int | None = None, **prefixes: Any
+        self,
+        lines: Sequence[str],
+        *,
+        prefixes: Sequence[str] | None = None,
+        beam_size: int | None = None,
     ) -> list[list[Hypothesis]]: ...
 
 
@@ -208,10 +210,11 @@ def _search(model: Searcher, lines: list[_Line], beam_size: int) -> None:
 
     Where the search fails, each line is tried alone, so that one does not take the others along.
     """
-    prefixes = [line.prefix for line in lines]
-    options = {"prefixes": prefixes} if any(prefixes) else {}
+    texts, prefixes = [line.text for line in lines], [line.prefix for line in lines]
     try:
-        found = model.search([line.text for line in lines], beam_size=beam_size, **options)
+        found = model.search(
+            texts, prefixes=prefixes if any(prefixes) else None, beam_size=beam_size
+        )
         for line, hypotheses in zip(lines, found, strict=True):
             line.found = hypotheses
     except Exception as error:
@@ -219,7 +222,6 @@ def _search(model: Searcher, lines: list[_Line], beam_size: int) -> None:
             for line in lines:
                 _search(model, [line], beam_size)
         else:
-            traceback.print_exception(error, file=sys.stderr)
             lines[0].found = error
 
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with limits for clients that send slowly, or nothing, or no HTTP."""
+"""HTTP/1.1 as uvicorn speaks it, with limits for clients that send slowly, nothing, or no HTTP."""
 
 import asyncio
 import json

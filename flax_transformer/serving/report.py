@@ -1,4 +1,4 @@
-"""What a person sees of a server: what it serves, where, what to type next, and what it has done."""
+"""What a person sees of a server: what it serves and where, what to type, what it has done."""
 
 import sys
 import time
@@ -52,7 +52,7 @@ class Report(Watcher):
         _say(
             f"ready after {seconds:.1f} s; Ctrl-C answers what was taken in, and stops. Now:\n\n"
             f"  curl {self._url}/translate -H 'Content-Type: application/json' "
-            "-d '{\"lines\": [\"The cat sleeps.\"]}'\n\n"
+            '-d \'{"lines": ["The cat sleeps."]}\'\n\n'
             f"or look into the model at {self._url}/; {self._url}/openapi.json describes the rest"
         )
 

@@ -89,7 +89,9 @@ def openapi(operations: dict[str, Operation], version: str) -> dict[str, Any]:
             "description": "Translation by a trained model. Whatever is refused is answered with "
             'a status of 400 or above and {"error": what is wrong, and what to do}.',
         },
-        "paths": {path: {each.method.lower(): _described(each)} for path, each in operations.items()},
+        "paths": {
+            path: {each.method.lower(): _described(each)} for path, each in operations.items()
+        },
     }
 
 
@@ -174,7 +176,10 @@ def _translations() -> Schema:
         "where it is not finite.",
         "type": ["number", "null"],
     }
-    hypotheses = {"type": "array", "items": _object({"text": {"type": "string"}, "score": score}, 2)}
+    hypotheses = {
+        "type": "array",
+        "items": _object({"text": {"type": "string"}, "score": score}, 2),
+    }
     translation = {
         "description": "The translation of a line; where n_best is above 1, a list of them, best "
         "first.",

@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stops when all is answered; at the second Ctrl-C at once."""
-        self.stopped_by = self.stopped_by or sig
+        self.stopped_by = int(self.stopped_by or sig)
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
@@ -77,9 +77,9 @@ class Server(uvicorn.Server):
         """Has signals that ask the program to end stop the server, and not raise anything."""
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                    before[number] = signal.signal(number, self.handle_exit)
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(each) != signal.SIG_IGN:  # as under nohup
+                    before[each] = signal.signal(each, self.handle_exit)
         try:
             yield
         finally:

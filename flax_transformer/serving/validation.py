@@ -123,7 +123,7 @@ def _require_unicode(text: str, place: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        message = f"holds half of a surrogate pair, {ascii(text[error.start])}: send whole"
+        message = f"holds half of a surrogate pair, {text[error.start]!a}: send whole"
         raise _refused(place, f"{message} characters") from None
 
 
