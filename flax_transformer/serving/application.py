@@ -90,7 +90,7 @@ def application(service: Service, hosts: Sequence[str] | None) -> ASGIApp:
         path: _endpoint(service, path, answer) for path, answer in answers.items()
     } | others
     routes = [
-        Route(path, endpoints[path], methods=[operation.method])
+        Route(path, _with_defects_told(endpoints[path]), methods=[operation.method])
         for path, operation in service.operations.items()
     ]
     app = Starlette(
@@ -98,7 +98,6 @@ def application(service: Service, hosts: Sequence[str] | None) -> ASGIApp:
         exception_handlers={
             HTTPException: _http_error,
             RefusedError: _refuse,
-            Exception: _report_defect,
         },
     )
     app.router.redirect_slashes = False
@@ -151,9 +150,18 @@ def _refuse(request: Request, error: Exception) -> Response:
     return Json({"error": error.message}, error.status, error.headers)
 
 
-def _report_defect(request: Request, error: Exception) -> Response:
-    message = "this is a defect of the server, which has printed more: report it"
-    return Json({"error": message}, 500, CLOSE)
+def _with_defects_told(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable:
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except (RefusedError, HTTPException):
+            raise
+        except Exception as error:
+            print("".join(traceback.format_exception(error)), end="", file=sys.stderr, flush=True)
+            message = "this is a defect of the server, which has printed more: report it"
+            return Json({"error": message}, 500, CLOSE)
+
+    return answer
 
 
 _POLICY = "Content-Security-Policy"
@@ -169,8 +177,8 @@ def _policy_of(page: str) -> str:
 
 
 class Guard:
-    """What holds for every request: whom it may be addressed to, the headers of its answer, that a
-    defect is answered too, and that it is counted."""
+    """What holds for every request: whom it may be addressed to, the headers of its answer, and that
+    it is counted."""
 
     def __init__(self, app: ASGIApp, service: Service, hosts: Sequence[str] | None):
         self._app, self._metrics = app, service.metrics
@@ -199,10 +207,7 @@ class Guard:
         if (message := self._wrong_host(scope)) is not None:
             await Json({"error": message}, 400, CLOSE)(scope, receive, send)
             return
-        try:
-            await self._app(scope, receive, send)
-        except Exception as error:  # which has been answered
-            traceback.print_exception(error, file=sys.stderr)
+        await self._app(scope, receive, send)
 
     def _wrong_host(self, scope: Scope) -> str | None:
         """Returns a message where the request was meant for a host of another name.

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any
 
@@ -16,9 +18,12 @@ from flax_transformer.serving.limits import Limits
 from flax_transformer.serving.metrics import Metrics
 from flax_transformer.serving.refusals import RefusedError
 from flax_transformer.serving.schemas import Operation, operations
-from flax_transformer.serving.warm_up import programs
+from flax_transformer.serving.warm_up import longest_to_attend, programs
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.prefixes import cut_to_begin
+
+_COMPILERS = 8
+"""Most programs that are compiled at a time: the compiler works on one with one core, mostly."""
 
 RETRY_SECONDS = "5"
 """After which a client that has come too early is told to ask again."""
@@ -77,8 +82,9 @@ class Service:
     def model(self) -> Model:
         """The model; raises `RefusedError` (503) as long as it is not warm."""
         if self._model is None or not self.is_warm:
-            done = f"{self.compiled} of {self.programs} programs are compiled"
-            message = f"the model is not ready yet, {done}: try again in {RETRY_SECONDS} s"
+            programs = f"{self.compiled} of {self.programs} programs are compiled"
+            so_far = programs if self.programs else "it is being loaded"
+            message = f"the model is not ready yet, {so_far}: try again in {RETRY_SECONDS} s"
             raise RefusedError(503, message, {"Retry-After": RETRY_SECONDS})
         return self._model
 
@@ -97,10 +103,11 @@ class Service:
         jobs = programs(model, self.beam_sizes, self.limits)
         self.programs = len(jobs)
         self._watcher.loaded(model, self.programs)
-        for job in jobs:
-            job()
-            self.compiled += 1
-            self._watcher.compiled_one()
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _COMPILERS)) as compilers:
+            for done in as_completed([compilers.submit(job) for job in jobs]):
+                done.result()  # raises what the job has raised
+                self.compiled += 1
+                self._watcher.compiled_one()
         return model
 
     def health(self) -> dict[str, Any]:
@@ -143,11 +150,12 @@ class Service:
 
     async def attention(self, values: dict[str, Any]) -> dict[str, Any]:
         source, target = values["source"], values.get("target")
-        self._require_short("source", source)
+        most = self.limits.inspected_tokens
+        self._require_short("source", source, most)
         if target is None:
             ((best, *_),) = await self._search([source], None, self.beam_sizes[0])
-            target = best.text
-        self._require_short("target", target)
+            target, most = best.text, longest_to_attend(self.model.config, self.limits)
+        self._require_short("target", target, most)
         seen = await self.batcher.call(partial(self.model.attention, source, target))
         weights = {name: getattr(seen, name) for name in ("encoder", "decoder", "cross")}
         return {name: list(getattr(seen, name)) for name in ("source", "target", "inputs")} | {
@@ -159,7 +167,7 @@ class Service:
         source, prefix = values["source"], values.get("prefix", "")
         beam_size = values.get("beam_size", self.beam_sizes[0])
         for name, text in (("source", source), ("prefix", prefix)):
-            self._require_short(name, text)
+            self._require_short(name, text, self.limits.inspected_tokens)
         describe = partial(
             describe_sentence, self.model, source, prefix=prefix, beam_size=beam_size
         )
@@ -170,8 +178,7 @@ class Service:
     ) -> list[list[Hypothesis]]:
         return await self.batcher.translate([*map(_as_read, lines)], prefixes, beam_size)
 
-    def _require_short(self, name: str, text: str) -> None:
-        most = self.limits.inspected_tokens
+    def _require_short(self, name: str, text: str, most: int) -> None:
         tokens = len(self.model.tokenizer.encode([text])[0]) + 1
         if tokens > most:
             message = f"{name} has {tokens} tokens, but at most {most} are looked into: shorten it"
