@@ -45,6 +45,17 @@ def attend(
 ) -> Attention:
     """Returns the weights for `source` while the decoder is fed `target`."""
     source_ids, target_ids = ([*ids, EOS_ID] for ids in tokenizer.encode([source, target]))
+    return attend_ids(config, params, tokenizer, source_ids, target_ids)
+
+
+def attend_ids(
+    config: Config,
+    params: Any,
+    tokenizer: Tokenizer,
+    source_ids: list[int],
+    target_ids: list[int],
+) -> Attention:
+    """Returns the weights for ids that end with EOS, such as those that a search read and wrote."""
     inputs = [BOS_ID, *target_ids[:-1]]
     length = padded_length(max(len(source_ids), len(target_ids)))
     weights = _padded_weights(config, params, length, source_ids, inputs, target_ids)

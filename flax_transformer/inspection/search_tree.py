@@ -14,6 +14,7 @@ from flax_transformer.text.placeholders import put_back
 from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
+from flax_transformer.translation.translator import RecordedSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,16 @@ def trace_search(
     Raises `UserError` as `TrainedModel.record_search`.
     """
     searched = model.record_search(source, beam_size=beam_size, prefix=prefix)
+    return read_search(searched, model.tokenizer)
+
+
+def read_search(searched: RecordedSearch, tokenizer: Tokenizer) -> SearchTree:
+    """Returns what `TrainedModel.record_search` found, in pieces of text."""
     piece, record = searched.piece, searched.record
     ids = [*piece.ids, EOS_ID]
     return SearchTree(
-        source=tuple(put_back(each, piece.words) for each in model.tokenizer.pieces(ids)),
-        steps=() if record is None else _steps(record, model.tokenizer, piece.words),
+        source=tuple(put_back(each, piece.words) for each in tokenizer.pieces(ids)),
+        steps=() if record is None else _steps(record, tokenizer, piece.words),
         hypotheses=tuple(searched.hypotheses),
         prefix_length=len(piece.forced),
     )

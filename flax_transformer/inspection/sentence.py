@@ -5,13 +5,13 @@ Letters: l layers, h heads, r rows (queries), c columns (keys).
 
 import base64
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from flax_transformer.inspection.attention import attend
-from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.inspection.attention import Attention, attend_ids
+from flax_transformer.inspection.search_tree import SearchTree, read_search
+from flax_transformer.text.tokenizer import EOS_ID
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
 
@@ -36,43 +36,48 @@ def describe_sentence(
     The keys of the result:
 
     text         `source`
-    source       its pieces, the end symbol last
+    source       the pieces that were read, the end symbol last
     target       the pieces of the translation, the end symbol last
     inputs       what the decoder was fed: the beginning symbol, then the target but for its end
-    beginnings   for each piece of the target the text up to and with it
     translation  the text
     prefix       as given
+    path         the target's way through the search: of each step the place of its candidate; None
+                 for a target that was given
     attention    by kind, "encoder", "decoder" and "cross", as far as the model has them: the
                  numbers of layers, heads, rows and columns, and the weights as base64 of uint8
                  (l,h,r,c), of which 255 is a weight of 1
     entropy      by kind the mean over the rows of each head, (l,h): 0 where every row looks at a
                  single piece, 1 where it looks evenly at all that it may see
-    hypotheses   text, score and pieces of each, best first
+    hypotheses   text, score, pieces and path of each, best first
     search       prefix_length, and for each step the candidates: piece, parent, log_probability,
-                 score, fate; None where the search was not traced
+                 score, fate
 
-    A number that is not finite is None. Raises `UserError` for a wrong beam size.
+    A number that is not finite is None. Raises `UserError` as `TrainedModel.record_search`.
     """
-    (hypotheses,) = model.search([source], beam_size=beam_size)
-    translation = hypotheses[0].text if target is None else target
-    attention = attend(model.config, model.params, model.tokenizer, source, translation)
-    found = {kind: getattr(attention, kind) for kind in KINDS}
-    present = {kind: weights for kind, weights in found.items() if weights is not None}
+    searched = model.record_search(source, beam_size=beam_size, prefix=prefix)
+    tree = read_search(searched, model.tokenizer)
+    hypotheses = [_describe_hypothesis(each, tree) for each in tree.hypotheses]
+    translation = tree.hypotheses[0].text if target is None else target
+    path = hypotheses[0]["path"] if target is None else None
+    source_ids = [*searched.piece.ids, EOS_ID]
+    if path is None:
+        target_ids = [*model.tokenizer.encode([translation])[0], EOS_ID]
+        pieces = model.tokenizer.pieces(target_ids)
+    else:
+        target_ids = [tree.steps[step][place].token for step, place in enumerate(path)]
+        pieces = _pieces_on(path, tree)
+    attention = attend_ids(model.config, model.params, model.tokenizer, source_ids, target_ids)
     return {
         "text": source,
-        "source": list(attention.source),
-        "target": list(attention.target),
-        "inputs": list(attention.inputs),
-        "beginnings": _beginnings(model.tokenizer, translation),
+        "source": list(tree.source),
+        "target": pieces,
+        "inputs": [attention.inputs[0], *pieces[:-1]],
         "translation": translation,
         "prefix": prefix,
-        "attention": {kind: pack_weights(weights) for kind, weights in present.items()},
-        "entropy": {
-            kind: _finite(mean_entropy(weights, causal=kind == "decoder").tolist())
-            for kind, weights in present.items()
-        },
-        "hypotheses": _describe_hypotheses(model.tokenizer, hypotheses),
-        "search": None,
+        "path": path,
+        **_describe_attention(attention),
+        "hypotheses": hypotheses,
+        "search": _describe_search(tree),
     }
 
 
@@ -107,20 +112,65 @@ def mean_entropy(weights: np.ndarray, *, causal: bool) -> np.ndarray:
     return (entropy / np.log(visible[several])).mean(axis=-1)
 
 
-def _beginnings(tokenizer: Tokenizer, translation: str) -> list[str]:
-    """Returns the text up to each piece of the translation; the last is that of the end symbol."""
-    (ids,) = tokenizer.encode([translation])
-    return [*tokenizer.decode([ids[: end + 1] for end in range(len(ids))]), translation]
+def _describe_attention(attention: Attention) -> dict[str, Any]:
+    found = {kind: getattr(attention, kind) for kind in KINDS}
+    present = {kind: weights for kind, weights in found.items() if weights is not None}
+    entropy = {
+        kind: mean_entropy(weights, causal=kind == "decoder") for kind, weights in present.items()
+    }
+    return {
+        "attention": {kind: pack_weights(weights) for kind, weights in present.items()},
+        "entropy": {kind: _finite(means.tolist()) for kind, means in entropy.items()},
+    }
 
 
-def _describe_hypotheses(
-    tokenizer: Tokenizer, hypotheses: Sequence[Hypothesis]
-) -> list[dict[str, Any]]:
-    encoded = tokenizer.encode([each.text for each in hypotheses])
-    return [
-        {"text": each.text, "score": _finite(each.score), "pieces": tokenizer.pieces(ids)}
-        for each, ids in zip(hypotheses, encoded, strict=True)
-    ]
+def _describe_hypothesis(hypothesis: Hypothesis, tree: SearchTree) -> dict[str, Any]:
+    path = _path_of(hypothesis, tree)
+    return {
+        "text": hypothesis.text,
+        "score": _finite(hypothesis.score),
+        "pieces": [] if path is None else _pieces_on(path, tree)[:-1],
+        "path": path,
+    }
+
+
+def _path_of(hypothesis: Hypothesis, tree: SearchTree) -> list[int] | None:
+    """Returns the place of its candidate at each step, or None for one that no step has."""
+    if not 1 <= hypothesis.tokens <= len(tree.steps):
+        return None
+    last = tree.steps[hypothesis.tokens - 1]
+    ends = [place for place, node in enumerate(last) if node.fate == "finished"]
+    if not ends:
+        return None
+    path = [min(ends, key=lambda place: abs(last[place].score - hypothesis.score))]
+    for step in reversed(tree.steps[1 : hypothesis.tokens]):
+        parent = step[path[0]].parent
+        assert parent is not None  # only those of the first step have none
+        path.insert(0, parent)
+    return path
+
+
+def _pieces_on(path: list[int], tree: SearchTree) -> list[str]:
+    return [tree.steps[step][place].piece for step, place in enumerate(path)]
+
+
+def _describe_search(tree: SearchTree) -> dict[str, Any]:
+    return {
+        "prefix_length": tree.prefix_length,
+        "steps": [
+            [
+                {
+                    "piece": node.piece,
+                    "parent": node.parent,
+                    "log_probability": _finite(node.log_probability),
+                    "score": _finite(node.score),
+                    "fate": node.fate,
+                }
+                for node in step
+            ]
+            for step in tree.steps
+        ],
+    }
 
 
 def _finite(value: Any) -> Any:

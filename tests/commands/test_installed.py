@@ -131,7 +131,7 @@ def test_wheel_holds_all_that_is_needed(wheel):
     package = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "flax_transformer").rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".html", ".css", ".js") or path.name == "py.typed"
     }
     configs = {f"flax_transformer/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
     assert names == package | configs
