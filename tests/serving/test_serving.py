@@ -3,18 +3,22 @@
 import asyncio
 import dataclasses
 import json
+import os
 import random
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import jax
 import numpy as np
 import pytest
+from support.served import Compilations, Started, dribble, read_all, send, until
 from support.states import save_untrained_run
 
 import flax_transformer as ft
@@ -22,15 +26,14 @@ from flax_transformer.api.model import Model
 from flax_transformer.data.builtin import generate
 from flax_transformer.errors import UserError
 from flax_transformer.serving.limits import Limits
-from flax_transformer.serving.listener import allowed_hosts, is_loopback, listen, url_of
-from flax_transformer.serving.server import Server
 from flax_transformer.serving.service import Service, Watcher
 
 pytestmark = pytest.mark.usefixtures("quick")
 
+ROOT = Path(__file__).parents[2]
 LINES = ["The cat sees the dog.", "", "We eat bread and apples.", "naïve 😀 \x00 <b>", "a" * 300]
 LIMITS = Limits(
-    lines=40, line_characters=400, inspected_tokens=16, body_bytes=20_000, waiting_lines=200,
+    lines=40, line_characters=400, inspected_tokens=12, body_bytes=20_000, waiting_lines=200,
     connections=40, read_seconds=1.0, stop_seconds=10.0,
 )  # fmt: skip
 
@@ -43,60 +46,13 @@ def workdir(small_config, tmp_path_factory) -> Path:
         model=dataclasses.replace(
             small_config.model, num_encoder_layers=1, num_decoder_layers=1, num_heads=2
         ),
-        decoding=ft.DecodingConfig(beam_size=2, extra_length=8, max_source_length=16),
+        decoding=ft.DecodingConfig(beam_size=2, extra_length=4, max_source_length=16),
         training=ft.TrainingConfig(bleu_tokenizer="13a"),
     )
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     folder.mkdir()
     save_untrained_run(folder, config, [text for pair in generate(400)["train"] for text in pair])
     return folder
-
-
-def until(condition, seconds=20) -> None:
-    end = time.perf_counter() + seconds
-    while not condition():
-        assert time.perf_counter() < end
-        time.sleep(0.002)
-
-
-class Started:
-    """A server in a thread."""
-
-    def __init__(self, service: Service, hosts=()):
-        self.service = service
-        self.listener = listen("127.0.0.1", 0)
-        self.server = Server(service, allowed_hosts(self.listener, hosts))
-        self.url = url_of(self.listener)
-        self.address = self.listener.getsockname()
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self):
-        try:
-            self.server.run_service(self.listener)
-        except BaseException as error:
-            self.error = error
-
-    def stop(self):
-        self.server.should_exit = True
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-
-    def wait_until_warm(self):
-        until(lambda: self.service.is_warm or not self.thread.is_alive(), 300)
-        assert self.thread.is_alive()
-
-
-class Compilations:
-    """How many programs this process has compiled, or found compiled, so far."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._see)
-
-    def _see(self, name: str, seconds: float, **_):
-        self.count += name == "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +69,7 @@ def model(workdir) -> Model:
 def started(workdir, model, compilations):
     before = compilations.count
     service = Service(
-        lambda: Model(workdir, model.config, [1, 8]), LIMITS, [2, 1], most_lines=8,
+        lambda: Model(workdir, model.config, [1, 8]), LIMITS, [2], most_lines=8,
     )  # fmt: skip
     started = Started(service, ["proxy.example"])
     started.wait_until_warm()
@@ -142,35 +98,9 @@ def error_of(answer: httpx.Response, status: int) -> str:
     return answer.json()["error"]
 
 
-def send(started, *parts: bytes, pause: float = 0.0) -> bytes:
-    """What the server answers to raw bytes until it closes the connection."""
-    with socket.create_connection(started.address, timeout=10) as connection:
-        try:
-            for part in parts:
-                connection.sendall(part)
-                time.sleep(pause)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-        return read_all(connection)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """What comes until the connection is closed, with what the client has sent read or unread."""
-    received = b""
-    try:
-        while block := connection.recv(65536):
-            received += block
-    except ConnectionResetError:
-        pass
-    return received
-
-
 def test_translations_are_those_of_the_model(client, model):
     assert translate(client, LINES) == model.translate(LINES)
     assert translate(client, ["\ufeff" + LINES[0] + "\r"]) == model.translate(LINES[:1])
-    narrow = model.search(LINES, beam_size=1)
-    assert translate(client, LINES, beam_size=1) == [best.text for best, *_ in narrow]
 
 
 def test_n_best_gives_texts_with_scores(client, model):
@@ -180,14 +110,14 @@ def test_n_best_gives_texts_with_scores(client, model):
         assert [each["text"] for each in line] == [each.text for each in hypotheses]
         scores = [each.score for each in hypotheses]
         np.testing.assert_allclose([each["score"] for each in line], scores, atol=1e-4)
-    refused = client.post("/translate", json={"lines": LINES, "n_best": 2, "beam_size": 1})
-    assert error_of(refused, 422).startswith("n_best is 2, but must be at most beam_size, 1")
+    refused = client.post("/translate", json={"lines": LINES, "n_best": 3})
+    assert error_of(refused, 422).startswith("n_best is 3, but must be at most 2")
 
 
-def test_prefixes_begin_translations(client, model):
+def test_prefixes_begin_translations(client, started):
     prefixes = ["Le chat", "", "  ", "na", ""]
     found = translate(client, LINES, prefixes=prefixes)
-    assert found == model.translate(LINES, prefixes=prefixes)
+    assert found == started.service.model.translate(LINES, prefixes=prefixes)
     assert found[0].startswith("Le chat") and not translate(client, LINES)[0].startswith("Le chat")
     refused = client.post("/translate", json={"lines": LINES, "prefixes": ["a"]})
     assert error_of(refused, 422).startswith("there are 5 lines and 1 prefixes")
@@ -218,7 +148,7 @@ def test_attention_is_that_of_the_model(client, model):
         for name in ("encoder", "decoder", "cross"):
             np.testing.assert_allclose(answer[name], getattr(seen, name), atol=1e-4)
     refused = client.post("/attention", json={"source": "a " * 30})
-    assert "tokens, but at most 16 are looked into" in error_of(refused, 422)
+    assert "tokens, but at most 12 are looked into" in error_of(refused, 422)
 
 
 def test_the_page_is_fed(client):
@@ -227,7 +157,7 @@ def test_the_page_is_fed(client):
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
-    asked = {"source": "the cat", "prefix": "le", "beam_size": 1}
+    asked = {"source": "the cat", "prefix": "le", "beam_size": 2}
     described = client.post("/explore", json=asked).json()
     assert described["source"][-1] == "</s>" and described["hypotheses"]
 
@@ -237,13 +167,12 @@ def test_no_request_meets_a_compilation(client, started, compilations):
     before = compilations.count
     words = ["the", "cat", "sees", "a", "dog", "and", "we", "eat", "bread", "in", "the", "house"]
     for count in (1, 2, 7, 9, 30):
-        for width in (1, 2):
-            lines = [" ".join(words[: 1 + n % 12]) for n in range(count)]
-            translate(client, lines, beam_size=width)
-            translate(client, lines, beam_size=width, prefixes=["le"] * count)
+        lines = [" ".join(words[: 1 + n % 12]) for n in range(count)]
+        translate(client, lines)
+        translate(client, lines, prefixes=["le"] * count)
     assert compilations.count == before
     for source in ("", "the", "the cat sees", "a b c d e f g"):
-        for ending in ({}, {"beam_size": 1}, {"prefix": "le"} if source else {}):
+        for ending in ({}, {"prefix": "le"} if source else {}):
             answer = client.post("/explore", json={"source": source} | ending)
             assert answer.status_code == 200, answer.text
         assert client.post("/attention", json={"source": source}).status_code == 200
@@ -326,7 +255,7 @@ def test_large_bodies_are_refused(client, started):
     assert error_of(endless, 413)
     head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     assert b" 411 " in send(started, head + b"\r\n")
-    assert b" 400 " in send(started, head + b"Content-Length: 100\r\n\r\n{}")
+    send(started, head + b"Content-Length: 100\r\n\r\n{}")  # who leaves gets no answer
     assert b" 400 " in send(started, head + b"Content-Length: nine\r\n\r\n{}")
 
 
@@ -336,7 +265,7 @@ def test_large_bodies_are_refused(client, started):
         ([b"GET /health HTT"], 408),  # a head that does not go on
         ([b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
           b"Content-Length: 99\r\n\r\n", *[b" "] * 30], 408),
-        ([b"X: y\r\n" for _ in range(30)], 400),
+        ([b"HELO there\r\n\r\n"], 400),
         ([b"GET /health HTTP/1.1\r\nHost: localhost\r\n", *[b"X: y\r\n"] * 30], 408),
         ([b""] * 15, 408),  # nothing at all
     ],
@@ -350,15 +279,6 @@ def test_slow_clients_are_ended(started, parts, status):
     assert f" {status} ".encode() in received.split(b"\r\n")[0]
     assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]
     assert time.perf_counter() - start < 4
-
-
-def dribble(connection, parts):
-    try:
-        for part in parts:
-            connection.sendall(part)
-            time.sleep(0.1)
-    except OSError:
-        pass
 
 
 def test_connections_are_limited(started):
@@ -407,7 +327,7 @@ def test_what_was_done_is_counted(client, started):
     assert "\nflax_transformer_waiting_lines 0\n" in text
 
 
-def test_a_server_listens_while_it_warms_up_and_answers_what_it_has_taken_in(workdir, model):
+def test_a_server_listens_while_it_warms_up_and_answers_what_it_has_taken_in(started):
     hold, loaded = threading.Event(), threading.Event()
 
     class Holding(Watcher):
@@ -415,11 +335,10 @@ def test_a_server_listens_while_it_warms_up_and_answers_what_it_has_taken_in(wor
             loaded.set()
             assert hold.wait(30)
 
-    service = Service(
-        lambda: Model(workdir, model.config, [8]), LIMITS, [2], most_lines=8, watcher=Holding()
-    )
-    started = Started(service)
-    with httpx.Client(base_url=started.url, timeout=60, trust_env=False) as client:
+    model = started.service.model
+    service = Service(lambda: model, LIMITS, [2], most_lines=8, watcher=Holding())
+    second = Started(service)
+    with httpx.Client(base_url=second.url, timeout=60, trust_env=False) as client:
         assert client.get("/health").status_code == 503
         assert loaded.wait(30)
         early = client.get("/health")
@@ -428,15 +347,15 @@ def test_a_server_listens_while_it_warms_up_and_answers_what_it_has_taken_in(wor
         assert "the model is not ready yet, 0 of " in error_of(refused, 503)
         assert error_of(client.post("/translate", json={"lines": 1}), 422)
         hold.set()
-        started.wait_until_warm()
+        second.wait_until_warm()
         assert client.get("/health").status_code == 200
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(translate, client, ["the cat sees"] * 40)
             until(lambda: service.batcher.waiting_lines)
-            started.stop()
+            second.stop()
             assert asked.result() == model.translate(["the cat sees"] * 40)
     with pytest.raises(OSError):
-        socket.create_connection(started.address).close()
+        socket.create_connection(second.address).close()
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server():
@@ -449,7 +368,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server():
 
 
 def test_defects_are_answered_and_told(client, started, monkeypatch, capfd):
-    def broken(values):
+    def broken(*_):
         raise RuntimeError("this was not expected")
 
     monkeypatch.setattr(started.service.batcher, "translate", broken)
@@ -460,14 +379,42 @@ def test_defects_are_answered_and_told(client, started, monkeypatch, capfd):
     assert client.post("/translate", json={"lines": ["a"]}).status_code == 200
 
 
-def test_addresses_that_cannot_be_had_are_named():
-    with listen("127.0.0.1", 0) as taken:
-        with pytest.raises(UserError, match=r"--port \d+ cannot be listened on: Address already"):
-            listen("127.0.0.1", taken.getsockname()[1])
-        assert is_loopback(taken) and "localhost" in allowed_hosts(taken, [])
-    with pytest.raises(UserError, match=r"--host 192\.0\.2\.1 --port 0 cannot be listened on"):
-        listen("192.0.2.1", 0)
-    with listen("0.0.0.0", 0) as open_to_all:
-        assert not is_loopback(open_to_all)
-        assert allowed_hosts(open_to_all, []) is None
-        assert allowed_hosts(open_to_all, ["example.org"]) == ["example.org"]
+def test_sigterm_lets_requests_be_answered(workdir, started):
+    """As a command, with requests in flight."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    }
+    words = f"""serve --workdir {workdir} --port 0 --batch-lines 8 --limits.inspected-tokens 12
+        --limits.waiting-lines 4000"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from flax_transformer.commands.main import main; main()"]
+        + words.split(),
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = re.fullmatch(r"listening on (\S+); loading the model\n", process.stdout.readline())[1]
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        until(lambda: client.get("/health").status_code == 200, 300)
+
+        def ask(number):
+            lines = [f"{number} the cat sees"] * 200
+            answer = httpx.post(
+                f"{url}/translate", json={"lines": lines}, trust_env=False, timeout=60
+            )
+            return answer.status_code, len(answer.json()["translations"])
+
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(ask, number) for number in range(8)]
+            waiting = re.compile(r"waiting_lines (\d{3,})")
+            until(lambda: waiting.search(client.get("/metrics").text))
+            process.send_signal(signal.SIGTERM)
+            assert [each.result() for each in asked] == [(200, 200)] * 8
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + signal.SIGTERM, "")
+    assert f"curl {url}/translate" in output
+    assert re.search(r"stopped; \d+ requests: \d+ x 200", output)
+    assert "1,600 lines of" in output
