@@ -93,12 +93,13 @@ class Service:
 
         Raises whatever loading raises, such as `UserError`.
         """
-        self._model = await self.batcher.in_thread(self._prepare)
+        self._model = await self.batcher.in_thread(self.prepare)
         self.is_warm = True
         self._watcher.warm()
         await self.batcher.run(self._model)
 
-    def _prepare(self) -> Model:
+    def prepare(self) -> Model:
+        """Returns the model, with all that requests may need compiled."""
         model = self._load()
         jobs = programs(model, self.beam_sizes, self.limits)
         self.programs = len(jobs)

@@ -31,6 +31,7 @@ from flax_transformer.serving.service import Service, Watcher
 pytestmark = pytest.mark.usefixtures("quick")
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = "from flax_transformer.commands.main import main; main()"
 LINES = ["The cat sees the dog.", "", "We eat bread and apples.", "naïve 😀 \x00 <b>", "a" * 300]
 LIMITS = Limits(
     lines=40, line_characters=400, inspected_tokens=12, body_bytes=20_000, waiting_lines=200,
@@ -389,8 +390,7 @@ def test_sigterm_lets_requests_be_answered(workdir, started):
     words = f"""serve --workdir {workdir} --port 0 --batch-lines 8 --limits.inspected-tokens 12
         --limits.waiting-lines 4000"""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from flax_transformer.commands.main import main; main()"]
-        + words.split(),
+        [sys.executable, "-c", PROGRAM, *words.split()],
         env=environment | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
