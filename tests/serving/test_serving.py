@@ -380,6 +380,23 @@ def test_defects_are_answered_and_told(client, started, monkeypatch, capfd):
     assert client.post("/translate", json={"lines": ["a"]}).status_code == 200
 
 
+def test_malformed_requests_are_refused_and_survived(started, client, monkeypatch, capfd):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.serve import malformed
+
+    drawn = malformed.requests(seed=1, pause=0.01)
+    asked = [next(drawn) for _ in range(144)]
+    assert len({request.kind for request in asked}) == 10
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda each: malformed.send(started.address, each, 20), asked))
+    verdicts = [malformed.judge(answer) for answer in answers]
+    for request, verdict in zip(asked, verdicts, strict=True):
+        assert malformed.FAULT not in verdict, (verdict, request.kind, request.parts[0][:300])
+    assert {"400", "404", "405", "413", "415", "422"} <= set(verdicts)
+    assert capfd.readouterr().err == ""
+    assert len(translate(client, LINES)) == len(LINES)
+
+
 def test_sigterm_lets_requests_be_answered(workdir, started):
     """As a command, with requests in flight."""
     environment = {
