@@ -172,7 +172,7 @@ def test_no_request_meets_a_compilation(client, started, compilations):
         translate(client, lines)
         translate(client, lines, prefixes=["le"] * count)
     assert compilations.count == before
-    for source in ("", "the", "the cat sees", "a b c d e f g"):
+    for source in ("", "the", "a b c"):
         for ending in ({}, {"prefix": "le"} if source else {}):
             answer = client.post("/explore", json={"source": source} | ending)
             assert answer.status_code == 200, answer.text
@@ -256,7 +256,6 @@ def test_large_bodies_are_refused(client, started):
     assert error_of(endless, 413)
     head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     assert b" 411 " in send(started, head + b"\r\n")
-    send(started, head + b"Content-Length: 100\r\n\r\n{}")  # who leaves gets no answer
     assert b" 400 " in send(started, head + b"Content-Length: nine\r\n\r\n{}")
 
 

@@ -65,7 +65,6 @@ def send(started, *parts: bytes, pause: float = 0.0) -> bytes:
             for part in parts:
                 connection.sendall(part)
                 time.sleep(pause)
-            connection.shutdown(socket.SHUT_WR)
         except OSError:
             pass
         return read_all(connection)
