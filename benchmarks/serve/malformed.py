@@ -110,8 +110,8 @@ def _heads(draw: random.Random, pause: float) -> Malformed:
             "Transfer-Encoding: gzip, chunked\r\n",
         ]
     )  # fmt: skip
-    version = draw.choice(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2", "HTTP/9.9", "", "HTTPS"])
-    host = draw.choice(["localhost", "127.0.0.1", "evil.example", "", "a" * 5000])
+    version = draw.choice([*["HTTP/1.1"] * 15, "HTTP/1.0", "HTTP/2", "HTTP/9.9", "", "HTTPS"])
+    host = draw.choice([*["localhost"] * 9, "127.0.0.1", "evil.example", "", "a" * 5000])
     head = f"{draw.choice(METHODS)} {path} {version}\r\nHost: {host}\r\n{more}\r\n"
     return Malformed("wrong heads", [head.encode("latin-1")])
 

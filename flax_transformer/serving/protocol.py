@@ -85,4 +85,7 @@ class _LimitedProtocol(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
         except h11.LocalProtocolError:  # an answer has been given, or is being given
             pass
+        if self.cycle is not None:  # what works on an answer learns that it can give none
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
