@@ -6,6 +6,7 @@ One line out for every line in, in order and as soon as it is known: it may also
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,9 @@ class TranslateArguments(DecodingArguments):
     """File to translate instead of standard input (compressed by gzip or xz, too)."""
     output: Path | None = None
     """File for the translations instead of standard output; it appears once all are done."""
+    prefix_file: Path | None = None
+    """File with a line for each line of text: what its translation must begin with; empty where it
+    may begin with anything."""
     n_best: int | None = None
     """Print this many translations of each line, all different, best first, a line each:
     "line number ||| translation ||| score". Line numbers count from 1; a score is the log
@@ -63,7 +67,8 @@ def main(words: Sequence[str]) -> None:
         model = TrainedModel(arguments.workdir, config)
         for note in model.notes:
             print(note, file=sys.stderr)
-        translate(model, lines, write, n_best)
+        prefixes = PrefixFile(arguments.prefix_file) if arguments.prefix_file else None
+        translate(model, lines, write, n_best, prefixes)
     if cut := model.translator.counts.cut_lines:
         print(describe_cut(cut, model), file=sys.stderr)
 
@@ -84,18 +89,42 @@ def describe_cut(count: int, model: TrainedModel) -> str:
     return f"{count:,} line(s) {reason} were translated in pieces{advice}"
 
 
-def open_input(path: Path | None) -> tuple[int, str]:
+class PrefixFile:
+    """The prefixes of all lines, as many at a time as are asked for."""
+
+    def __init__(self, path: Path):
+        from flax_transformer.translation.line_reader import LineReader
+
+        self._name = f"--prefix-file {path}"
+        chunks = LineReader(*open_input(path, "--prefix-file")).chunks()
+        self._lines = itertools.chain.from_iterable(chunks)
+
+    def take(self, count: int) -> list[str]:
+        prefixes = list(itertools.islice(self._lines, count))
+        if len(prefixes) < count:
+            raise UserError(
+                f"{self._name} has fewer lines than the text: give one for each, empty where its "
+                "translation may begin with anything"
+            )
+        return prefixes
+
+    def end(self) -> None:
+        if next(self._lines, None) is not None:
+            raise UserError(f"{self._name} has more lines than the text: is it that of another?")
+
+
+def open_input(path: Path | None, option: str = "--input") -> tuple[int, str]:
     """A file descriptor to read from, and what to call it in messages."""
     if path is None:
         if sys.__stdin__ is None:
             raise UserError("standard input is closed: name a file with --input")
         return 0, "standard input"
     if path.is_dir():
-        raise UserError(f"--input {path} is a folder: name a file")
+        raise UserError(f"{option} {path} is a folder: name a file")
     try:
         return os.open(path, os.O_RDONLY), str(path)
     except OSError as error:
-        raise UserError(f"--input {path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{option} {path} cannot be read: {error.strerror}") from None
 
 
 @contextmanager
@@ -142,7 +171,11 @@ def not_written(path: Path, error: OSError) -> UserError:
 
 
 def translate(
-    model: TrainedModel, lines: LineReader, write: Callable[[str], None], n_best: int | None
+    model: TrainedModel,
+    lines: LineReader,
+    write: Callable[[str], None],
+    n_best: int | None,
+    prefixes: PrefixFile | None,
 ) -> None:
     """Writes the translation of each line, or the `n_best`, as soon as it is known."""
     from tqdm import tqdm
@@ -153,7 +186,8 @@ def translate(
     with tqdm(total=lines.total, desc="Translating", unit=" lines", disable=hidden) as bar:
         for chunk in lines.chunks():
             progress = None if lines.typed else f"from line {first:,}"
-            translations = model.search(chunk, progress=progress)
+            begun = prefixes.take(len(chunk)) if prefixes else None
+            translations = model.search(chunk, prefixes=begun, progress=progress)
             write(
                 "".join(
                     as_text(hypotheses, number, n_best)
@@ -162,6 +196,8 @@ def translate(
             )
             first += len(chunk)
             bar.update(len(chunk))
+    if prefixes:
+        prefixes.end()
 
 
 def as_text(hypotheses: Sequence[Hypothesis], number: int, n_best: int | None) -> str:

@@ -1,5 +1,5 @@
-"""Every setting of a run, as frozen dataclasses; those of the corpora are in data.py, those of the
-models in model.py.
+"""Every setting of a run, as frozen dataclasses; those of the corpora, the vocabulary, the models
+and the search are in files of their own.
 
 A file in `configs/` builds one `Config`; the command line lays its flags over it; the result is
 saved as JSON in the work directory (json.py), from where evaluation and translation read it.
@@ -10,56 +10,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flax_transformer.config.data import Builtin, TextFiles, Tfds
-from flax_transformer.config.model import RecurrentConfig, TransformerConfig
+from flax_transformer.config.decoding import DecodingConfig
+from flax_transformer.config.model import TransformerConfig
+from flax_transformer.config.recurrent import RecurrentConfig
 from flax_transformer.config.setting_types import require_types
+from flax_transformer.config.tokenizer import TokenizerConfig
 from flax_transformer.errors import require, require_not_negative, require_positive
-
-SMALLEST_VOCABULARY = 300
-"""Pieces: 260 of them are bytes and special symbols."""
 
 BleuTokenizer = Literal[
     "auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200",
     "spBLEU-1K", "none",
 ]  # fmt: skip
 """sacreBLEU's tokenizers, and auto, which chooses among them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """The SentencePiece vocabulary that source and target share (Section 5.1)."""
-
-    vocabulary_size: int = 37_000
-    """Pieces, with the 256 bytes and the 4 special symbols."""
-    training_sentences: int = 10_000_000
-    """Most sentences that the vocabulary is learned from; a larger corpus is sampled."""
-    normalization: Literal["nfc", "identity", "nfkc", "nmt_nfkc"] = "nfc"
-    """What is made uniform before splitting. nfc: white space of every kind and length becomes one
-    space, characters without width are dropped, a letter with accents becomes one character; nfkc
-    and nmt_nfkc: SentencePiece's own, which unite more characters; identity: nothing."""
-    character_coverage: float = 1.0
-    """Share of the text whose characters get pieces, the most frequent first. A word with another
-    character is carried over as it is, as is one with characters that the training text lacks."""
-    dropout: float = 0.0
-    """BPE-dropout: probability of skipping a merge, so that training sees a sentence split in
-    different ways (Provilkov et al. 2020). It helps small corpora; the paper has none."""
-    samples: int = 16
-    """With dropout: how many different splits of all training text into tokens are drawn."""
-
-    def __post_init__(self):
-        require_types(self, "tokenizer")
-        require(
-            self.vocabulary_size >= SMALLEST_VOCABULARY,
-            f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 260 places are taken by "
-            f"bytes and special symbols: use at least {SMALLEST_VOCABULARY}",
-        )
-        require_positive(self, "tokenizer", "training_sentences", "samples")
-        require(
-            0.98 <= self.character_coverage <= 1,
-            f"tokenizer.character_coverage is {self.character_coverage}, but must be in [0.98, 1]",
-        )
-        require(
-            0 <= self.dropout < 1, f"tokenizer.dropout is {self.dropout}, but must be in [0, 1)"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,56 +167,6 @@ class MeshConfig:
             all(size == -1 or size > 0 for size in sizes) and sizes.count(-1) <= 1,
             f"mesh is data={self.data} fsdp={self.fsdp} model={self.model}: use positive numbers "
             "and at most one -1",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingConfig:
-    """Beam search (Section 6.1)."""
-
-    beam_size: int = 4
-    """Hypotheses kept at each position; 1 is greedy search."""
-    length_normalization: Literal["gnmt", "power"] = "gnmt"
-    """What a hypothesis' log probability is divided by: ((5 + length) / 6)^length_penalty (Wu et
-    al. 2016, and the paper), or length^length_penalty, as in fairseq, Marian and CTranslate2."""
-    length_penalty: float = 0.6
-    """Exponent of length_normalization; 0 leaves log probabilities as they are."""
-    coverage_penalty: float = 0.0
-    """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
-    attention passed over. It counts where finished hypotheses are compared. 0 needs no
-    attention."""
-    extra_length: int = 50
-    """Target tokens allowed beyond the number of source tokens. With learned positions there are no
-    more than batch.target_length in all, as no position beyond it has been learned."""
-    average_checkpoints: int = 5
-    """Latest checkpoints whose parameters are averaged; 1 takes the last as it is."""
-    checkpoint: Literal["auto", "average", "best", "latest"] | int = "auto"
-    """Which parameters translate: average, the mean of the last average_checkpoints; best, by
-    validation BLEU; latest; or the number of a step. auto takes best where training ended because
-    BLEU no longer rose, else average."""
-    batch_tokens: int = 4096
-    """Source tokens, padding included, that are translated at a time."""
-    max_source_length: int = 256
-    """Source tokens in one piece, end symbol included; longer lines are translated in pieces. With
-    learned positions no more than batch.source_length."""
-    split_sentences: bool = True
-    """Whether lines of several sentences are translated sentence by sentence where they are longer
-    than almost all lines that training saw."""
-
-    def __post_init__(self):
-        require_types(self, "decoding")
-        require_positive(
-            self, "decoding", "beam_size", "extra_length", "average_checkpoints", "batch_tokens",
-            "max_source_length",
-        )  # fmt: skip
-        require_not_negative(self, "decoding", "length_penalty", "coverage_penalty")
-        require(
-            self.max_source_length >= 2,
-            "decoding.max_source_length is 1, but must be at least 2: a token and the end symbol",
-        )
-        require(
-            isinstance(self.checkpoint, str) or self.checkpoint >= 0,
-            f"decoding.checkpoint is {self.checkpoint}, but the number of a step is at least 0",
         )
 
 

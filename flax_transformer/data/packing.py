@@ -75,10 +75,10 @@ def select_pairs(pairs: TokenizedPairs, config: BatchConfig, split: str = "train
 class Template:
     """Which pairs each row takes, as positions in the list of all pairs sorted by length.
 
-    Row r takes the positions `slots[row_starts[r]:row_starts[r + 1]]`.
+    Row r takes the positions `pair_positions[row_starts[r]:row_starts[r + 1]]`.
     """
 
-    slots: np.ndarray
+    pair_positions: np.ndarray
     row_starts: np.ndarray
 
     @property
@@ -99,7 +99,7 @@ def pack(lengths: np.ndarray, source_length: int, target_length: int) -> Templat
     first = np.cumsum(classes).reshape(classes.shape) - classes  # first position of each class
     left, next_position = classes.copy(), first.copy()
     shortest = _shortest_sources(left)
-    slots, sizes = [], []
+    pair_positions, sizes = [], []
     while (shortest <= source_length).any():
         row = _fill_row(left, shortest, source_length, target_length)
         copies = min(available // times for available, times in row.values())
@@ -110,10 +110,10 @@ def pack(lengths: np.ndarray, source_length: int, target_length: int) -> Templat
             next_position[t, s] += copies * times
             left[t, s] -= copies * times
             shortest[t] = _shortest_sources(left[t : t + 1])[0]
-        slots.append(np.concatenate(places, axis=1))
-        sizes.append(np.full(copies, slots[-1].shape[1]))
+        pair_positions.append(np.concatenate(places, axis=1))
+        sizes.append(np.full(copies, pair_positions[-1].shape[1]))
     starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
-    return Template(np.concatenate([block.ravel() for block in slots]), starts)
+    return Template(np.concatenate([block.ravel() for block in pair_positions]), starts)
 
 
 def _shortest_sources(left: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ class PackedRows:
 
     @property
     def fill(self) -> tuple[float, float]:
-        """Share of source and of target slots that hold a token."""
+        """Share of the source and of the target positions that hold a token."""
         room = self.template.num_rows * np.array(
             [self.config.source_length, self.config.target_length]
         )
@@ -180,7 +180,7 @@ class PackedRows:
         source, target = self.fill
         return (
             f"{self.template.num_rows:,} rows, {source:.1%} of source and {target:.1%} of target "
-            "slots filled"
+            "positions filled"
         )
 
     def _draw_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +199,9 @@ class PackedRows:
         pair_numbers, row_order = self._plan(epoch)
         row = row_order[place]
         return pair_numbers[
-            self.template.slots[self.template.row_starts[row] : self.template.row_starts[row + 1]]
+            self.template.pair_positions[
+                self.template.row_starts[row] : self.template.row_starts[row + 1]
+            ]
         ]
 
     def batch(self, step: int, own: slice = slice(None)) -> Batch:

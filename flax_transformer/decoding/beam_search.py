@@ -220,11 +220,12 @@ def _start(cache: Cache, rules: _Rules, finished: Hypotheses, source_mask: Array
 def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     w = state.live_log_probs.shape[1]
     logits, cache, *attention = step(state.last_ids, state.position, state.cache)
-    candidates = _candidates(logits, rules, state)
+    length = state.position + 1
+    candidates = _candidates(logits, rules, state, length)
     ids = gather_beams(state.live_ids, candidates.parents)
     ids = lax.dynamic_update_index_in_dim(ids, candidates.tokens, state.position, axis=2)
 
-    length, ends = state.position + 1, candidates.tokens == rules.eos_id
+    ends = candidates.tokens == rules.eos_id
     coverage, coverage_terms = state.coverage, None
     if coverage is not None:
         coverage += attention[0]
@@ -258,7 +259,8 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     )
 
 
-def _candidates(logits: Array, rules: _Rules, state: _State) -> Candidates:
+def _candidates(logits: Array, rules: _Rules, state: _State, length: Array) -> Candidates:
+    """Returns the candidates of `length` tokens."""
     chex.assert_shape(logits, (*state.live_log_probs.shape, None))
     chex.assert_type(logits, jnp.float32)
     forced = rules.forced
@@ -267,7 +269,7 @@ def _candidates(logits: Array, rules: _Rules, state: _State) -> Candidates:
     return best_candidates(
         logits,
         state.live_log_probs,
-        state.position + 1 >= rules.max_lengths,
+        length >= rules.max_lengths,
         forced,
         bos_id=rules.bos_id,
         eos_id=rules.eos_id,

@@ -15,7 +15,8 @@ from flax_transformer.dry_run.memory_traffic import bytes_moved
 from flax_transformer.dry_run.program_text import Program
 from flax_transformer.errors import UserError
 from flax_transformer.ops.compute_dtype import settle_compute_dtype
-from flax_transformer.parallel.sharding import batch_sharding, build_mesh, check_rows, replicated
+from flax_transformer.parallel.rows import check_rows
+from flax_transformer.parallel.sharding import batch_sharding, build_mesh, replicated
 from flax_transformer.training.state import abstract_state, count_parameters
 from flax_transformer.training.step import jit_train_step
 

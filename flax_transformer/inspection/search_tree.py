@@ -3,14 +3,13 @@
 Letters: w beam width, t target length, n = 2w candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from flax_transformer.decoding.record import Record
-from flax_transformer.text.placeholders import put_back
 from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
@@ -21,7 +20,7 @@ from flax_transformer.translation.translator import RecordedSearch
 class SearchNode:
     """One candidate: a hypothesis of the position before, lengthened by one token.
 
-    piece            as SentencePiece writes it, "</s>" for the end
+    piece            as SentencePiece writes it, "</s>" for the end; of a placeholder, its word
     token            its id
     parent           place of what it lengthens among the nodes of the step before, if there is one
     log_probability  natural logarithm, of all tokens up to this one
@@ -76,7 +75,7 @@ def read_search(searched: RecordedSearch, tokenizer: Tokenizer) -> SearchTree:
     piece, record = searched.piece, searched.record
     ids = [*piece.ids, EOS_ID]
     return SearchTree(
-        source=tuple(put_back(each, piece.words) for each in tokenizer.pieces(ids)),
+        source=tuple(_pieces(ids, tokenizer, piece.words)),
         steps=() if record is None else _steps(record, tokenizer, piece.words),
         hypotheses=tuple(searched.hypotheses),
         prefix_length=len(piece.forced),
@@ -91,12 +90,12 @@ def _steps(
     counts = np.isfinite(record.log_probs).sum(axis=1)
     steps = []
     for position, count in enumerate(counts[: np.count_nonzero(counts)]):
-        pieces = tokenizer.pieces(record.tokens[position, :count].tolist())
+        pieces = _pieces(record.tokens[position, :count].tolist(), tokenizer, words)
         before = record.survivors[position - 1] if position else None
         steps.append(
             tuple(
                 SearchNode(
-                    piece=put_back(piece, words),
+                    piece=piece,
                     token=int(record.tokens[position, place]),
                     parent=None if before is None else int(before[record.parents[position, place]]),
                     log_probability=float(record.log_probs[position, place]),
@@ -107,6 +106,14 @@ def _steps(
             )
         )
     return tuple(steps)
+
+
+def _pieces(ids: Sequence[int], tokenizer: Tokenizer, words: Mapping[str, str]) -> list[str]:
+    """Returns what each id stands for, with the words that placeholders stand for."""
+    return [
+        "".join(words.get(character, character) for character in piece)
+        for piece in tokenizer.pieces(ids)
+    ]
 
 
 def _fate(record: Record, position: int, place: int) -> Literal["live", "finished", "pruned"]:

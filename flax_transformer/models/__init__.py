@@ -7,7 +7,7 @@ import jax
 from flax_transformer.config import RecurrentConfig, TransformerConfig
 from flax_transformer.models.incremental import IncrementalTransformer
 from flax_transformer.models.recurrent.seq2seq import Seq2Seq
-from flax_transformer.ops.compute_dtype import settle_model
+from flax_transformer.ops.compute_dtype import settle_model_dtype
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, vocabulary_size: int) -> nn.Module:
@@ -17,7 +17,7 @@ def build_model(config: TransformerConfig | RecurrentConfig, vocabulary_size: in
     A compute type that nobody has settled is what suits the first device.
     """
     if config.compute_dtype == "auto":
-        config = settle_model(config, jax.devices()[0])
+        config = settle_model_dtype(config, jax.devices()[0])
     if isinstance(config, RecurrentConfig):
         return Seq2Seq(config, vocabulary_size)
     return IncrementalTransformer(config, vocabulary_size)

@@ -82,7 +82,7 @@ def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) ->
 
 def _tpu_kernel_fits(query: jax.Array, key: jax.Array) -> bool:
     """Returns whether the kernel takes what each device has of queries and keys."""
-    own_query, own_key = (collectives.own_part(x, _HEADS) for x in (query, key))
+    own_query, own_key = (collectives.local_shard(x, _HEADS) for x in (query, key))
     if own_query is None or own_key is None:
         return False
     return attention_tpu.fits(own_query, own_key)

@@ -1,6 +1,7 @@
 """The cache of a decoder's self-attention: slots that are written once and never move.
 
-Letters: b batch, w beam width, t target length, s source length or slots, h heads, k head width.
+Letters: b batch, w beam width, t target length, s source length or slots of the cache, h heads,
+k head width.
 
 At each step beam search replaces every hypothesis by one that some beam has lengthened. Moving keys
 and values along would copy the whole cache per step. Here what beam j writes at position i stays in

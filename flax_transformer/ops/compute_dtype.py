@@ -25,10 +25,10 @@ _FIRST_GPU_WITH_BFLOAT16 = 8.0  # NVIDIA's compute capability of Ampere
 
 def settle_compute_dtype(config: Config, device: jax.Device) -> Config:
     """Returns `config` with "auto" in model.compute_dtype replaced by the type for `device`."""
-    return dataclasses.replace(config, model=settle_model(config.model, device))
+    return dataclasses.replace(config, model=settle_model_dtype(config.model, device))
 
 
-def settle_model(model: Model, device: jax.Device) -> Model:
+def settle_model_dtype(model: Model, device: jax.Device) -> Model:
     """Does what `settle_compute_dtype` does for the settings of a model alone."""
     if model.compute_dtype != "auto":
         return model

@@ -190,11 +190,11 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
     # XLA's CPU backend has no bfloat16 product over the first axis of its left operand, and would
     # convert both operands to float32. A loop hides from it that this one was transposed. Without a
     # loop it would transpose it back, and then lack the product.
-    turned = jnp.swapaxes(chunks.features.astype(settings.dtype), 1, 2) if length < n else None
+    transposed = jnp.swapaxes(chunks.features.astype(settings.dtype), 1, 2) if length < n else None
     nothing = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
     dtable: Any = jnp.zeros(table.shape[::-1], jnp.float32) if differentiate else ()
     start = (nothing, dtable)
-    (sums, dtable), dfeatures = jax.lax.scan(add_chunk, start, (chunks, turned))
+    (sums, dtable), dfeatures = jax.lax.scan(add_chunk, start, (chunks, transposed))
     if not differentiate:
         return sums, ()
     return sums, (dfeatures.reshape(-1, tokens.features.shape[1])[:n], dtable.T)
@@ -212,10 +212,10 @@ def _chunk_length(n: int, v: int) -> int:
     return -(-n // next((count for count in counts if n % count == 0), needed))
 
 
-def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, table):
+def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, transposed, table):
     """Returns sums over one chunk, and its gradients of features (n,d) and table (d,v).
 
-    turned  the features (d,n), where they are at hand
+    transposed  the features (d,n), where they are at hand
     """
     dtype = settings.dtype
     logits = einsum("nd,vd->nv", tokens.features, table, dtype, jnp.float32)
@@ -234,10 +234,10 @@ def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, turned, ta
     probabilities = exponentials * jnp.exp(maximum - normalizer)[:, None]
     dlogits = (probabilities - expected) * tokens.weights[:, None]
     dfeatures = einsum("nv,vd->nd", dlogits, table, dtype, jnp.float32)
-    if turned is None:
+    if transposed is None:
         dtable = einsum("nd,nv->dv", tokens.features, dlogits, dtype, jnp.float32)
     else:
-        dtable = einsum("dn,nv->dv", turned, dlogits, dtype, jnp.float32)
+        dtable = einsum("dn,nv->dv", transposed, dlogits, dtype, jnp.float32)
     return sums, dfeatures, dtable
 
 

@@ -118,10 +118,12 @@ def _right_gradient(
         return _product(subscripts, x, gradient, dtype, out_dtype)
     operands, result = subscripts.split("->")
     x_letters, gradient_letters = operands.split(",")
-    turned = "".join(sorted(result, key=lambda letter: letter in x_letters))
-    product = _product(f"{gradient_letters},{x_letters}->{turned}", gradient, x, dtype, out_dtype)
+    transposed = "".join(sorted(result, key=lambda letter: letter in x_letters))
+    product = _product(
+        f"{gradient_letters},{x_letters}->{transposed}", gradient, x, dtype, out_dtype
+    )
     # The barrier keeps XLA from merging the two transposes into one again.
-    return jnp.einsum(f"{turned}->{result}", jax.lax.optimization_barrier(product))
+    return jnp.einsum(f"{transposed}->{result}", jax.lax.optimization_barrier(product))
 
 
 einsum.defvjp(_forward, _backward)

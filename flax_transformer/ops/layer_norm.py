@@ -58,7 +58,7 @@ def _forward(x, scale, bias, dtype):
 
 def _backward(dtype, kept, gradient):
     x, mean, deviation, scale = kept
-    own = collectives.own_part(x, _ROWS)
+    own = collectives.local_shard(x, _ROWS)
     if collectives.platform() == "gpu" and own is not None and layer_norm_gpu.fits(own):
         return _backward_on_gpu(x, scale, gradient)
     gradient = gradient.astype(jnp.float32)

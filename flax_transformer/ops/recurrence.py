@@ -91,30 +91,32 @@ def _cast(weights: Weights, loop: Loop) -> Weights:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _times(subscripts: str, dtype, x: jax.Array, weight: jax.Array, turned: jax.Array) -> jax.Array:
+def _times(
+    subscripts: str, dtype, x: jax.Array, weight: jax.Array, transposed: jax.Array
+) -> jax.Array:
     """Multiplies; the gradient goes on to `x` alone, and nothing of `x` is kept for it.
 
-    turned  `weight` as that gradient's product takes it, with its axes in the order of `_turned`
+    transposed  `weight` as that gradient's product takes it, its axes ordered by `_transposed`
     """
     return einsum(subscripts, x, weight, dtype, jnp.float32)
 
 
-def _times_backward(subscripts, dtype, turned, gradient):
+def _times_backward(subscripts, dtype, transposed, gradient):
     operands, result = subscripts.split("->")
-    dx = f"{result},{_turned(subscripts)}->{operands.split(',')[0]}"
-    return einsum(dx, gradient, turned, dtype, jnp.float32), None, None
+    dx = f"{result},{_transposed(subscripts)}->{operands.split(',')[0]}"
+    return einsum(dx, gradient, transposed, dtype, jnp.float32), None, None
 
 
 _times.defvjp(
-    lambda subscripts, dtype, x, weight, turned: (
-        _times(subscripts, dtype, x, weight, turned),
-        turned,
+    lambda subscripts, dtype, x, weight, transposed: (
+        _times(subscripts, dtype, x, weight, transposed),
+        transposed,
     ),
     _times_backward,
 )
 
 
-def _turned(subscripts: str) -> str:
+def _transposed(subscripts: str) -> str:
     """Returns the weight's letters, those of x alone after those of the result."""
     operands, result = subscripts.split("->")
     x_letters, letters = operands.split(",")
@@ -123,16 +125,16 @@ def _turned(subscripts: str) -> str:
     )
 
 
-def _turn(subscripts: str, weight: jax.Array) -> jax.Array:
+def _transpose(subscripts: str, weight: jax.Array) -> jax.Array:
     letters = subscripts.split("->")[0].split(",")[1]
-    return jnp.einsum(f"{letters}->{_turned(subscripts)}", weight)
+    return jnp.einsum(f"{letters}->{_transposed(subscripts)}", weight)
 
 
 def _forward(step, loop: Loop, weights: Weights, addends: Weights, constants, start, inputs):
     types = {name: jnp.zeros((0,), weight.dtype) for name, weight in weights.items()}
     weights, subscripts = _cast(weights, loop), dict(loop.products)
     # Once here: left to the loop, every step would transpose them.
-    turned = {name: _turn(subscripts[name], weights[name]) for name in subscripts}
+    transposed = {name: _transpose(subscripts[name], weights[name]) for name in subscripts}
 
     def take_step(constants, carry, x, taps):
         """Takes one step; returns also the left operands and the results of all products."""
@@ -140,7 +142,7 @@ def _forward(step, loop: Loop, weights: Weights, addends: Weights, constants, st
 
         def multiply(name: str, x: jax.Array) -> jax.Array:
             factors[name] = x
-            operands = x, weights[name], turned[name]
+            operands = x, weights[name], transposed[name]
             results[name] = _times(subscripts[name], loop.dtype, *operands)
             return results[name] + taps[name] if name in taps else results[name]
 

@@ -33,7 +33,7 @@ def _free_parts(spec: PartitionSpec) -> list[tuple[str, ...]]:
     return [tuple(axis for axis in part if axis in free) for part in parts]
 
 
-def own_part(x: jax.Array, spec: PartitionSpec) -> jax.ShapeDtypeStruct | None:
+def local_shard(x: jax.Array, spec: PartitionSpec) -> jax.ShapeDtypeStruct | None:
     """Returns shape and type of each device's shard of `x` inside `local_shard_map`.
 
     None where the devices do not divide `x`: `local_shard_map` refuses that.

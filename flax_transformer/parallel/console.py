@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from flax_transformer.parallel.hosts import is_first_process
-from flax_transformer.runtime.outlived_streams import outlive
+from flax_transformer.runtime.outlived_streams import survive_stream_errors
 
 
 class Console:
@@ -18,7 +18,7 @@ class Console:
     """
 
     def __init__(self, steps: int, first_step: int):
-        outlive()
+        survive_stream_errors()
         # tqdm draws to stderr, and not at all (disable=None) where that is a file.
         disable = None if is_first_process() else True
         self._bar = tqdm(
@@ -30,7 +30,7 @@ class Console:
     def say(line: str = "") -> None:
         """Prints a line without breaking the bar."""
         if is_first_process():
-            outlive()
+            survive_stream_errors()
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
@@ -38,7 +38,7 @@ class Console:
     def warn(line: str) -> None:
         """Prints, as `say` does, a warning on standard error: of what a run can do without."""
         if is_first_process():
-            outlive()
+            survive_stream_errors()
             tqdm.write(f"warning: {line}", file=sys.stderr)
             sys.stderr.flush()
 

@@ -3,17 +3,14 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config import MeshConfig
 from flax_transformer.errors import UserError
-
-Rows = TypeVar("Rows")
-"""Any tree of arrays (b,...)."""
 
 Result = TypeVar("Result")
 
@@ -113,40 +110,6 @@ def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def own_rows(mesh: Mesh, rows: int) -> slice:
-    """Returns which of a batch's `rows` this process' devices hold, from first to last."""
-    places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
-    bounds = [place[0].indices(rows) for place in places if place is not None]
-    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
-
-
-def place_rows(mesh: Mesh, rows: int, own: Rows) -> Rows:
-    """Returns a batch of `rows` over the devices; `own` is what this process made: `own_rows`."""
-    sharding = batch_sharding(mesh)
-    first = own_rows(mesh, rows).start
-
-    def place(array: np.ndarray) -> jax.Array:
-        def part(index: Any) -> np.ndarray:
-            start, stop, _ = index[0].indices(rows)
-            return array[start - first : stop - first]
-
-        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, part)
-
-    return jax.tree.map(place, own)
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of an array that lies whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
-
-
-def check_rows(config: Config, mesh: Mesh) -> None:
-    """Raises `UserError` unless every device gets the same number of rows in every step."""
-    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    parts = devices * config.training.accumulation_steps
-    if config.batch.rows % parts:
-        raise UserError(
-            f"batch.rows is {config.batch.rows}, but must be a multiple of {parts}: "
-            f"{devices} devices along {' and '.join(BATCH_AXES)} times "
-            f"training.accumulation_steps {config.training.accumulation_steps}"
-        )

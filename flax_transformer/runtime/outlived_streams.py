@@ -10,7 +10,7 @@ from typing import Any
 _NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
-def outlive() -> None:
+def survive_stream_errors() -> None:
     """Makes an error of standard output or standard error cost the text alone, from now on.
 
     A reader that is gone is such an error, for example. The first error of standard output is told

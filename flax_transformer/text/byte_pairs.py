@@ -49,11 +49,11 @@ def _merge_long(
     # A symbol is empty once it is merged into one before it; the last stands for both ends of the
     # word.
     symbols = [*word, ""]
-    before, behind = list(range(-1, end)), [*range(1, end + 1), end]
+    before, after = list(range(-1, end)), [*range(1, end + 1), end]
     queue: list[tuple[int, int, str, str]] = []
 
     def offer(left: int) -> None:
-        pair = symbols[left], symbols[behind[left]]
+        pair = symbols[left], symbols[after[left]]
         if pair[1] and (merged := pair[0] + pair[1]) in ids:
             heappush(queue, (ids[merged], left, *pair))
 
@@ -63,15 +63,15 @@ def _merge_long(
     while queue:
         chosen = heappop(queue)
         _, left, first, second = chosen
-        right = behind[left]
+        right = after[left]
         if symbols[left] != first or symbols[right] != second:
             continue  # one of them has been merged with another since
         if draw() < dropout:
             dropped.append(chosen)
             continue
         symbols[left], symbols[right] = first + second, ""
-        behind[left] = behind[right]
-        before[behind[left]] = left
+        after[left] = after[right]
+        before[after[left]] = left
         for waiting in dropped:
             heappush(queue, waiting)
         dropped.clear()

@@ -73,11 +73,11 @@ def typographic_spaces(texts: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, Counter[str]] = {}
     for text in texts:
-        for before, space, behind in _BESIDE_A_SPACE.findall(text):
-            if before.isdecimal() and behind.isdecimal():
+        for before, space, after in _BESIDE_A_SPACE.findall(text):
+            if before.isdecimal() and after.isdecimal():
                 found.setdefault("0 0", Counter())[space] += 1
                 continue
-            for mark, place in ((before, f"{before} "), (behind, f" {behind}")):
+            for mark, place in ((before, f"{before} "), (after, f" {after}")):
                 if unicodedata.category(mark)[0] in "PS":
                     found.setdefault(place, Counter())[space] += 1
     spaces = {}

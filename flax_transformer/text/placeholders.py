@@ -90,7 +90,7 @@ def peel(text: str, words: Mapping[str, str]) -> tuple[str, str, str]:
     Peeled off are symbols at either end and unreadable words after the last mark of punctuation: a
     model has nothing to say to these.
     """
-    before = behind = ""
+    before = after = ""
     while text[:1] in words and _is_symbol(words[text[0]]):
         rest = text[1:].lstrip()
         before += words[text[0]] + text[1 : len(text) - len(rest)]
@@ -99,9 +99,9 @@ def peel(text: str, words: Mapping[str, str]) -> tuple[str, str, str]:
         _is_symbol(words[text[-1]]) or _ENDED.search(text, 0, len(text) - 1) or len(text) == 1
     ):
         rest = text[:-1].rstrip()
-        behind = text[len(rest) : -1] + words[text[-1]] + behind
+        after = text[len(rest) : -1] + words[text[-1]] + after
         text = rest
-    return before, text, behind
+    return before, text, after
 
 
 def _is_symbol(word: str) -> bool:

@@ -14,13 +14,8 @@ from flax_transformer.data.training_data import prepare_training_data
 from flax_transformer.evaluation.bleu_tokenizer import require_tokenizer
 from flax_transformer.parallel.console import Console
 from flax_transformer.parallel.hosts import first_process_first, is_first_process
-from flax_transformer.parallel.sharding import (
-    build_mesh,
-    check_rows,
-    own_rows,
-    place_rows,
-    replicated,
-)
+from flax_transformer.parallel.rows import check_rows, own_rows, place_rows
+from flax_transformer.parallel.sharding import build_mesh, replicated
 from flax_transformer.runtime.interruption import Interruption
 from flax_transformer.training import train_loop
 from flax_transformer.training.opening import open_state

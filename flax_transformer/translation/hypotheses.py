@@ -32,7 +32,7 @@ def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
     Those in which no word is lost come first.
     """
     ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
-    texts = [f"{piece.before}{put_back(each.text, piece.words)}{piece.behind}" for each in ordered]
+    texts = [f"{piece.before}{put_back(each.text, piece.words)}{piece.after}" for each in ordered]
     return [
         each._replace(text=text.translate(_LINE_ENDS))
         for each, text in zip(ordered, texts, strict=True)

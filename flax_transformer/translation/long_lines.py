@@ -20,14 +20,14 @@ class Piece(NamedTuple):
     ids:    without an end symbol; none where there is nothing to translate
     words:  what the placeholders among the ids stand for
     before: text before it that stays as it is
-    behind: text after it that stays as it is
+    after: text after it that stays as it is
     forced: ids that its translation begins with
     """
 
     ids: list[int]
     words: Mapping[str, str]
     before: str = ""
-    behind: str = ""
+    after: str = ""
     forced: Sequence[int] = ()
 
 
@@ -111,8 +111,8 @@ def _pieces(
     text: str, ids: list[int], words: Mapping[str, str], tokenizer: Tokenizer, most: int
 ) -> list[Piece]:
     """Returns what of `text` can be translated, in pieces, with the ends that stay as they are."""
-    before, sentence, behind = peel(text, words)
-    if before or behind:
+    before, sentence, after = peel(text, words)
+    if before or after:
         (ids,) = tokenizer.encode([sentence])
     fitting = [ids] if len(ids) <= most else _cut(sentence.strip(), tokenizer, most)
     texts = tokenizer.decode(fitting) if words else [""] * len(fitting)
@@ -121,7 +121,7 @@ def _pieces(
         for part, part_text in zip(fitting, texts, strict=True)
     ]
     pieces[0] = pieces[0]._replace(before=before)
-    pieces[-1] = pieces[-1]._replace(behind=behind)
+    pieces[-1] = pieces[-1]._replace(after=after)
     return pieces
 
 

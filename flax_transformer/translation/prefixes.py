@@ -58,7 +58,7 @@ def _begin(piece: Piece, prefix: str, tokenizer: Tokenizer) -> Piece:
     """
     (text,) = tokenizer.normalize([prefix])
     text, before = text.rstrip(), piece.before.rstrip()
-    text = text.removesuffix(piece.behind.strip()).rstrip()
+    text = text.removesuffix(piece.after.strip()).rstrip()
     if before.startswith(text):
         return piece
     if not text.startswith(before):

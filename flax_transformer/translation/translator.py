@@ -112,8 +112,12 @@ class Translator:
         for one that has left. So no axis is left to XLA.
         """
         rows = self._row_sharding.spec
-        search_rows = jax.shard_map(
-            lambda params, arrays: search(params, *arrays),
+
+        def search_rows(params: Any, arrays: tuple[jax.Array, ...]) -> Hypotheses:
+            return search(params, *arrays)
+
+        on_devices = jax.shard_map(
+            search_rows,
             mesh=self._mesh,
             in_specs=(PartitionSpec(), rows),
             out_specs=rows,
@@ -121,7 +125,7 @@ class Translator:
             check_vma=False,
         )
         # Every process gets all results, so that each can write them down.
-        return jax.jit(search_rows, out_shardings=NamedSharding(self._mesh, PartitionSpec()))
+        return jax.jit(on_devices, out_shardings=NamedSharding(self._mesh, PartitionSpec()))
 
     @property
     def compiled_shapes(self) -> list[tuple[int, int]]:

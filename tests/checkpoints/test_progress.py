@@ -31,7 +31,7 @@ def test_a_higher_bleu_is_better_whatever_the_loss():
 
 
 def test_the_same_bleu_uses_no_patience_and_a_lower_loss_breaks_the_tie():
-    """As shown, in hundredths: early BLEU is 0.00 with noise behind it."""
+    """As shown, in hundredths: early BLEU is 0.00 with noise after it."""
     zeros = [(0.0, 9.0), (0.003, 8.0), (0.0, 7.0), (0.001, 7.5), (0.004, 7.2), (0.0, 6.0)]
     progress, best = validate(FRESH, *zeros)
     assert best == [True, True, True, False, False, True]

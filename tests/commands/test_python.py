@@ -251,7 +251,7 @@ def kind_of(value: object) -> object:
 
 @pytest.mark.parametrize("block", readme_blocks())
 def test_the_readme_shows_lines_that_run(block, workdir, config, tmp_path, monkeypatch):
-    """On a tiny run of that name; what stands behind a line is of the kind of what it gives."""
+    """On a tiny run of that name; what stands after a line is of the kind of what it gives."""
     shutil.copytree(workdir, tmp_path / "runs" / "quickstart")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ft, "load_config", lambda name: {"quickstart": config}[name])
@@ -264,9 +264,9 @@ def test_the_readme_shows_lines_that_run(block, workdir, config, tmp_path, monke
             exec(text, names)
             continue
         value = eval(text, names)
-        behind = lines[statement.end_lineno - 1][statement.end_col_offset :].strip(" #")
-        if behind.startswith(("[", "(", '"')) or behind[:1].isdigit():
-            assert kind_of(value) == kind_of(eval(behind, names)), text
+        after = lines[statement.end_lineno - 1][statement.end_col_offset :].strip(" #")
+        if after.startswith(("[", "(", '"')) or after[:1].isdigit():
+            assert kind_of(value) == kind_of(eval(after, names)), text
             compared += 1
     assert compared or "ft.Run" in block
 

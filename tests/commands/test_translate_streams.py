@@ -29,10 +29,11 @@ class Shouting:
         self.translator = SimpleNamespace(counts=SimpleNamespace(cut_lines=0))
         self.notes = []
 
-    def search(self, lines, progress=None):
+    def search(self, lines, prefixes=None, progress=None):
         if "broken" in lines:
             open("/absent/checkpoint")
-        return [[SimpleNamespace(text=line.upper(), score=0.0)] for line in lines]
+        texts = [begun + line.upper() for begun, line in zip(prefixes or [""] * len(lines), lines)]
+        return [[SimpleNamespace(text=text, score=0.0)] for text in texts]
 
 module = types.ModuleType("flax_transformer.translation.trained_model")
 module.TrainedModel = Shouting
@@ -117,6 +118,7 @@ def test_streams_that_do_not_wait(start):
         ("--input .", "--input . is a folder: name a file"),
         ("--input /dev/zero", "/dev/zero line 1 holds a NUL (byte 0x00), as files do that were"),
         ("--input absent", "--input absent cannot be read: No such file"),
+        ("--prefix-file .", "--prefix-file . is a folder: name a file"),
         ("--output /dev/full", "--output /dev/full cannot be written: No space left on device"),
         ("< <(yes | tr -d '\\n')", "standard input line 1 has more than 1,048,576 bytes"),
     ],
@@ -139,6 +141,21 @@ def test_compressed_input_is_translated(run, tmp_path):
         "error: standard input is cut short or damaged (it ends too early): fetch or compress it "
         "again\n"
     )
+
+
+def test_each_line_has_a_prefix(run, tmp_path):
+    """Also beyond the lines that are translated at once, and from a compressed file."""
+    lines, prefixes = ["".join(f"{a}{i}\n" for i in range(2500)) for a in "xy"]
+    (tmp_path / "prefixes").write_bytes(gzip.compress(prefixes.encode()))
+    code, output, errors = run("exec $TRANSLATE --prefix-file prefixes", lines.encode())
+    assert (code, errors) == (0, "")
+    assert output.decode() == "".join(f"y{i}X{i}\n" for i in range(2500))
+    for number, difference in ((2499, "more"), (2501, "fewer")):
+        text = "a line\n" * number
+        code, _, errors = run("exec $TRANSLATE --prefix-file prefixes --output out", text.encode())
+        assert (code, errors.count("\n")) == (2, 1)
+        assert errors.startswith(f"error: --prefix-file prefixes has {difference} lines than the ")
+    assert names(tmp_path) == {"prefixes"}
 
 
 def test_closed_streams_are_no_matter_where_files_are_named(run, tmp_path):

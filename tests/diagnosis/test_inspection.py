@@ -26,7 +26,8 @@ from flax_transformer.diagnosis.repetition import (
     repeated_share,
 )
 from flax_transformer.models import build_model
-from flax_transformer.parallel.sharding import build_mesh, on_mesh, place_rows
+from flax_transformer.parallel.rows import place_rows
+from flax_transformer.parallel.sharding import build_mesh, on_mesh
 from flax_transformer.text.tokenizer import EOS_ID
 from flax_transformer.training.state import abstract_state, count_parameters
 from flax_transformer.training.step import train_step
@@ -176,7 +177,7 @@ def test_baselines_by_hand():
     found = baselines(train, validation, 4, 0.1)
     p = np.array([0 + 1, 2 + 1, 2 + 1, 2 + 1]) / 10  # counts and one more
     np.testing.assert_allclose(found.unigram, -np.log(p[[1, 2, 3, 1]]).mean())
-    # Behind 1 comes 2, behind 2 comes 3, behind 3 comes 1: always, in what was counted.
+    # After 1 comes 2, after 2 comes 3, after 3 comes 1: always, in what was counted.
     share = np.array([1 / 1, 2 / 2, 2 / 2])
     np.testing.assert_allclose(found.bigram, -np.log(0.9 * share + 0.1 * p[[2, 3, 1]]).mean())
     np.testing.assert_allclose(found.uniform, np.log(4))

@@ -71,7 +71,7 @@ ENTRY %main (x: bf16[128,512], y: f32[8,128]) -> bf16[128,512] {
 @pytest.fixture(scope="module")
 def looped_text():
     """One collective of every kind in each of TURNS turns of a loop, and an all-reduce of pairs
-    behind it, on 8 devices."""
+    after it, on 8 devices."""
     mesh = Mesh(np.asarray(jax.devices()).reshape(4, 2), ("a", "b"))
 
     def on_each(x):  # (8, 16) float32

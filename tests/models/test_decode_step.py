@@ -153,7 +153,7 @@ def test_attention_is_that_of_the_step_over_the_true_source(decoder):
 
 
 def test_attention_is_the_mean_over_the_heads_of_the_last_layer(transformer):
-    """Changing the last layer's source keys changes it; changing what comes behind does not."""
+    """Changing the last layer's source keys changes it; changing what comes after does not."""
     cache = transformer.start(transformer.memory, transformer.source_segments, STEPS, BEAMS)
 
     def attention(name, factor):

@@ -2,7 +2,7 @@
 
 What is mapped: torch's attention has biases, which are set to zero here, since the paper's
 projections are matrices alone; its norms take our epsilon of 1e-6; with post-norm the norms that it
-has behind both stacks are taken out. Embedding, positions and output are written out as in
+has after both stacks are taken out. Embedding, positions and output are written out as in
 Sections 3.4 and 3.5. Everything else is torch's own, with its masks for padding and causality.
 """
 

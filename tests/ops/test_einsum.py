@@ -134,9 +134,11 @@ def test_the_narrow_operand_is_turned_for_the_gradient_of_weights(subscripts):
         return (einsum(subscripts, jnp.sin(x), y, jnp.float32) ** 2).sum()
 
     program = jax.jit(jax.grad(loss, argnums=1)).lower(x, y).compile().as_text()
-    turned = {tuple(map(int, size.split(","))) for size in re.findall(r"f32\[([\d,]+)\]", program)}
-    assert (16, 32) in turned
-    assert (64, 32) not in turned
+    transposed = {
+        tuple(map(int, size.split(","))) for size in re.findall(r"f32\[([\d,]+)\]", program)
+    }
+    assert (16, 32) in transposed
+    assert (64, 32) not in transposed
 
 
 @pytest.mark.parametrize(("platform", "types"), [("gpu", "bfloat16"), ("tpu", "float32")])

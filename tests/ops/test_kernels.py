@@ -20,7 +20,7 @@ from flax_transformer.training.state import create_state
 from flax_transformer.training.step import loss_sums, mean_gradient, train_step
 
 TRANSFORMERS = {
-    "post-sinusoidal": {"norm": "post", "remat": "dots", "unroll_layers": 2},
+    "post-sinusoidal": {"norm": "post", "remat": "dots", "num_encoder_layers": 1},
     "pre-learned": {"norm": "pre", "positions": "learned"},
 }
 VARIANTS = [*TRANSFORMERS, "concat", "multi_head"]

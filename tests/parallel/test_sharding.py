@@ -24,16 +24,14 @@ from flax_transformer.checkpoints.writing import Checkpoints
 from flax_transformer.config import MeshConfig, OptimizerConfig
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
+from flax_transformer.parallel.rows import check_rows, own_rows, place_rows
 from flax_transformer.parallel.sharding import (
     AXES,
     BATCH_AXES,
     batch_sharding,
     build_mesh,
-    check_rows,
     named_sharding,
     on_mesh,
-    own_rows,
-    place_rows,
     replicated,
 )
 from flax_transformer.training.state import TrainState, abstract_state, create_state
@@ -193,7 +191,7 @@ def two_recurrent_steps(config, initial_recurrent, packed_batch, tmp_path_factor
 
 
 def steps_of(program, initial_state, packed_batch):
-    """Two training steps on a mesh: metrics of both, and the state behind the first."""
+    """Two training steps on a mesh: metrics of both, and the state after the first."""
 
     @functools.cache
     def run(*sizes):
@@ -280,7 +278,7 @@ def test_no_array_is_made_whole_for_want_of_a_better_way(program):
 
 
 def test_a_run_moves_from_mesh_to_mesh(tmp_path, program, config, initial_state, packed_batch):
-    """Its checkpoints restore exactly, and the steps behind them are those of one device."""
+    """Its checkpoints restore exactly, and the steps after them are those of one device."""
     state = expected = initial_state
     for sizes in [(8, 1, 1), (2, 2, 2), (1, 1, 1)]:
         state, metrics = program(*sizes)(state, packed_batch)

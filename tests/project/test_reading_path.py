@@ -24,6 +24,8 @@ PLUMBING = {
     "commands.command_line": "flags",
     "config.json": "settings as a file",
     "config.setting_types": "types of settings",
+    "parallel.rows": "which rows of a batch a process makes",
+    "training.opening": "a state restored, or created",
     "training.run_lock": "one training at a time in a folder",
     "training.run_settings": "settings that bind a run which goes on",
     "training.same_text": "text and vocabulary that bind a run which goes on",
@@ -35,6 +37,9 @@ PLUMBING = {
 SIDE_ROADS = {
     "data": "from text to packed rows",
     "config.data": "where the text lies",
+    "config.tokenizer": "how the vocabulary is made",
+    "config.recurrent": "of the other family",
+    "config.decoding": "search",
     "config.hosts": "where processes find each other",
     "text": "from text to ids",
     "models.recurrent": "the other family of models",
@@ -42,6 +47,7 @@ SIDE_ROADS = {
     "ops.beam_cache": "what search keeps of the tokens before",
     r"ops\.(lstm|recurrence)": "of the other family",
     "training.starting_point": "fine-tuning",
+    "training.teacher_forcing": "of the other family: scheduled sampling",
     "decoding": "search",
     "translation": "search over lines of text",
     "evaluation": "scores",
@@ -50,8 +56,8 @@ SIDE_ROADS = {
     "dry_run": "train.py --dry-run",
 }
 
-MOST = 1_700
-"""Lines that are not blank. What was aimed at is 1,400."""
+MOST = 1_400
+"""Lines that are not blank."""
 
 
 def is_left_out(module: str) -> bool:

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 TALK = """
 import sys
 from pathlib import Path
-from flax_transformer.runtime.outlived_streams import outlive
-outlive()
+from flax_transformer.runtime.outlived_streams import survive_stream_errors
+survive_stream_errors()
 for number in range(3000):
     print("a line", number, flush=number % 7 == 0)
 Path(sys.argv[1]).write_text("reached the end")
@@ -61,8 +61,8 @@ def test_output_goes_on_where_the_disk_has_room_again(tmp_path):
     """By a limit on the size of files, since a disk cannot be filled here."""
     program = """
 import resource, sys
-from flax_transformer.runtime.outlived_streams import outlive
-outlive()
+from flax_transformer.runtime.outlived_streams import survive_stream_errors
+survive_stream_errors()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
 print("lost for want of room", flush=True)
@@ -77,9 +77,9 @@ print("after", flush=True)
 def test_characters_that_the_stream_lacks_are_escaped(tmp_path):
     program = """
 import sys
-from flax_transformer.runtime.outlived_streams import outlive
+from flax_transformer.runtime.outlived_streams import survive_stream_errors
 sys.stdout.reconfigure(encoding="ascii", errors="strict")
-outlive()
+survive_stream_errors()
 print("caf\\u00e9")
 """
     ended = talk(tmp_path / "marker", "", program)

@@ -46,3 +46,8 @@ class Watched:
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+
+
+def token(page: Any, line: str, index: int) -> Any:
+    """One of the explorer's tokens, in the list of that name."""
+    return page.locator(f"#{line} > li").nth(index)

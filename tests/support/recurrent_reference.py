@@ -23,7 +23,7 @@ def product(x, kernel):
 
 
 def run(kind, layer, inputs, state):
-    """The states behind each of `inputs` (t,d)."""
+    """The states after each of `inputs` (t,d)."""
     states = []
     for x in inputs:
         from_input = product(x, layer["input"]) + layer["bias"]

@@ -58,7 +58,9 @@ def config(small_config, tmp_path_factory) -> Config:
         training=TrainingConfig(
             steps=8, log_every=1, evaluate_every=4, validation_sentences=20, checkpoint_every=2
         ),
-        decoding=DecodingConfig(extra_length=2, average_checkpoints=2, batch_tokens=128),
+        decoding=DecodingConfig(
+            beam_size=1, extra_length=2, average_checkpoints=2, batch_tokens=128
+        ),
     )
 
 
@@ -130,6 +132,27 @@ def test_a_stop_in_a_validation_is_obeyed_at_once_and_made_up_for(
     run.train()
     assert run.finished and run.interruption.exit_code is None
     assert_equal_runs(workdir, whole, config)
+
+
+def test_a_run_compiles_each_step_once(config, tmp_path):
+    """Over validations and checkpoints, and again where it goes on in the same process."""
+    for first, last in [(0, 5), (5, 8)]:
+        run = Run(config, tmp_path / "run")
+        assert run.step == first
+        with start_training(run) as trainer:
+            for batch in trainer.batches():
+                trainer.take_step(batch)
+                if run.step % 2 == 0:
+                    trainer.validate()
+                    trainer.save()
+                if run.step == last:
+                    trainer.save()
+                    break
+        assert trainer._train_step.compilations == 1
+        assert trainer.validation.program.compilations == 1
+        shapes = trainer.validation.translator.compiled_shapes
+        assert len(shapes) == len(set(shapes)) > 0
+        assert trainer.validation.translator._search._cache_size() == 0, "compiled ahead, per shape"
 
 
 def test_an_open_run_keeps_others_out_until_it_is_closed(config, copy):

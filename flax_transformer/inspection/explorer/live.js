@@ -4,9 +4,12 @@ let live = null; // what the page can ask, or null in a saved file
 
 function startLive() {
   const form = byId("ask");
-  const [source, prefix, beam] = ["ask-source", "ask-prefix", "ask-beam"].map(byId);
+  const [source, prefix, beam, free] = ["source", "prefix", "beam", "free"].map((name) =>
+    byId(`ask-${name}`),
+  );
   let asked = null;
 
+  // Returns whether the answer is shown: it is not where there is an error or a later question.
   async function ask() {
     asked?.abort();
     const own = (asked = new AbortController());
@@ -14,30 +17,48 @@ function startLive() {
     const question = {source: source.value, prefix: prefix.value};
     if (beam.value) question.beam_size = Number(beam.value);
     const answer = await post("explore", question, own.signal);
-    if (own !== asked) return; // a later question is on its way
+    if (own !== asked) return false;
     report("", answer.error);
     if (!answer.error) show(answer);
+    return !answer.error;
+  }
+
+  function begin(text) {
+    prefix.value = text;
+    free.hidden = !text;
   }
 
   live = {
-    fix(text) {
-      prefix.value = text;
+    async fix(text) {
+      begin(text);
       source.value = view.sentence.text ?? source.value;
-      ask();
+      if ((await ask()) && text) chooseFirstFree();
     },
   };
   form.hidden = false;
+  source.focus();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     ask();
   });
-  source.addEventListener("input", () => (prefix.value = ""));
+  source.addEventListener("input", () => begin(""));
+  prefix.addEventListener("input", () => begin(prefix.value));
   source.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     form.requestSubmit();
   });
-  byId("ask-free").addEventListener("click", () => live.fix(""));
+  free.addEventListener("click", () => live.fix(""));
+}
+
+// Chooses the first token that was not fixed, so that one can go on from choice to choice.
+function chooseFirstFree() {
+  const items = [...byId("line-target").children];
+  const index = Math.min(view.sentence.search?.prefix_length ?? 0, items.length - 1);
+  rove(items, index);
+  items[index].focus({preventScroll: true});
+  const place = view.kind && placeOf("target", index);
+  choose(place, {line: {line: "target", index}});
 }
 
 function report(status, error = "") {

@@ -10,7 +10,7 @@ function isSpecial(piece) {
 // The content of a token. The mark of a space is faint, and special symbols are slanted.
 function drawPiece(piece) {
   if (isSpecial(piece)) return [make("i", {class: "special"}, piece)];
-  if (!piece.startsWith(SPACE)) return [make("bdi", {}, piece)];
+  if (piece === SPACE || !piece.startsWith(SPACE)) return [make("bdi", {}, piece)];
   return [
     make("span", {class: "mark", "aria-hidden": "true"}, SPACE),
     make("bdi", {}, piece.slice(1)),

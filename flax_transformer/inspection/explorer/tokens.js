@@ -7,7 +7,7 @@ function drawTokens(list, pieces, place, {fixed = 0, vertical = false} = {}) {
       "li",
       {role: "option", class: "token", title: piece, "aria-label": nameToken(piece, index < fixed)},
       make("span", {class: "piece"}, ...drawPiece(piece)),
-      vertical ? make("span", {class: "weight", "aria-hidden": "true"}) : "",
+      ...(vertical ? [makeStrip(), make("span", {class: "weight", "aria-hidden": "true"})] : []),
     );
     if (index < fixed) item.classList.add("fixed");
     item.addEventListener(
@@ -27,6 +27,28 @@ function drawTokens(list, pieces, place, {fixed = 0, vertical = false} = {}) {
   });
   rove(items, 0);
   list.replaceChildren(...items);
+}
+
+// A cell for each head, which is dark where that head's weight is great; none where all are small.
+function makeStrip() {
+  const {heads} = view.attention[view.kind];
+  const cells = heads > 1 ? Array.from({length: heads}, () => make("span")) : [];
+  const strip = make("span", {class: "strip", hidden: true, "aria-hidden": "true"}, ...cells);
+  strip.style.setProperty("--heads", heads);
+  return strip;
+}
+
+function drawStrip(strip, side, position, active) {
+  const [row, column] =
+    side === "columns" ? [active?.position, position] : [position, active?.position];
+  const isOpposite = Boolean(active) && active.side !== side;
+  const weights = [...strip.children].map((_, head) =>
+    isOpposite ? weightOfHead(head, row, column) : 0,
+  );
+  strip.hidden = !isOpposite || Math.max(...weights) < LEAST;
+  weights.forEach((weight, head) => {
+    strip.children[head].style.setProperty("--weight", weight.toFixed(3));
+  });
 }
 
 function nameToken(piece, isFixed) {
@@ -79,6 +101,7 @@ function shadeTokens(active) {
       const isActive = active?.side === side && active.position === position;
       const weight = active && active.side !== side ? weights[position] : null;
       shade(item, isActive, weight, active);
+      drawStrip(item.children[1], side, position, active);
       item.lastChild.textContent = weight >= 0.005 ? percent(weight) : "";
     });
   }

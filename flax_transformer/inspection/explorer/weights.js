@@ -46,6 +46,12 @@ function headWeights(kind, layer, head) {
   return weights;
 }
 
+// What one head of the layer that is shown gives, from a row to a column.
+function weightOfHead(head, row, column) {
+  const {heads, rows, columns, bytes} = view.attention[view.kind];
+  return bytes[((view.layer * heads + head) * rows + row) * columns + column] / 255;
+}
+
 // The weights that a row gives (side "rows") or that a column gets (side "columns").
 function weightsOf(side, position) {
   const {rows, columns} = view.attention[view.kind];

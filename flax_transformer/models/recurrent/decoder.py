@@ -155,7 +155,7 @@ class Decoder(nn.Module):
         """Returns what attention computes of the source once, arrays (b,s,...)."""
         return self.attention.attend_init(memory.states) if self.config.attends_to_source else {}
 
-    def first(self, memory: Memory, segments: jax.Array) -> tuple[State, ...]:
+    def first_states(self, memory: Memory, segments: jax.Array) -> tuple[State, ...]:
         """Returns the states (t,b,u) in which the pair of each position begins; `segments` (b,t).
 
         These are the states in which the encoder's layers ended (Sutskever et al. 2014). Where the
@@ -202,7 +202,7 @@ class Decoder(nn.Module):
         """
         begins = segment_begins(segments).T
         for i, (layer, first) in enumerate(
-            zip(self.layers, self.first(memory, segments), strict=True)
+            zip(self.layers, self.first_states(memory, segments), strict=True)
         ):
             x = self.dropout[i - 1](x) if i else x
             x, *_ = layer(x, begins, first)
@@ -228,14 +228,14 @@ class Decoder(nn.Module):
         arrays, named_products = self.arrays(self.attend_init(memory)), products(config)
         weights = {name: arrays[name] for name in named_products}
         constants = {name: arrays[name] for name in arrays if name not in named_products}
-        first = jax.tree.map(lambda a: a[:, :, None], self.first(memory, segments))
+        first = jax.tree.map(lambda a: a[:, :, None], self.first_states(memory, segments))
         start = self.start(jax.tree.map(lambda a: jnp.zeros_like(a[0]), first), mask.shape[2])
-        columns = StepInput(
+        step_inputs = StepInput(
             self.layers[0].from_input(x)[:, :, None],
             jnp.moveaxis(mask, 1, 0)[:, :, None],
             tuple(dropout(jnp.ones((t, b, 1, d))) for dropout in self.dropout),
         )
-        inputs = (columns, segment_begins(segments).T, first)
+        inputs = (step_inputs, segment_begins(segments).T, first)
         loop = Loop(
             tuple(named_products.items()), jnp.dtype(config.compute_dtype), config.unroll_steps
         )
@@ -263,7 +263,7 @@ class Decoder(nn.Module):
         def copy(array):
             return jnp.broadcast_to(array[0][:, None], (b, beam_size, array.shape[-1]))
 
-        states = jax.tree.map(copy, self.first(memory, jnp.ones((b, 1), jnp.int32)))
+        states = jax.tree.map(copy, self.first_states(memory, jnp.ones((b, 1), jnp.int32)))
         return {
             "carry": jax.tree.map(lambda a: a[None], self.start(states, s)),
             "source": {name: a[None, :, None] for name, a in self.attend_init(memory).items()},

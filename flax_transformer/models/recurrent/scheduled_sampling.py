@@ -35,7 +35,7 @@ def sampled_inputs(
     config, dtype = decoder.config, jnp.dtype(decoder.config.compute_dtype)
     segments, source_segments = batch.target_segments, batch.source_segments
     table, arrays, first = jax.lax.stop_gradient(
-        (table, decoder.arrays(decoder.attend_init(memory)), decoder.first(memory, segments))
+        (table, decoder.arrays(decoder.attend_init(memory)), decoder.first_states(memory, segments))
     )
     named_products = products(config) | {"input_0": "bwd,dgu->bwgu"}
     einsum = ops_for(config).einsum
@@ -57,6 +57,6 @@ def sampled_inputs(
         return (carry, jnp.argmax(logits[:, 0], axis=-1).astype(ids.dtype)), ids
 
     start = (decoder.start(nothing, source_segments.shape[1]), jnp.zeros_like(segments[:, 0]))
-    columns = (batch.target_inputs, forced, segments, segment_begins(segments))
-    inputs = (*(array.T for array in columns), first)
+    step_inputs = (batch.target_inputs, forced, segments, segment_begins(segments))
+    inputs = (*(array.T for array in step_inputs), first)
     return jax.lax.scan(write, start, inputs)[1].T
