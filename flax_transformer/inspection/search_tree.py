@@ -5,7 +5,7 @@ Letters: w beam width, t target length, n = 2w candidates.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.translation.translator import RecordedSearch
+
+if TYPE_CHECKING:
+    from flax_transformer.inspection.drawing import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,12 @@ class SearchTree:
     steps: tuple[tuple[SearchNode, ...], ...]
     hypotheses: tuple[Hypothesis, ...]
     prefix_length: int
+
+    def plot(self) -> "Picture":
+        """Returns the search as a tree, with what was pruned, as a matplotlib Figure."""
+        from flax_transformer.inspection.search_picture import plot_search
+
+        return plot_search(self)
 
 
 def trace_search(
