@@ -49,7 +49,8 @@ class SearchTree:
     steps          the candidates of each position, most probable first: 2w of them, or as many as
                    there are; where a token is forced, that one
     hypotheses     as `Model.search` returns them
-    prefix_length  number of tokens at the start that were forced
+    prefix_length  number of tokens at the start that were forced: those of a prefix but for its
+                   last word, of which only the characters are, unless white space follows it
 
     A line without text has no steps.
     """

@@ -50,10 +50,10 @@ class _Line:
 class _Request:
     """Lines that somebody waits for; `left` are those not taken yet.
 
-    beam_size: which all lines of a batch share
+    kind: what lines of a batch have in common: the beam size, and whether there are prefixes
     """
 
-    beam_size: int
+    kind: tuple[int, bool]
     lines: list[_Line]
     left: deque[_Line]
     unanswered: int
@@ -99,7 +99,7 @@ class Batcher:
         given = prefixes if prefixes is not None else [""] * len(lines)
         made = [_Line(*each) for each in zip(lines, given, strict=True)]
         done = asyncio.get_running_loop().create_future()
-        request = _Request(beam_size, made, deque(made), len(made), done)
+        request = _Request((beam_size, any(given)), made, deque(made), len(made), done)
         self._requests.append(request)
         self._arrived.set()
         try:
@@ -169,11 +169,11 @@ class Batcher:
             await asyncio.sleep(self._wait_seconds / 8)
 
     def _take(self) -> list[tuple[_Request, _Line]]:
-        """Takes the lines of the next batch: of one beam size, from each request in turn."""
+        """Takes the lines of the next batch: of one kind, from each request in turn."""
         if not self._requests:
             return []
-        width = self._requests[0].beam_size
-        turns = deque(request for request in self._requests if request.beam_size == width)
+        kind = self._requests[0].kind
+        turns = deque(request for request in self._requests if request.kind == kind)
         taken: list[tuple[_Request, _Line]] = []
         room = self._most
         while turns and room > 0:
@@ -193,7 +193,7 @@ class Batcher:
         return taken
 
     async def _run_batch(self, model: Searcher, batch: list[tuple[_Request, _Line]]) -> None:
-        beam_size, lines = batch[0][0].beam_size, [line for _, line in batch]
+        (beam_size, _), lines = batch[0][0].kind, [line for _, line in batch]
         start = time.perf_counter()
         await self.in_thread(lambda: _search(model, lines, beam_size))
         self._seconds_per_line = (time.perf_counter() - start) / len(lines)

@@ -8,7 +8,7 @@ import jax
 from tqdm import tqdm
 
 from flax_transformer.api.model import Model
-from flax_transformer.runtime.outlived_streams import outlive
+from flax_transformer.runtime.outlived_streams import survive_stream_errors
 from flax_transformer.serving.metrics import Metrics
 from flax_transformer.serving.service import Watcher
 
@@ -20,7 +20,7 @@ class Report(Watcher):
         """url:        where the server listens
         for_others: whether other machines can reach it
         """
-        outlive()
+        survive_stream_errors()
         self._workdir, self._url = workdir, url
         self._start = time.perf_counter()
         self._bar: tqdm | None = None

@@ -7,9 +7,12 @@ characters included. The one exception is U+2581, by which SentencePiece writes 
 a space.
 """
 
+import bisect
+import functools
 import hashlib
 import itertools
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -216,6 +219,20 @@ class Tokenizer:
             return self._processor.decode(plain, num_threads=1)
         except UnicodeDecodeError:
             raise _damaged_rules() from None
+
+    def piece_id(self, piece: str) -> int | None:
+        """Returns the id of a piece of text, written as SentencePiece does."""
+        return self._ids.get(piece)
+
+    def ids_beginning(self, text: str) -> list[int]:
+        """Returns the ids of the pieces that begin with `text`, likewise."""
+        first = bisect.bisect_left(self._sorted, text)
+        behind = bisect.bisect_left(self._sorted, text + chr(sys.maxunicode))
+        return [self._ids[piece] for piece in self._sorted[first:behind]]
+
+    @functools.cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self._ids)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns what each id stands for, as SentencePiece writes it.

@@ -10,8 +10,13 @@ import numpy as np
 
 from flax_transformer.config import Config
 from flax_transformer.decoding.lengths import longest_source, longest_target
-from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
+from flax_transformer.decoding.prefix import Prefix
+from flax_transformer.text.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from flax_transformer.translation.long_lines import Piece
+from flax_transformer.translation.prefixes import PLACES, lead_through
+
+Rows = tuple[np.ndarray] | tuple[np.ndarray, Prefix]
+"""What a search is given beside the parameters, a row for each piece."""
 
 _SHORTEST_BUCKET = 16
 
@@ -33,14 +38,17 @@ class Program(NamedTuple):
 class Batching:
     """Lays pieces out in batches of few shapes for each of a few lengths."""
 
-    def __init__(self, config: Config, devices: int, rows_ahead: Sequence[int] = ()):
+    def __init__(
+        self, config: Config, tokenizer: Tokenizer, devices: int, rows_ahead: Sequence[int] = ()
+    ):
         """Makes batches of `config.decoding.batch_tokens`, of which each device gets whole rows.
 
         rows_ahead: the numbers of rows that batches may have, ascending, where every program is to
-                    be compiled ahead; all of them then can force tokens. By default few or many,
-                    and as many programs as the pieces ask for.
+                    be compiled ahead; batches that force tokens then are small. By default few or
+                    many, and as many programs as the pieces ask for.
         """
         self._config = config
+        self._tokenizer = tokenizer
         self._devices = devices
         self._longest_source = longest_source(config)
         self._rows_ahead = rows_ahead
@@ -48,12 +56,12 @@ class Batching:
     def programs_ahead(self) -> list[Program]:
         """Returns every program that batches may need, where they are to be compiled ahead."""
         lengths = {self.shape(length, 1)[1] for length in range(1, self._longest_source + 1)}
-        shapes = {self.shape(s, rows) for s in lengths for rows in self._rows_ahead}
-        return [Program(*shape, forces=True) for shape in sorted(shapes)]
+        free = {Program(*self.shape(s, b), forces=False) for s in lengths for b in self._rows_ahead}
+        return sorted(free) + [Program(*self.shape(s, 1, True), forces=True) for s in lengths]
 
     def batches(
         self, pieces: Sequence[Piece], compiled: Container[Program]
-    ) -> Iterator[tuple[list[int], tuple[np.ndarray, ...]]]:
+    ) -> Iterator[tuple[list[int], Rows]]:
         """Yields (indices of the pieces, what `lay_out` makes of these).
 
         The longest pieces come first, so that shorter ones take the rows left in the last batch of
@@ -62,12 +70,12 @@ class Batching:
         A batch has the shape of the one before it rather than a smaller one that would have to be
         compiled first: compiling takes longer than a few batches.
         """
-        forces = bool(self._rows_ahead) or any(piece.forced for piece in pieces)
+        forces = any(piece.forced or piece.word for piece in pieces)
         order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index].ids))
         start, before = 0, None
         while start < len(order):
             waiting = len(order) - start
-            shape = self.shape(len(pieces[order[start]].ids) + 1, waiting)
+            shape = self.shape(len(pieces[order[start]].ids) + 1, waiting, forces)
             known = Program(*shape, forces) in compiled
             if before is not None and not known and waiting < _WORTH_COMPILING * shape[0]:
                 shape = before
@@ -75,31 +83,36 @@ class Batching:
             yield indices, self.lay_out([pieces[index] for index in indices], shape, forces)
             start, before = start + len(indices), shape
 
-    def shape(self, longest: int, waiting: int) -> tuple[int, int]:
+    def shape(self, longest: int, waiting: int, forces: bool = False) -> tuple[int, int]:
         """Returns (b,s) of a batch, where `waiting` pieces have up to `longest` tokens.
 
         s, which counts end symbols as `longest` does, is a power of two, or the longest there is.
         """
         s = min(max(1 << (longest - 1).bit_length(), _SHORTEST_BUCKET), self._longest_source)
         many = max(self._config.decoding.batch_tokens // s // self._devices, 1) * self._devices
-        for rows in self._rows_ahead or (_FEW_ROWS, many):
+        ahead = (_FEW_ROWS,) if forces and self._rows_ahead else self._rows_ahead
+        for rows in ahead or (_FEW_ROWS, many):
             b = min(-(-rows // self._devices) * self._devices, many)
             if waiting <= b:
                 break
         return b, s
 
-    def lay_out(
-        self, pieces: Sequence[Piece], shape: tuple[int, int], forces: bool
-    ) -> tuple[np.ndarray, ...]:
-        """Returns the ids (b,s) and, if any are forced, these (b,t), each then PAD.
+    def lay_out(self, pieces: Sequence[Piece], shape: tuple[int, int], forces: bool) -> Rows:
+        """Returns the ids (b,s), then PAD, and what translations begin with if any is forced.
 
         Rows after the pieces hold an end symbol only.
         """
         b, s = shape
         ids = np.full(shape, PAD_ID, np.int32)
         ids[:, 0] = EOS_ID
-        forced = np.full((b, longest_target(self._config, s)), PAD_ID, np.int32)
         for row, piece in enumerate(pieces):
             ids[row, : len(piece.ids) + 1] = [*piece.ids, EOS_ID]
-            forced[row, : len(piece.forced)] = piece.forced
-        return (ids, forced) if forces else (ids,)
+        if not forces:
+            return (ids,)
+        tokens = np.full((b, longest_target(self._config, s)), PAD_ID, np.int32)
+        nexts = np.full((b, PLACES, self._tokenizer.vocabulary_size), -1, np.int8)
+        nexts[:, 0] = 0
+        for row, piece in enumerate(pieces):
+            tokens[row, : len(piece.forced)] = piece.forced
+            lead_through(piece.word, self._tokenizer, nexts[row])
+        return ids, Prefix(tokens, nexts)

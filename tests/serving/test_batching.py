@@ -147,10 +147,13 @@ def test_a_line_that_fails_does_not_take_the_others_along(capsys):
 
 
 def test_prefixes_go_with_their_lines():
-    def ask(batcher):
-        return texts(batcher, ["a", "b"], ["", "le "])
+    async def ask(batcher):
+        begun = texts(batcher, ["a", "b"], ["", "le "])
+        return await asyncio.gather(begun, texts(batcher, ["free"]))
 
-    assert serve(Echo(), ask)[0] == ["<a>", "le <b>"]
+    model = Echo()
+    assert serve(model, ask)[0] == [["<a>", "le <b>"], ["<free>"]]
+    assert model.batches == [["a", "b"], ["free"]]
 
 
 def test_too_many_waiting_lines_are_refused_with_a_time_to_come_back():
