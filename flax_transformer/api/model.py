@@ -66,21 +66,7 @@ class Model(TrainedModel):
             "reference for each source",
         )
         tokenizer = settle_bleu_tokenizer(self.config, tokenize)
-        hypotheses = self.translate(sources)
-        found = score(
-            hypotheses,
-            references,
-            metrics=("bleu", "chrf"),
-            lowercase=lowercase,
-            tokenize=tokenizer,
-        )
-        return Score(
-            bleu=found["bleu"],
-            signature=found["bleu_signature"],
-            chrf=found["chrf"],
-            chrf_signature=found["chrf_signature"],
-            hypotheses=tuple(hypotheses),
-        )
+        return rate(self.translate(sources), references, tokenizer, lowercase)
 
     def attention(self, source: str, target: str | None = None) -> Attention:
         """Returns where the model looks while it reads `source` and writes `target`, by default its
@@ -139,6 +125,25 @@ class Model(TrainedModel):
         pruning = remove_heads(masked, importance, max_loss=max_loss, heads=heads)
         write_pruned(Path(output), self, importance, pruning)
         return load(output)
+
+
+def rate(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: str, lowercase: bool = False
+) -> Score:
+    """Returns the scores of `hypotheses` against one reference each.
+
+    tokenize: one of sacreBLEU's, for BLEU
+    """
+    found = score(
+        hypotheses, references, metrics=("bleu", "chrf"), lowercase=lowercase, tokenize=tokenize
+    )
+    return Score(
+        bleu=found["bleu"],
+        signature=found["bleu_signature"],
+        chrf=found["chrf"],
+        chrf_signature=found["chrf_signature"],
+        hypotheses=tuple(hypotheses),
+    )
 
 
 def load(workdir: str | Path, **decoding: Any) -> Model:

@@ -195,8 +195,13 @@ def test_the_search_is_a_tree(visit):
     page.keyboard.press("ArrowDown")
     assert page.locator("#tree-readout").text_content().startswith("Le other1 — step 2, goes on. ")
     assert "score −0.600" in page.locator("#tree-readout").text_content()
+    nodes.nth(9).hover()
+    assert page.locator("#tree-readout").text_content().startswith("Le other1 — ")
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("document.activeElement.dataset.step") == "0"
+    page.keyboard.press("Escape")
+    nodes.nth(4).hover()
+    assert page.locator("#tree-readout").text_content().startswith("Le chat dort — step 3")
     assert page.locator("#tree .node.path").count() == 6
     page.locator(".hypothesis").nth(1).click()
     assert (

@@ -12,6 +12,11 @@ function startSaved(sentences) {
   if (sentences.length) show(sentences[0]);
 }
 
+function letGo() {
+  choose(null);
+  holdNode(null);
+}
+
 function start() {
   byId("about").textContent = data.about;
   view.layer = null; // the last one
@@ -25,7 +30,7 @@ function start() {
   byId("show-pruned").addEventListener("change", drawTree);
   document.addEventListener(
     "keydown",
-    (event) => event.key === "Escape" && view.sentence && choose(null),
+    (event) => event.key === "Escape" && view.sentence && letGo(),
   );
   const again = (draw) => () => view.sentence && draw();
   const repaint = again(() => view.kind && view.attention[view.kind] && paintHeads());

@@ -11,6 +11,7 @@ const view = {
   pointed: null, // likewise, by the mouse, for as long as it stays
   word: null, // index of the target token whose candidates are listed
   hypothesis: 0,
+  node: null, // the box of the tree that was clicked or stepped to
 };
 
 function show(sentence) {
