@@ -148,8 +148,7 @@ def _ended_early(latest: CheckpointFolder, config: Config) -> bool:
     for step in reversed(latest.steps()):
         try:
             latest.check(step)
-            since_best = latest.progress(step).validations_since_best
+            return latest.progress(step).out_of_patience(config)
         except DamagedCheckpointError:
             continue
-        return 0 < config.training.patience <= since_best
     return False

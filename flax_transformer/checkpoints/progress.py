@@ -82,6 +82,10 @@ class Progress:
             found = dataclasses.replace(self, validations_since_best=since)
         return dataclasses.replace(found, validated_step=step), best
 
+    def out_of_patience(self, config: Config) -> bool:
+        """Whether BLEU has not risen in as many validations as `training.patience` allows."""
+        return 0 < config.training.patience <= self.validations_since_best
+
     def without_best(self) -> "Progress":
         return dataclasses.replace(self, best_bleu=None, best_loss=None, validations_since_best=0)
 

@@ -156,7 +156,7 @@ class Checkpoints:
         if failure and self._failures > 1:
             raise CheckpointError(f"{failure}. {self._advice()}")
         if failure:
-            self._warn(f"{failure}. Training goes on, and the next one is tried")
+            self._warn(f"{failure}. Training goes on, and writes the next one")
 
     def _finish(self, writer: _Writer) -> str | None:
         def finish() -> None:
@@ -176,8 +176,8 @@ class Checkpoints:
 
     def _advice(self) -> str:
         newest = max(list_steps(self._latest.directory), default=None)
-        kept = "none has been written" if newest is None else f"kept is step {newest:,}"
-        return f"Make it possible, then give the same command again ({kept})"
+        kept = "none has been written" if newest is None else f"step {newest:,} is kept"
+        return f"Correct that, then give the same command again ({kept})"
 
     def close(self) -> None:
         """Waits until everything is written; raises `CheckpointError` where it could not be."""

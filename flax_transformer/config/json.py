@@ -40,14 +40,14 @@ def load_config(path: Path) -> Config:
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
     except RecursionError:
-        reason = "it is nested too deep"
+        reason = "it is nested too deeply"
     except OSError as error:
         reason = error.strerror or str(error)
     except ValueError as error:  # what json and the settings themselves refuse
         reason = str(error)
     raise UserError(
         f"{path} cannot be read: {reason}\n"
-        "Mend it, or delete it: training with the settings of the run writes it anew."
+        "Correct it, or delete it: training with the run's settings writes it anew."
     )
 
 
@@ -79,14 +79,14 @@ def differing_fields(a: Config, b: Config) -> dict[str, str]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object; raises `UserError` for a name that stands in it twice.
+    """Returns a JSON object; raises `UserError` for a name that is given twice.
 
     Nobody could say which of its two values is meant.
     """
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
-            raise UserError(f"{_plain(name)} stands in it twice")
+            raise UserError(f"{_plain(name)} is given twice")
         result[name] = value
     return result
 

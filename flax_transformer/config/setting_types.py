@@ -15,7 +15,7 @@ _NAMES: dict[Any, str] = {
     bool: "true or false",
     int: f"a whole number of at most {_LARGEST:,}",
     float: "a finite number",
-    str: "text without NUL or half characters",
+    str: "text without NUL or lone surrogates",
     tuple[str, ...]: "a list of texts (in Python a tuple)",
     types.NoneType: "None",
 }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flax_transformer.config.setting_types import require_types
-from flax_transformer.errors import require, require_positive
+from flax_transformer.errors import require, require_not_negative, require_positive
 
 SMALLEST_VOCABULARY = 300
 """Pieces: 260 of them are bytes and special symbols."""
@@ -30,6 +30,9 @@ class TokenizerConfig:
     different ways (Provilkov et al. 2020). It helps small corpora; the paper has none."""
     samples: int = 16
     """With dropout: how many different splits of all training text into tokens are drawn."""
+    added_pieces: int = 0
+    """With training.start_from: pieces that the other run's vocabulary gets at its end, those that
+    save most tokens in this run's training text."""
 
     def __post_init__(self):
         require_types(self, "tokenizer")
@@ -39,6 +42,7 @@ class TokenizerConfig:
             f"bytes and special symbols: use at least {SMALLEST_VOCABULARY}",
         )
         require_positive(self, "tokenizer", "training_sentences", "samples")
+        require_not_negative(self, "tokenizer", "added_pieces")
         require(
             0.98 <= self.character_coverage <= 1,
             f"tokenizer.character_coverage is {self.character_coverage}, but must be in [0.98, 1]",

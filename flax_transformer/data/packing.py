@@ -59,7 +59,7 @@ def select_pairs(pairs: TokenizedPairs, config: BatchConfig, split: str = "train
     reasons = {
         "empty on one side": empty,
         f"longer than {config.source_length} source or {config.target_length} target tokens": long,
-        f"of which one side is over {config.max_length_ratio:g} times as long as the other": ratio,
+        f"with one side over {config.max_length_ratio:g} times as long as the other": ratio,
     }
     verdicts = np.select(list(reasons.values()), range(1, len(reasons) + 1)).astype(np.int8)
     selection = Selection(verdicts, tuple(reasons))

@@ -266,7 +266,7 @@ def _not_decoded(
         return UserError(f"{what}, nor other text: name a file of plain text")
     if not only_ascii:
         return UserError(
-            f"{what}, though the text before it is: mend that place, or drop such bytes with "
+            f"{what}, though the text before it is: correct that place, or drop such bytes with "
             "iconv -c -f UTF-8 -t UTF-8"
         )
     # Windows has letters and quotes where Latin 1 has control characters.

@@ -205,14 +205,14 @@ def _verified(file: io.FileIO, path: Path, num_pairs: int, vocabulary_size: int)
     status = os.fstat(file.fileno())
     start = _HEADER.size + _CHECKSUM.size
     if not stat.S_ISREG(status.st_mode) or status.st_size < start:
-        raise _DamagedError("no file of token ids")
+        raise _DamagedError("not a file of token ids")
     header, checksum = file.read(_HEADER.size), file.read(_CHECKSUM.size)
     mark, pairs, *sizes = _HEADER.unpack(header)
     id_type = _id_type(vocabulary_size)
     blocks = [(np.dtype("<i8"), pairs + 1)] * 2 + [(id_type, size) for size in sizes]
     expected = start + sum(block_type.itemsize * size for block_type, size in blocks)
     if mark != _MARK or pairs != num_pairs or status.st_size != expected:
-        raise _DamagedError("its size and its header differ")
+        raise _DamagedError("its size differs from what its header says")
     if _CHECKSUM.pack(_checksum_of_rest(file, _start_checksum(path, header))) != checksum:
         raise _DamagedError("its checksum differs")
     memory = np.memmap(file, np.uint8, mode="r").view(np.ndarray)
@@ -225,7 +225,7 @@ def _verified(file: io.FileIO, path: Path, num_pairs: int, vocabulary_size: int)
         RaggedArray(values, offsets) for offsets, values in zip(arrays[:2], arrays[2:], strict=True)
     ]
     if not all(_is_sound(row, vocabulary_size) for row in rows):
-        raise _DamagedError("ids or rows that cannot be")
+        raise _DamagedError("impossible ids or rows")
     return TokenizedPairs(*rows)
 
 

@@ -92,11 +92,14 @@ def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
         return Tokenizer.load(path, config.tokenizer.vocabulary_size)
     tags = {part.tag for part in corpus.split(corpus.train).parts if part.tag is not None}
     # Spaces are made uniform on both sides; decoded text gets them as the target's text has them.
-    spaces = {}
-    if config.tokenizer.normalization != "identity":
-        spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))
+    spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))
     return train_tokenizer(
-        _sentences(corpus), config.tokenizer, path, config.training.seed, sorted(tags), spaces
+        training_sentences(corpus),
+        config.tokenizer,
+        path,
+        config.training.seed,
+        sorted(tags),
+        spaces,
     )
 
 
@@ -129,7 +132,8 @@ def _some_pairs(corpus: Corpus, most: int) -> Iterator[Pair]:
         yield pairs[index]
 
 
-def _sentences(corpus: Corpus) -> Iterator[str]:
+def training_sentences(corpus: Corpus) -> Iterator[str]:
+    """Yields source and target of each training pair."""
     for source, target in corpus.split(corpus.train):
         yield source
         yield target

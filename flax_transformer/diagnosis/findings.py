@@ -70,7 +70,7 @@ def about_loss(figures: Figures, not_yet: Severity, less: Severity) -> Iterator[
         yield Finding(
             "serious",
             f"the loss of {loss:.2f} is above log(vocabulary), {baselines.uniform:.2f}",
-            "guessing evenly would be better: training has diverged",
+            "guessing uniformly would be better: training has diverged",
             f"start again with {SOFTER}",
         )
     elif loss > baselines.unigram:
@@ -78,14 +78,14 @@ def about_loss(figures: Figures, not_yet: Severity, less: Severity) -> Iterator[
             not_yet,
             f"the loss of {loss:.2f} is above that of word frequencies alone, "
             f"{baselines.unigram:.2f}",
-            "the model has not even learnt which words are frequent: it has only begun, or the "
+            "the model has not even learned which words are frequent: it has only begun, or the "
             "learning rate keeps it from learning",
             f"after the warm-up: {SOFTER}",
         )
     elif loss > baselines.bigram:
         yield Finding(
             less,
-            f"the loss of {loss:.2f} is above that of the word before alone, "
+            f"the loss of {loss:.2f} is above that of the previous word alone, "
             f"{baselines.bigram:.2f}",
             "counts of word pairs know more of the target language than the model does",
             f"train longer; where the loss has stopped falling, {SOFTER}",
@@ -116,7 +116,7 @@ def about_outputs(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
         yield Finding(
             not_yet,
             f"{outputs.identical:.0%} of the translations are those of a different source too",
-            "the decoder ignores the source, or has learnt a few sentences only",
+            "the decoder ignores the source, or has learned only a few sentences",
             "train longer; the findings on loss and attention say more",
         )
     if outputs.repeated > outputs.repeated_in_references + 0.1:
@@ -139,7 +139,7 @@ def about_ends(figures: Figures, not_yet: Severity) -> Iterator[Finding]:
             f"{outputs.empty:.0%} of the translations are empty",
             "the end symbol is the most probable first token: short or empty targets in the data, "
             "or a model that has hardly begun",
-            "see whether the training targets have empty lines; a lower --batch.max-length-ratio "
+            "check whether the training targets have empty lines; a lower --batch.max-length-ratio "
             "drops pairs of which one side is much shorter",
         )
     if outputs.too_long > 0.05:
@@ -179,9 +179,9 @@ def about_pairs(figures: Figures) -> Iterator[Finding]:
     if not 1 / 3 < pairs.length_ratio < 3:
         yield Finding(
             "warning",
-            f"a source token has {pairs.length_ratio:.2g} target tokens",
+            f"there are {pairs.length_ratio:.2g} target tokens per source token",
             "sides so different in length seldom say the same",
-            "see that line n of both files is a pair; a lower --batch.max-length-ratio",
+            "check that line n of both files is a pair; a lower --batch.max-length-ratio",
         )
     fill = min(pairs.source_fill, pairs.target_fill)
     if fill < 0.6:
@@ -202,7 +202,7 @@ def about_bytes(figures: Figures) -> Iterator[Finding]:
                 "warning",
                 f"{share:.0%} of the {side} tokens are single bytes",
                 "the vocabulary does not know these characters: it is too small for the script, or "
-                "was learnt from other text",
+                "was learned from other text",
                 "a larger --tokenizer.vocabulary-size, in a new work directory without the old "
                 "tokenizer.model",
             )

@@ -88,7 +88,7 @@ def about_updates(figures: Figures) -> Iterator[Finding]:
             "serious",
             f"one update changes the parameters by {ratio:.1%}",
             "about 0.1% is usual, 1% while the rate is highest: such steps throw away what was "
-            "learnt before",
+            "learned before",
             f"{SOFTER}; --optimizer.clip-norm does not help, since Adam divides by the gradient",
         )
     elif ratio < _SLOW and figures.rate.now > 0.1 * figures.rate.peak:
@@ -168,9 +168,9 @@ def how_to_use_the_source(config: Config) -> str:
     begun = "train longer if it has only begun"
     if isinstance(config.model, RecurrentConfig):
         return (
-            f"{begun}, {SOFTER}, or another --model.attention; see that the pairs belong together"
+            f"{begun}, {SOFTER}, or another --model.attention; check that the pairs belong together"
         )
-    return f"{begun}, --model.norm pre, {SOFTER}; see that the pairs belong together"
+    return f"{begun}, --model.norm pre, {SOFTER}; check that the pairs belong together"
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

@@ -14,7 +14,7 @@ _WIDTH = 100
 def describe(config: Config, figures: Figures, findings: Sequence[Finding]) -> list[str]:
     """Returns the lines: figures first, findings last, where the eye rests."""
     return [
-        f"\nThe run behind step {figures.step:,} of {config.training.steps:,}",
+        f"\nThe run after step {figures.step:,} of {config.training.steps:,}",
         *_describe_modules(figures),
         *_describe_attention(figures),
         *_describe_losses(figures),
@@ -37,7 +37,7 @@ def _describe_modules(figures: Figures) -> Iterator[str]:
 def _describe_attention(figures: Figures) -> Iterator[str]:
     if not figures.attention:
         return
-    yield "\nattention entropy by head, 100% where it looks evenly at all that it sees"
+    yield "\nattention entropy by head; 100% is spread evenly over all positions that it may see"
     for name, found in figures.attention.items():
         for layer, heads in enumerate(found.entropy, start=1):
             shares = " ".join(f"{head:>4.0%}" for head in heads)
@@ -46,15 +46,15 @@ def _describe_attention(figures: Figures) -> Iterator[str]:
 
 def _describe_losses(figures: Figures) -> Iterator[str]:
     losses, baselines = figures.losses, figures.baselines
-    yield "\nloss, nats a target token, without label smoothing and dropout"
+    yield "\nloss, nats per target token, without label smoothing and dropout"
     yield _line("validation", losses.validation, "")
     yield _line("training", losses.training, "the batches of the last steps")
     yield _line("shuffled sources", losses.shuffled, "validation, the sources' words mixed up")
-    yield _line("log(vocabulary)", baselines.uniform, "guessing evenly")
+    yield _line("log(vocabulary)", baselines.uniform, "guessing uniformly")
     yield _line("unigram", baselines.unigram, "word frequencies alone")
-    yield _line("bigram", baselines.bigram, "the word before alone")
+    yield _line("bigram", baselines.bigram, "the previous word alone")
     if baselines.smoothing_floor:
-        floor = "no training loss in metrics.jsonl is lower, by label smoothing"
+        floor = "label smoothing lets no training loss in metrics.jsonl fall lower"
         yield _line("floor", baselines.smoothing_floor, floor)
 
 
@@ -63,13 +63,13 @@ def _describe_outputs(figures: Figures) -> Iterator[str]:
     yield f"\ngreedy translations of {outputs.sentences} validation sentences"
     yield (
         f"  {outputs.repeated:.1%} of tokens repeated (of the references' "
-        f"{outputs.repeated_in_references:.1%}), {outputs.identical:.1%} like another's, "
+        f"{outputs.repeated_in_references:.1%}), {outputs.identical:.1%} same for another source, "
         f"{outputs.empty:.1%} empty, {outputs.too_long:.1%} cut by length"
     )
     yield f"\ntraining pairs ({pairs.pairs:,} of them)"
     yield (
         f"  {pairs.source_fill:.1%} of source and {pairs.target_fill:.1%} of target slots filled, "
-        f"{pairs.length_ratio:.2f} target tokens a source token,"
+        f"{pairs.length_ratio:.2f} target tokens per source token,"
     )
     yield (
         f"  {pairs.copies:.1%} copies of the source, bytes {pairs.source_bytes:.1%} of source and "

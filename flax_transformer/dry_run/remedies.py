@@ -59,7 +59,7 @@ def _accumulate(config: Config, parts: int) -> Remedy:
     return Remedy(
         f"--training.accumulation-steps {parts}",
         dataclasses.replace(config, training=changed),
-        "the same mean gradient, of parts one after the other",
+        "the same mean gradient, computed in parts, one after the other",
     )
 
 

@@ -29,7 +29,7 @@ def judge(config: Config, topology: str | None) -> None:
     elif not isinstance(step.memory, TooLarge):
         print("\n".join(describe_roofline(step, chip)))
     if fits(step, chip) is False:
-        print("\nto make it fit (compiling what is proposed, to be sure)...", flush=True)
+        print("\nto make it fit (each proposal is compiled, to be sure)...", flush=True)
         print("\n".join(describe_remedies(step, chip, devices)))
 
 
@@ -53,10 +53,10 @@ def describe_work(step: Step) -> list[str]:
     sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     lines = [
         f"mesh: {sizes}; {batch.rows} rows of {batch.source_length} + {batch.target_length} slots "
-        f"a step, {step.target_tokens:,} target slots",
+        f"per step, {step.target_tokens:,} target slots",
         f"parameters: {step.parameters:,}",
         "",
-        "operations a step, all chips together",
+        "operations per step, all chips together",
         _line("model", _scaled(step.model_flops.matrices, "FLOP"),
               "6 x every number of encoder, decoder and output matrix x its positions"),
         _line("attention scores", _scaled(step.model_flops.scores, "FLOP"),
@@ -68,14 +68,15 @@ def describe_work(step: Step) -> list[str]:
         return lines
     lines += [
         _line("by the compiler", _scaled(step.compiler_flops * mesh.size, "FLOP"),
-              "all operations, but the body of each loop once"),
+              "all operations, each loop's body counted once"),
         "",
-        "traffic a step and chip",
+        "traffic per step and chip",
         _line("memory", _scaled(step.bytes_moved, "B"), "every turn of a loop counted"),
-        _line("by the compiler", _scaled(step.compiler_bytes, "B"), "the body of each loop once"),
+        _line("by the compiler", _scaled(step.compiler_bytes, "B"),
+              "each loop's body counted once"),
     ]  # fmt: skip
     for kind, each in step.collectives.items():
-        text = f"{each.count:,} of together {_scaled(each.bytes, 'B')}"
+        text = f"{each.count:,}, together {_scaled(each.bytes, 'B')}"
         lines.append(_line(kind, _scaled(each.sent, "B"), f"sent, in {text}"))
     if not step.collectives:
         lines.append(_line("collectives", "none", ""))
@@ -86,7 +87,7 @@ def describe_work(step: Step) -> list[str]:
 
 def describe_memory(step: Step, chip: Chip | None) -> list[str]:
     """Describes what a step needs of a chip's memory, and whether the chip has that."""
-    lines = ["", "memory a chip"]
+    lines = ["", "memory per chip"]
     memory = step.memory
     if isinstance(memory, TooLarge):
         return [
@@ -97,7 +98,7 @@ def describe_memory(step: Step, chip: Chip | None) -> list[str]:
     lines += [
         _line("arguments", _gib(memory.arguments), "parameters, optimizer state, batch"),
         _line("temporaries", _gib(memory.temporaries), ""),
-        _line("outputs", _gib(memory.outputs), "those that take no argument's place"),
+        _line("outputs", _gib(memory.outputs), "those that reuse no argument's memory"),
         _line("program", _gib(memory.code), ""),
     ]
     verdict = "fits" if fits(step, chip) else "does not fit"
@@ -111,7 +112,7 @@ def describe_roofline(step: Step, chip: Chip) -> list[str]:
     links = interconnect_bandwidth(chip, list(step.mesh.devices.flat))
     lines = [
         "",
-        "least time a step, everything at its peak and at the same time",
+        "least time per step, with everything at its peak and at the same time",
         _line("matrix products", _ms(least.products), f"at {_scaled(chip.flops, 'FLOP/s')}"),
         _line("memory", _ms(least.memory), f"at {_scaled(chip.memory_bandwidth, 'B/s')}"),
     ]
@@ -124,7 +125,7 @@ def describe_roofline(step: Step, chip: Chip) -> list[str]:
     tokens = step.target_tokens / least.seconds
     return [
         *lines,
-        f"bound by {least.bound}: {_ms(least.seconds).strip()} a step at least, so at most "
+        f"bound by {least.bound}: {_ms(least.seconds).strip()} per step at least, so at most "
         f"{tokens:,.0f} target tokens/s and {utilisation(step, chip, least.seconds):.1%} MFU",
     ]
 

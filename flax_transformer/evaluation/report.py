@@ -93,7 +93,7 @@ def summary(
         lines.append(f"  {names[key]:<12}{record[key]:6.2f}  {record[f'{key}_signature']}")
     lines.append(
         f"  {record['target_tokens']:,} target tokens in {record['seconds']:.1f} s, "
-        f"{record['tokens_per_second']:,.0f} a second; "
+        f"{record['tokens_per_second']:,.0f} per second; "
         f"compilation took {record['compile_seconds']:.1f} s"
     )
     for index in range(min(samples, len(hypotheses))):

@@ -84,7 +84,7 @@ def _listen(hosts: HostsConfig) -> socket.socket:
     except OSError as error:
         raise UserError(
             f"process 0 cannot listen at port {port} of hosts.coordinator {hosts.coordinator}: "
-            f"{error.strerror}. End what does, or choose another port, for all processes"
+            f"{error.strerror}. Stop what listens there, or choose another port for all processes"
         ) from None
 
 
@@ -99,7 +99,7 @@ def _wait_for_all(
             return LostProcessError(
                 f"{_enumerate(missing)} of {hosts.count} did not come to {hosts.coordinator} "
                 f"within {hosts.patience} s (hosts.patience): start all of them, each with its own "
-                "--hosts.index, and have the network let them through"
+                "--hosts.index, and check that the network lets them through"
             )
         newcomer = _accept(listener, left)
         _forget_those_who_left(waiting)

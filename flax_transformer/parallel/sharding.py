@@ -45,8 +45,8 @@ def build_mesh(config: MeshConfig, devices=None) -> Mesh:
         sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes) or -1
     if math.prod(sizes) != len(devices):
         raise UserError(
-            f"mesh.data {config.data} x mesh.fsdp {config.fsdp} x mesh.model {config.model} do not "
-            f"make the {len(devices)} devices that there are"
+            f"mesh.data {config.data} x mesh.fsdp {config.fsdp} x mesh.model {config.model} is not "
+            f"the number of devices, {len(devices)}"
         )
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
 

@@ -87,7 +87,7 @@ def _tell_of_a_full_disk(directory: Path) -> None:
             file.write(bytes(_SMALL_PROGRAM))
     except OSError as error:
         place = f"{directory}: {error.strerror} ({name_another_folder()})"
-        say_once(f"note: what is compiled now is not kept: {place}")
+        say_once(f"note: programs compiled now are not kept: {place}")
 
 
 def _open(parent: Path | None) -> Path:

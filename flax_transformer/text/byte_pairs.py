@@ -1,7 +1,7 @@
 """Byte-pair encoding of one word, also with BPE-dropout (Provilkov et al. 2020, algorithm 1)."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 
 _LONG_WORD = 1000
@@ -9,9 +9,9 @@ _LONG_WORD = 1000
 
 
 def merge(
-    word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
+    word: Sequence[str], ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
 ) -> list[str]:
-    """Returns the symbols that `word` is merged to.
+    """Returns the symbols that `word`, characters or symbols itself, is merged to.
 
     Each step drops every merge for which `draw()` is less than `dropout`, and makes the best of
     those that are left: the one whose symbol has the smallest of `ids`, the leftmost of equals. It
@@ -22,7 +22,7 @@ def merge(
 
 
 def _merge_short(
-    word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
+    word: Sequence[str], ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
 ) -> list[str]:
     """Merges in a time that grows with the square of the length."""
     symbols = list(word)
@@ -39,7 +39,7 @@ def _merge_short(
 
 
 def _merge_long(
-    word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
+    word: Sequence[str], ids: Mapping[str, int], dropout: float, draw: Callable[[], float]
 ) -> list[str]:
     """Merges in n log n; each result is as likely as from `_merge_short`.
 

@@ -10,7 +10,8 @@ a space.
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -24,9 +25,12 @@ PAD_ID, EOS_ID, BOS_ID, UNK_ID = range(4)
 """Special symbols. Text is never encoded to them, not even text that spells their names. The tags
 of a corpus are such symbols too."""
 
-_SPACE = "\u2581"  # as SentencePiece writes it
+SPACE_SIGN = "\u2581"
+"""By which SentencePiece writes a space."""
+
+_TAG = re.compile(r"<[^<>]+>")
 _MOST_BYTES = 1 << 28
-_OR_DELETE = "; or, where nothing has been trained yet, delete it, so that one is learnt"
+_OR_DELETE = "; or, where nothing has been trained yet, delete it to have one learned"
 _PROBE = "a 1 \U0001f600"  # which every normalisation keeps
 
 
@@ -52,9 +56,9 @@ class Tokenizer:
         first = processor.piece_to_id("<0x00>")  # after the tags
         self.byte_ids = range(first, first + 256)
         """The ids of the bytes, by which characters without a piece are spelled."""
-        self._ids = self._check_pieces()
+        self.text_pieces: Mapping[str, int] = self._check_pieces()
         """The id of every piece of text; the earlier it was merged in training, the smaller."""
-        known = {" ", *(piece for piece in self._ids if len(piece) == 1)}
+        known = {" ", *(piece for piece in self.text_pieces if len(piece) == 1)}
         self.characters = frozenset(known.difference(PLACEHOLDERS))
         """The characters of text that are not spelled in bytes."""
         self.has_placeholders: bool = known.issuperset(PLACEHOLDERS)
@@ -69,14 +73,13 @@ class Tokenizer:
         of which some bytes have changed.
         """
         processor, every = self._processor, range(self.vocabulary_size)
-        end = self.vocabulary_size
-        while end > self.byte_ids.stop and processor.is_control(end - 1):
-            end -= 1  # a tag that was added later (added_tags.py)
-        ordinary = range(self.byte_ids.stop, end)
         try:
             pieces = processor.id_to_piece(list(every))
         except UnicodeDecodeError:
             raise ValueError("a piece is not UTF-8") from None
+        later = every[self.byte_ids.stop :]
+        added_tags = {i for i in later if _TAG.fullmatch(pieces[i]) and processor.is_control(i)}
+        ordinary = [i for i in later if i not in added_tags]
         named = [f"<0x{byte:02X}>" for byte in range(256)]
         if pieces[self.byte_ids.start : self.byte_ids.stop] != named:
             raise ValueError("the 256 bytes are not all there")
@@ -104,7 +107,7 @@ class Tokenizer:
         except (UserError, RuntimeError, IndexError, UnicodeDecodeError):
             text, ids = "", []
         if text.split() != _PROBE.split() or UNK_ID in ids:
-            raise ValueError("text does not survive it")
+            raise ValueError("it does not give back the text that it encodes")
 
     def __reduce__(self) -> tuple:
         """Has another process load the model afresh."""
@@ -145,7 +148,7 @@ class Tokenizer:
         if not self._processor.is_control(found := self._processor.piece_to_id(tag)):
             raise UserError(
                 f"the vocabulary has no symbol for data.train's tag {tag}: delete tokenizer.model "
-                "from the work directory, so that one is learnt that has"
+                "from the work directory to have one learned with it"
             )
         return found
 
@@ -160,8 +163,8 @@ class Tokenizer:
         ids = dict(zip(words, self._processor.encode(words, num_threads=1), strict=True))
         for word, again in zip(words, self._normalize(words), strict=True):
             # The empty word between two spaces, or one that normalisation would change again.
-            if again != _SPACE + word:
-                ids[word] = self._split_at_random(_SPACE + word, 0.0, lambda: 1.0)
+            if again != SPACE_SIGN + word:
+                ids[word] = self._split_at_random(SPACE_SIGN + word, 0.0, lambda: 1.0)
         return [list(itertools.chain.from_iterable(map(ids.__getitem__, row))) for row in rows]
 
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
@@ -169,7 +172,7 @@ class Tokenizer:
 
         Normalisation puts a space before the text.
         """
-        return [text.split(_SPACE)[1:] for text in self._normalize(list(texts))]
+        return [text.split(SPACE_SIGN)[1:] for text in self._normalize(list(texts))]
 
     def normalize(self, texts: Sequence[str]) -> list[str]:
         """Returns each text as it is before it is split into pieces."""
@@ -190,17 +193,25 @@ class Tokenizer:
         # Not SentencePiece's own sampling: its seed gives other splittings in every process.
         draw = random.Random(seed).random
         return [
-            [token for word in row for token in self._split_at_random(_SPACE + word, dropout, draw)]
+            [
+                token
+                for word in row
+                for token in self._split_at_random(SPACE_SIGN + word, dropout, draw)
+            ]
             for row in self._words(texts)
         ]
 
+    def ids_of_piece(self, piece: str) -> list[int]:
+        """Returns the ids that `piece`, which may be one of another vocabulary, is split to."""
+        return self._split_at_random(piece, 0.0, lambda: 1.0)
+
     def _split_at_random(self, word: str, dropout: float, draw: Callable[[], float]) -> list[int]:
-        symbols = merge(word, self._ids, dropout, draw)
+        symbols = merge(word, self.text_pieces, dropout, draw)
         return [i for symbol in symbols for i in self._ids_of_symbol(symbol)]
 
     def _ids_of_symbol(self, symbol: str) -> list[int]:
-        if symbol in self._ids:
-            return [self._ids[symbol]]
+        if symbol in self.text_pieces:
+            return [self.text_pieces[symbol]]
         return [self.byte_ids[byte] for byte in symbol.encode()]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:

@@ -37,13 +37,14 @@ def train_tokenizer(
 
     seed:   matters only if there are more sentences than `config.training_sentences`.
     tags:   each gets a symbol, which counts in the size; sentences do not hold them.
-    spaces: what is written for what in decoded text (`normalization.typographic_spaces`).
+    spaces: what is written for what in decoded text (`normalization.typographic_spaces`); under
+            the identity normalisation nothing is.
 
     The same arguments give the same file. Where the text has more characters than the vocabulary
     has room for, half of the room goes to the most frequent of them. Raises `UserError` where the
     text does not fit the size of the vocabulary.
     """
-    chosen = _sample(sentences, config.training_sentences, seed)
+    chosen = sample_sentences(sentences, config, seed)
     room = config.vocabulary_size - _NOT_TEXT - len(tags)
     while True:
         try:
@@ -71,7 +72,7 @@ def _train(
             options["normalization_rule_tsv"] = _write_rules(nfc_rules(), Path(folder) / "before")
         else:
             options["normalization_rule_name"] = config.normalization
-        if spaces:
+        if spaces and config.normalization != "identity":
             options["denormalization_rule_tsv"] = _write_rules(spaces, Path(folder) / "behind")
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
@@ -125,11 +126,12 @@ def _without_rare_characters(sentences: Sequence[str], most: int) -> list[str]:
     return [sentence.translate(rare) for sentence in sentences]
 
 
-def _sample(sentences: Iterable[str], most: int, seed: int) -> list[str]:
-    """Returns up to `most` sentences, each as likely as any other (reservoir sampling).
+def sample_sentences(sentences: Iterable[str], config: TokenizerConfig, seed: int) -> list[str]:
+    """Returns up to `config.training_sentences`, each as likely as any other (reservoir sampling).
 
     SentencePiece has such a sampler, but seeds it afresh in each process.
     """
+    most = config.training_sentences
     generator = random.Random(seed)
     chosen: list[str] = []
     for index, sentence in enumerate(sentences):

@@ -14,7 +14,7 @@ from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.training_data import TrainingData
 from flax_transformer.parallel.console import Console
 from flax_transformer.training.same_text import check_text, warn_of_changes
-from flax_transformer.training.starting_point import describe_choice, describe_start, load_start
+from flax_transformer.training.starting_point import load_start
 from flax_transformer.training.state import (
     TrainState,
     abstract_state,
@@ -49,16 +49,13 @@ def open_state(
     if restored is None:
         state = create_state(config, mesh)
         progress = Progress(tokenizer=vocabulary, corpus=text, validated_step=0)
-        if config.training.start_from is not None:
-            params, loaded = load_start(config, mesh, state.params)
-            state = state._replace(params=params)
-            progress = dataclasses.replace(progress, start=describe_start(config, loaded))
-            Console.say(
-                f"starting from the {describe_choice(loaded)} of {config.training.start_from}"
-            )
+        if start := load_start(config, mesh, state.params, data.tokenizer):
+            state = state._replace(params=start.params)
+            progress = dataclasses.replace(progress, start=start.origin)
+            Console.say(f"starting from the {start.description}")
         Console.say(
             f"{count_parameters(state.params):,} parameters on {mesh.size} device(s), "
-            f"{data.train.steps_per_epoch:,.1f} steps an epoch"
+            f"{data.train.steps_per_epoch:,.1f} steps per epoch"
         )
     else:
         counter = _replicate(restored.step, like.step.sharding)

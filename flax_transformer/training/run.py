@@ -102,7 +102,7 @@ class Run(AbstractContextManager):
             Console.say(f"{self.corpus.describe()}\nwork directory: {workdir}")
             Console.say(f"matrix products in {config.model.compute_dtype}")
             if is_first_process() and not self.only_look:
-                copy_vocabulary(config, workdir)
+                copy_vocabulary(config, workdir, self.corpus)
             self.data = prepare_training_data(self.corpus, config, workdir)
         for note in self.data.notes:
             Console.say(note)
@@ -123,7 +123,7 @@ class Run(AbstractContextManager):
     @property
     def out_of_patience(self) -> bool:
         """Whether BLEU has not risen in as many validations as `training.patience` allows."""
-        return 0 < self.config.training.patience <= self.progress.validations_since_best
+        return self.progress.out_of_patience(self.config)
 
     @property
     def finished(self) -> bool:

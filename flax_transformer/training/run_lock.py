@@ -146,7 +146,7 @@ class RunLock:
     def _watch(self, holder: Holder | None) -> None:
         """Returns once it is clear that nobody renews the file; `UserError` if somebody does."""
         Console.say(
-            f"{self._path} names {holder or 'nobody that could be told'}: waiting for "
+            f"{self._path} names {holder or 'an unknown process'}: waiting for "
             f"{self._watch_seconds:g} seconds to see whether that run still goes on..."
         )
         before, end = _content_and_time(self._path), time.monotonic() + self._watch_seconds

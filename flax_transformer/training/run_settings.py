@@ -28,7 +28,7 @@ kept, and when; the devices, the kernels, and how exactly they repeat themselves
 data.directory holds the same text is for `same_text.check_text` to say."""
 
 _OF_THE_VOCABULARY = (
-    "data", "tokenizer.character_coverage", "tokenizer.normalization",
+    "data", "tokenizer.added_pieces", "tokenizer.character_coverage", "tokenizer.normalization",
     "tokenizer.training_sentences", "tokenizer.vocabulary_size", "training.seed",
     "training.start_from",
 )  # fmt: skip
@@ -77,7 +77,7 @@ def _as_before(config: Config, before: Config) -> Config:
 def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> None:
     """Creates `workdir` for a run with `config`, or checks that its run may go on with `config`.
 
-    Settings of the vocabulary bind once it has been learnt, and settings that parameters depend on
+    Settings of the vocabulary bind once it has been learned, and settings that parameters depend on
     once there is a checkpoint. All others are replaced, but not with `only_look`. Between the
     processes of a run no setting may differ. Raises `UserError`, which names those that do.
     """
@@ -107,14 +107,14 @@ def _check_same_run(workdir: Path, before: Config, config: Config) -> None:
         if differences := _binding_on_parameters(before, config, newest):
             raise UserError(
                 f"{workdir} holds a run with other settings:\n{_listed(differences)}\n"
-                "Take them back to go on with it, or name another folder with --workdir."
+                "Restore them to go on with it, or name another folder with --workdir."
             )
         return
     vocabulary = workdir / TOKENIZER_FILE
     if vocabulary.exists() and (differences := _binding_on_vocabulary(before, config)):
         raise UserError(
-            f"{vocabulary} was learnt with other settings:\n{_listed(differences)}\n"
-            "Take them back, or delete that file, so that a vocabulary is learnt anew."
+            f"{vocabulary} was learned with other settings:\n{_listed(differences)}\n"
+            "Restore them, or delete that file to have a vocabulary learned anew."
         )
 
 
@@ -142,7 +142,7 @@ def _binding_on_parameters(before: Config, config: Config, newest: int) -> list[
 
 
 def _binding_on_vocabulary(before: Config, config: Config) -> list[str]:
-    """Lists the differences in what a vocabulary was learnt from, and how."""
+    """Lists the differences in what a vocabulary was learned from, and how."""
     return [
         line
         for name, line in differing_fields(before, config).items()
@@ -153,7 +153,7 @@ def _binding_on_vocabulary(before: Config, config: Config) -> list[str]:
 
 
 def _text_and_tags(config: Config) -> list[tuple[str, str | None]]:
-    """Lists the training files, not their weights: a vocabulary is learnt from each pair once."""
+    """Lists the training files, not their weights: a vocabulary is learned from each pair once."""
     assert isinstance(config.data, TextFiles)
     return [(files.name, files.tag) for files in config.data.training_files]
 

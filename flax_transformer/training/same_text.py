@@ -49,7 +49,9 @@ def warn_of_changes(restored: Restored, progress: Progress) -> None:
         splits = " and ".join(progress.data_changes[-1]["splits"])
         Console.warn(f"going on after step {restored.step:,} with another text of {splits}")
     if restored.progress.best_bleu is not None and progress.best_bleu is None:
-        Console.warn("BLEU is taken otherwise than before: the next validation is the best")
+        Console.warn(
+            "BLEU is computed differently from before: the next validation counts as the best"
+        )
 
 
 def warn_of_words_run_together(corpus: Corpus, config: Config) -> None:

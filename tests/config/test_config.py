@@ -1,6 +1,5 @@
 """Settings: files, flags, JSON, and what is refused."""
 
-import ast
 import dataclasses
 import json
 import re
@@ -179,23 +178,14 @@ def test_mistake_on_the_command_line_shows_no_traceback():
     assert "configs/absent.py does not exist" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_every_field_is_documented_and_has_a_reader():
+def test_every_field_is_documented():
     config_files = sorted((ROOT / "flax_transformer" / "config").glob("*.py"))
-    read = set()
-    for path in (ROOT / "flax_transformer").rglob("*.py"):
-        if path not in config_files:
-            read |= {
-                node.attr
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-            }
     text = "\n".join(path.read_text(encoding="utf-8") for path in config_files)
     sections = [c for c in vars(settings).values() if dataclasses.is_dataclass(c)]
     assert len(sections) >= 10
     for section in sections:
         for field in dataclasses.fields(section):
             assert re.search(rf'    {field.name}: [^\n]*\n    """', text) or section is Config
-            assert field.name in read, f"{field.name} has no reader"
 
 
 def test_help_is_quick_and_loads_no_heavy_library():

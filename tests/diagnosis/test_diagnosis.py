@@ -91,7 +91,7 @@ def test_run_is_diagnosed_and_goes_on_as_if_it_had_not_been(words, tmp_path, cap
     train.main(words("transformer", "--diagnose"))
     output = capsys.readouterr().out
     assert contents(tmp_path / "run") == before
-    assert "The run behind step 2 of 40" in output
+    assert "The run after step 2 of 40" in output
     assert "decoder layer 1: cross_attention" in output
     assert "findings, the most serious first" in output
     record = json.loads((tmp_path / "run" / "diagnosis.json").read_text())

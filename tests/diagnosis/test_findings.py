@@ -96,7 +96,7 @@ DEFECTS = {
     "above unigram": (having(losses={"training": 6.0, "validation": 6.0, "shuffled": 9.9}),
                       "serious", "which words are frequent"),
     "above bigram": (having(losses={"training": 4.0, "validation": 4.0, "shuffled": 9.9}),
-                     "warning", "word before alone"),
+                     "warning", "previous word alone"),
     "source makes no difference": (having(losses={"shuffled": 1.61}), "serious", "mixed-up words"),
     "overfitting": (having(losses={"training": 0.5}), "warning", "by heart"),
     "identical": (having(outputs={"identical": 0.5}), "warning", "50% of the translations"),
@@ -106,7 +106,7 @@ DEFECTS = {
     "copies": (having(pairs={"copies": 0.2}), "warning", "the target is the source"),
     "source bytes": (having(pairs={"source_bytes": 0.3}), "warning", "source tokens are single"),
     "target bytes": (having(pairs={"target_bytes": 0.3}), "warning", "target tokens are single"),
-    "lengths": (having(pairs={"length_ratio": 5.0}), "warning", "has 5 target tokens"),
+    "lengths": (having(pairs={"length_ratio": 5.0}), "warning", "5 target tokens per source token"),
     "empty slots": (having(pairs={"source_fill": 0.3}), "note", "only 30% of the slots"),
 }  # fmt: skip
 

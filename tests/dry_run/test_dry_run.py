@@ -223,7 +223,7 @@ def test_roofline_is_the_busiest_part(compiled):
 def test_report_names_what_counts(compiled):
     text = "\n".join([*describe_work(compiled), *describe_memory(compiled, V5E)])
     assert f"parameters: {compiled.parameters:,}" in text
-    assert f"{compiled.collectives['all-reduce'].count:,} of together" in text
+    assert f"{compiled.collectives['all-reduce'].count:,}, together" in text
     assert "of 16.00 GiB: fits" in text
     small = dataclasses.replace(V5E, memory=1000.0)
     assert "does not fit" in "\n".join(describe_memory(compiled, small))

@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_once(cache, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "TemporaryFile", fill)
     assert start(monkeypatch) == str(cache)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "what is compiled now is not kept" in line and "No space left on device" in line
+    assert "programs compiled now are not kept" in line and "No space left on device" in line
     # What JAX says of each program that it cannot write.
     warnings.warn("Error writing persistent compilation cache entry for 'jit_f': no", stacklevel=1)
 

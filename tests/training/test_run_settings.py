@@ -47,6 +47,7 @@ FREE = {
 }  # fmt: skip
 BINDING = {
     "data.train": ("train", "web"), "data.validation": "other", "data.source_language": "fr",
+    "tokenizer.added_pieces": 7,
     "tokenizer.dropout": 0.1, "tokenizer.vocabulary_size": 500, "tokenizer.samples": 3,
     "data.placeholders": 0.0, "data.concatenate": 0.1, "tokenizer.character_coverage": 0.999,
     "tokenizer.normalization": "nfkc", "batch.rows": 50, "batch.max_length_ratio": 3,
@@ -106,12 +107,12 @@ def test_the_vocabulary_binds_what_it_was_learnt_from(workdir, setting):
     )
     if setting not in {
         "tokenizer.vocabulary_size", "tokenizer.normalization", "training.seed", "data.directory",
-        "data.source_language", "tokenizer.character_coverage",
+        "data.source_language", "tokenizer.character_coverage", "tokenizer.added_pieces",
     }:  # fmt: skip
         open_workdir(workdir, config)
         assert load_config(workdir / "config.json") == config != before
         return
-    message = rf"tokenizer\.model was learnt with other settings:\n  {setting}: .* -> .*\n.*delete"
+    message = rf"tokenizer\.model was learned with other settings:\n  {setting}: .* -> .*\n.*delete"
     with pytest.raises(UserError, match=message):
         open_workdir(workdir, config)
     assert load_config(workdir / "config.json") == before
@@ -131,7 +132,7 @@ def test_the_vocabulary_binds_the_text_and_the_tags(workdir, train):
 def test_a_checkpoint_binds_what_parameters_depend_on(workdir, setting, folder):
     pretend_to_have_trained(workdir, 5, folder=folder)
     before = (workdir / "config.json").read_bytes()
-    with pytest.raises(UserError, match=rf"other settings:\n  {setting}: .* -> .*\nTake them"):
+    with pytest.raises(UserError, match=rf"other settings:\n  {setting}: .* -> .*\nRestore them"):
         open_workdir(workdir, changed(Config(data=FILES), setting, BINDING[setting]))
     assert (workdir / "config.json").read_bytes() == before
 
@@ -189,7 +190,7 @@ def test_steps_may_change_as_long_as_no_rate_would(tmp_path, old, new, newest):
     with pytest.raises(
         UserError,
         match=rf"training\.steps: {old} -> {new} \(with optimizer\.cooldown_steps 20 the learning "
-        rf"rate falls from step {begin} on, and the run has come to {newest}\)\nTake them back",
+        rf"rate falls from step {begin} on, and the run has come to {newest}\)\nRestore them",
     ):
         open_workdir(tmp_path, with_steps(new))
 

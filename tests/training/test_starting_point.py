@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import flax_transformer as ft
 from flax_transformer.commands.command_line import parse_train_arguments
@@ -16,6 +18,7 @@ from flax_transformer.config import (
     BatchConfig,
     Config,
     DecodingConfig,
+    MeshConfig,
     OptimizerConfig,
     TextFiles,
     TokenizerConfig,
@@ -24,8 +27,11 @@ from flax_transformer.config import (
 from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.errors import UserError
+from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.training.run import Run
+from flax_transformer.training.starting_point import _with_rows_of
+from flax_transformer.training.state import create_state
 from flax_transformer.translation.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -76,7 +82,7 @@ def tuned(config: Config, base: Path, text: str, **training) -> Config:
         tokenizer=TokenizerConfig(vocabulary_size=390),
         optimizer=OptimizerConfig(warmup_steps=1, learning_rate_scale=0.0),
         training=dataclasses.replace(
-            config.training, start_from=str(base), label_smoothing=0.0, **training
+            config.training, **{"start_from": str(base), "label_smoothing": 0.0} | training
         ),
     )
 
@@ -141,7 +147,7 @@ def test_a_first_start_that_failed_binds_the_vocabulary(config, base, other_text
     settings = tuned(config, base, other_text)
     Run(settings, tmp_path).close()
     own = dataclasses.replace(settings.training, start_from=None)
-    with pytest.raises(UserError, match=r"tokenizer\.model was learnt with other settings"):
+    with pytest.raises(UserError, match=r"tokenizer\.model was learned with other settings"):
         Run(dataclasses.replace(settings, training=own), tmp_path)
     with Run(settings, tmp_path) as run:
         chex.assert_trees_all_equal(jax.device_get(run.state.params), params_of(base))
@@ -163,6 +169,87 @@ def test_new_tags_leave_what_there_was(config, base, other_text, tmp_path):
         assert vocabulary.decode([[400, 5 + 256, 401]]) == before.decode([[5 + 256]])
         ids = run.data.train.pairs.source
         assert any(401 in ids[i] for i in range(len(ids)))
+
+
+def with_pieces(config: Config, base: Path, text: str, count: int, **training) -> Config:
+    """A run on text with words that the vocabulary of `base` spells letter by letter."""
+    settings = tuned(config, base, text, **training)
+    tokenizer = dataclasses.replace(settings.tokenizer, added_pieces=count)
+    return dataclasses.replace(settings, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def odd_text(tmp_path_factory) -> str:
+    folder = Path(write_text(tmp_path_factory.mktemp("odd"), 200))
+    for language in ("en", "fr"):
+        for name in ("train", "more"):
+            path = folder / f"{name}.{language}"
+            lines = path.read_text(encoding="utf-8").splitlines()
+            path.write_text("".join(f"{line} Xylophonist, жук!\n" for line in lines), "utf-8")
+    return str(folder)
+
+
+def test_new_pieces_leave_what_there_was(config, base, odd_text, tmp_path, capsys):
+    settings = with_pieces(config, base, odd_text, 12)
+    data = dataclasses.replace(settings.data, train=("train", "more,tag=<bt>"))
+    with Run(dataclasses.replace(settings, data=data), tmp_path) as run:
+        table = jax.device_get(run.state.params["embedding"]["table"])
+        old = params_of(base)["embedding"]["table"]
+        vocabulary, before = run.data.tokenizer, Tokenizer.load(base / "tokenizer.model")
+        assert run.config.tokenizer.vocabulary_size == vocabulary.vocabulary_size == 413
+        np.testing.assert_array_equal(table[:400], old)
+        for piece, row in zip(vocabulary.pieces(range(400, 412)), table[400:412], strict=True):
+            parts = before.ids_of_piece(piece)
+            np.testing.assert_allclose(row, old[parts].mean(0), rtol=1e-5)
+        assert vocabulary.tag_id("<bt>") == 412
+        fresh = np.asarray(create_state(run.config, run.mesh).params["embedding"]["table"])
+        np.testing.assert_array_equal(table[412], fresh[412])
+        lines = ["The cat sleeps.", "Ça va ?"]
+        assert vocabulary.encode(lines) == before.encode(lines)
+        odd = ["Xylophonist, жук!"]
+        assert len(vocabulary.encode(odd)[0]) < 0.6 * len(before.encode(odd)[0])
+    assert "12 pieces added to the vocabulary" in capsys.readouterr().out
+
+
+def test_rows_of_new_pieces_are_the_same_on_every_mesh(small_config):
+    random = np.random.default_rng(0)
+    fresh, start = (random.normal(size=(rows, 16)).astype(np.float32) for rows in (328, 304))
+    spelled = [random.integers(0, 304, size).tolist() for size in (2, 0, 3, 5, 1, 0, 4, 2)] * 3
+    joined = []
+    for mesh in (MeshConfig(data=1), MeshConfig(data=1, fsdp=2, model=4)):
+        count = math.prod(abs(size) for size in dataclasses.astuple(mesh))
+        rows = NamedSharding(build_mesh(mesh, jax.devices()[:count]), PartitionSpec("model"))
+        arrays = (jax.device_put(array, rows) for array in (fresh, start))
+        joined.append(_with_rows_of(*arrays, spelled=spelled))
+        assert joined[-1].sharding == rows
+    np.testing.assert_array_equal(*joined)
+
+
+def test_it_goes_on_with_the_pieces_it_began_with(config, base, odd_text, tmp_path):
+    moved, workdir = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(base, moved)
+    settings = with_pieces(config, moved, odd_text, 12, steps=2)
+    Run(settings, workdir).train()  # with rate 0
+    shutil.rmtree(moved)
+    with Run(settings, workdir) as run:
+        assert run.step == 2 and run.data.tokenizer.vocabulary_size == 412
+        found, started = jax.device_get(run.state.params), params_of(base)
+        found["embedding"]["table"] = found["embedding"]["table"][:400]
+        chex.assert_trees_all_equal(found, started)
+    other = with_pieces(config, moved, odd_text, 11, steps=2)
+    with pytest.raises(UserError, match=r"tokenizer\.added_pieces: 12 -> 11"):
+        Run(other, workdir)
+
+
+def test_pieces_that_cannot_be_added(config, base, odd_text, tmp_path):
+    with pytest.raises(UserError, match=r"added_pieces is 9999, but.*only enough for \d+") as found:
+        Run(with_pieces(config, base, odd_text, 9999), tmp_path / "run")
+    most = int(str(found.value).split("use at most ")[1].split(",")[0])
+    with Run(with_pieces(config, base, odd_text, most), tmp_path / "run") as run:
+        assert run.config.tokenizer.vocabulary_size == 400 + most
+    alone = with_pieces(config, base, odd_text, 5, start_from=None)
+    with pytest.raises(UserError, match=r"added_pieces is 5, but there is no other run"):
+        Run(alone, tmp_path / "alone")
 
 
 def test_a_shape_that_does_not_fit_is_named(config, base, other_text, tmp_path):
