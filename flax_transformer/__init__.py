@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from flax_transformer.config.shipped import load_config_file as load_config
     from flax_transformer.errors import UserError
     from flax_transformer.inspection.attention import Attention
+    from flax_transformer.inspection.curves import plot_curves
+    from flax_transformer.inspection.model_diagram import plot_model
+    from flax_transformer.inspection.positions import plot_positions
+    from flax_transformer.inspection.schedule import plot_schedule
     from flax_transformer.inspection.search_tree import SearchTree
     from flax_transformer.training.run import Run
     from flax_transformer.translation.hypotheses import Hypothesis
@@ -62,6 +66,10 @@ __all__ = [
     "__version__",
     "load",
     "load_config",
+    "plot_curves",
+    "plot_model",
+    "plot_positions",
+    "plot_schedule",
 ]
 
 _HOMES = {
@@ -74,6 +82,10 @@ _HOMES = {
     "SearchTree": "flax_transformer.inspection.search_tree",
     "load": "flax_transformer.api.model",
     "load_config": "flax_transformer.config.shipped:load_config_file",
+    "plot_curves": "flax_transformer.inspection.curves",
+    "plot_model": "flax_transformer.inspection.model_diagram",
+    "plot_positions": "flax_transformer.inspection.positions",
+    "plot_schedule": "flax_transformer.inspection.schedule",
 }
 """Where a name lives, and what it is called there; all others live in `flax_transformer.config`."""
 

@@ -9,6 +9,7 @@ runs/base/
   tensorboard/         the same as curves
   evaluation/          translations and scores of test sets
   diagnosis.json       what `--diagnose` found
+  inspection/          pictures of what is inside the model
   lock                 held by the process that trains here
 """
 
@@ -20,4 +21,5 @@ METRICS_FILE = "metrics.jsonl"
 CURVES = "tensorboard"
 EVALUATION = "evaluation"
 DIAGNOSIS_FILE = "diagnosis.json"
+INSPECTION = "inspection"
 LOCK_FILE = "lock"

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "Trains a translation model, or goes on where it stopped.",
     "evaluate": "Scores a trained model on test sets.",
     "translate": "Translates lines of text with a trained model.",
+    "inspect": "Draws what is inside a trained model.",
 }
 """Each is a module beside this one, with a function `main` that takes the command's words."""
 

@@ -12,8 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from flax_transformer.decoding.candidates import Candidates, best_candidates, gather_beams
+from flax_transformer.decoding.candidates import (
+    Candidates,
+    best_candidates,
+    gather_beams,
+    gather_tokens,
+)
 from flax_transformer.decoding.hypotheses import Hypotheses, no_hypotheses
+from flax_transformer.decoding.prefix import Prefix
 from flax_transformer.decoding.scoring import Scoring
 
 Cache = Any
@@ -49,7 +55,7 @@ class _Rules(NamedTuple):
     """What holds during a whole search, of each sentence and of all."""
 
     max_lengths: Array  # (b,)
-    forced: Array | None  # (b,t), PAD where any token may stand
+    prefix: Prefix | None
     scoring: Scoring
     bos_id: int
     eos_id: int
@@ -65,6 +71,7 @@ class _State(NamedTuple):
     live_log_probs: Array  # (b,w)
     finished: Hypotheses
     coverage: Array | None  # (b,w,s), attention so far, with a coverage penalty only
+    places: Array | None  # (b,w), with a prefix only: where in its last word they are
     cache: Cache
 
 
@@ -81,7 +88,7 @@ def beam_search(
     pad_id: int,
     scoring: Scoring,
     grow: Grow | None = None,
-    forced: Array | None = None,
+    prefix: Prefix | None = None,
     record: bool = False,
 ) -> Hypotheses:
     """Finds the w = `beam_size` best continuations of BOS for each sentence.
@@ -93,8 +100,7 @@ def beam_search(
     source_mask: (b,s) bool, the positions that a coverage penalty counts
     grow:        with it the cache comes with room for stages(max_steps)[0] positions and is given
                  room for more when a sentence needs it
-    forced:      (b,p) int32, the tokens that each sentence's hypotheses begin with, fewer than its
-                 max_length, then PAD; None forces nothing
+    prefix:      what each sentence's hypotheses begin with, shorter than its max_length
     record:      whether the hypotheses come with a `Record` of every position
 
     Probabilities are those of the whole vocabulary, but PAD and BOS are never chosen, and at its
@@ -118,14 +124,12 @@ def beam_search(
     chex.assert_scalar_non_negative(scoring.length_penalty)
     chex.assert_scalar_non_negative(scoring.coverage_penalty)
     chex.assert_shape(source_mask, (b, None))
-    if forced is not None:
-        chex.assert_shape(forced, (b, None))
-        rest = max_steps - forced.shape[1]
-        forced = jnp.pad(forced, ((0, 0), (0, rest)), constant_values=pad_id)
+    if prefix is not None:
+        chex.assert_shape([prefix.tokens, prefix.nexts], [(b, None), (b, None, None)])
     for leaf in jax.tree.leaves(cache):
         chex.assert_shape(leaf, (None, b, {1, beam_size}, ...))
     max_lengths = jnp.minimum(max_lengths, max_steps)
-    rules = _Rules(max_lengths, forced, scoring, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
+    rules = _Rules(max_lengths, prefix, scoring, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
     finished = no_hypotheses(b, beam_size, max_steps, pad_id, record=record)
     state = _start(cache, rules, finished, source_mask)
     if grow is None:
@@ -174,7 +178,7 @@ def _finish(
     if not few:
         return finished
     rest, rows = rest
-    of_sentences = {"max_lengths": rules.max_lengths, "forced": rules.forced}
+    of_sentences = {"max_lengths": rules.max_lengths, "prefix": rules.prefix}
     rest_rules = rules._replace(**jax.tree.map(lambda array: array[rows], of_sentences))
     found = lax.cond(
         num_live(rest) > 0,
@@ -213,6 +217,7 @@ def _start(cache: Cache, rules: _Rules, finished: Hypotheses, source_mask: Array
         live_log_probs=jnp.where(exists, 0.0, -jnp.inf).astype(jnp.float32),
         finished=finished,
         coverage=coverage,
+        places=None if rules.prefix is None else rules.prefix.start(w),
         cache=cache,
     )
 
@@ -221,7 +226,7 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
     w = state.live_log_probs.shape[1]
     logits, cache, *attention = step(state.last_ids, state.position, state.cache)
     length = state.position + 1
-    candidates = _candidates(logits, rules, state, length)
+    candidates, places = _candidates(logits, rules, state, length)
     ids = gather_beams(state.live_ids, candidates.parents)
     ids = lax.dynamic_update_index_in_dim(ids, candidates.tokens, state.position, axis=2)
 
@@ -255,25 +260,36 @@ def _advance(step: Step, rules: _Rules, state: _State) -> _State:
         live_log_probs=live_log_probs,
         finished=finished._replace(record=record),
         coverage=None if coverage is None else gather_beams(coverage, parents),
+        places=None if places is None else gather_beams(places, chosen),
         cache=jax.tree.map(lambda leaf: _reorder(leaf, parents), cache),
     )
 
 
-def _candidates(logits: Array, rules: _Rules, state: _State, length: Array) -> Candidates:
-    """Returns the candidates of `length` tokens."""
+def _candidates(
+    logits: Array, rules: _Rules, state: _State, length: Array
+) -> tuple[Candidates, Array | None]:
+    """Returns the candidates of `length` tokens, and their places (b,n) if there is a prefix."""
     chex.assert_shape(logits, (*state.live_log_probs.shape, None))
     chex.assert_type(logits, jnp.float32)
-    forced = rules.forced
-    if forced is not None:
-        forced = lax.dynamic_index_in_dim(forced, state.position, axis=1, keepdims=False)
-    return best_candidates(
+    find = partial(
+        best_candidates,
         logits,
         state.live_log_probs,
         length >= rules.max_lengths,
-        forced,
         bos_id=rules.bos_id,
         eos_id=rules.eos_id,
         pad_id=rules.pad_id,
+    )
+    if rules.prefix is None or state.places is None:
+        return find(), None
+    forced = rules.prefix.forced(state.position, rules.pad_id)
+    leads = rules.prefix.leads(state.places)
+    candidates = find(forced, leads >= 0)
+    stay = (forced != rules.pad_id)[:, None]
+    return candidates, jnp.where(
+        stay,
+        gather_beams(state.places, candidates.parents),
+        gather_tokens(leads, candidates).astype(jnp.int32),
     )
 
 

@@ -25,6 +25,7 @@ def best_candidates(
     live_log_probs: Array,
     must_end: Array,
     forced: Array | None = None,
+    allowed: Array | None = None,
     *,
     bos_id: int,
     eos_id: int,
@@ -35,18 +36,21 @@ def best_candidates(
     logits:         (b,w,v)
     live_log_probs: (b,w)
     must_end:       (b,) bool, the sentences whose hypotheses have EOS as their only continuation
-    forced:         (b,) int32, the only continuation of the others; PAD where any may follow, and
-                    None where it may in all
+    forced:         (b,) int32, the only continuation of the others; PAD where there are more
+    allowed:        (b,w,v) bool, what may follow where nothing is forced; both are None where
+                    anything may in all
 
     Only reductions read the (b,w,v) logits, and no array of that size is written. Each beam offers
     EOS and its largest logits: so many that 2w are left without EOS, PAD and BOS.
     """
     b, w, v = logits.shape
-    values, tokens = largest_logits(logits, min(2 * w + 3, v))
+    offered = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+    values, tokens = largest_logits(offered, min(2 * w + 3, v))
     # Not values[:, :, :1]: a second slice of them turns XLA's top-k into a sort of everything.
-    normalizer = _log_sum_exp(logits, values.max(axis=2, keepdims=True))
+    largest = (values if allowed is None else logits).max(axis=2, keepdims=True)
+    normalizer = _log_sum_exp(logits, largest)
     excluded = (tokens == eos_id) | (tokens == pad_id) | (tokens == bos_id)
-    first, first_values, alone = _first(logits, must_end, forced, eos_id, pad_id)
+    first, first_values, alone = _first(logits, offered, must_end, forced, eos_id, pad_id)
     values = jnp.where(excluded | alone[:, None, None], -jnp.inf, values)
     values = jnp.concatenate([first_values, values], axis=2)
     tokens = jnp.concatenate([first, tokens], axis=2)
@@ -61,19 +65,26 @@ def best_candidates(
 
 
 def _first(
-    logits: Array, must_end: Array, forced: Array | None, eos_id: int, pad_id: int
+    logits: Array,
+    offered: Array,
+    must_end: Array,
+    forced: Array | None,
+    eos_id: int,
+    pad_id: int,
 ) -> tuple[Array, Array, Array]:
     """Returns what every beam offers: tokens (b,w,1), their logits, and whether nothing else (b,).
 
-    That is EOS, or the token that is forced.
+    That is EOS, as it is `offered`, or the token that is forced.
     """
     b, w, _ = logits.shape
     end = jnp.full((b, w, 1), eos_id, jnp.int32)
     if forced is None:
-        return end, logits[:, :, eos_id, None], must_end
+        return end, offered[:, :, eos_id, None], must_end
     goes_on = ~must_end & (forced != pad_id)
     tokens = jnp.where(goes_on[:, None, None], forced[:, None, None], end)
-    return tokens, jnp.take_along_axis(logits, tokens, axis=2), must_end | goes_on
+    given = jnp.take_along_axis(logits, tokens, axis=2)
+    end_given = offered[:, :, eos_id, None]
+    return tokens, jnp.where(goes_on[:, None, None], given, end_given), must_end | goes_on
 
 
 def _log_sum_exp(logits: Array, largest: Array) -> Array:
@@ -115,3 +126,10 @@ def largest_logits(logits: Array, k: int, block: int = _BLOCK) -> tuple[Array, A
 def gather_beams(values: Array, beams: Array) -> Array:
     """Returns values[i, beams[i]] for every sentence i: (b,w,...) and (b,n) give (b,n,...)."""
     return jnp.take_along_axis(values, beams.reshape(*beams.shape, *[1] * (values.ndim - 2)), 1)
+
+
+def gather_tokens(values: Array, candidates: Candidates) -> Array:
+    """Returns values[i, parent, token] (b,n) of every candidate, for values (b,w,v)."""
+    b, _, v = values.shape
+    flat = values.reshape(b, -1)
+    return jnp.take_along_axis(flat, candidates.parents * v + candidates.tokens, axis=1)

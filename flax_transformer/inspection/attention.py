@@ -5,7 +5,7 @@ Letters: l layers, h heads, s source position, t target position.
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -16,6 +16,9 @@ from flax_transformer.models.attention_weights import attention_weights
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 _SHORTEST = 16
+
+if TYPE_CHECKING:
+    from flax_transformer.inspection.drawing import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,22 @@ class Attention:
     encoder: np.ndarray | None
     decoder: np.ndarray | None
     cross: np.ndarray | None
+
+    def plot(
+        self,
+        kind: Literal["encoder", "decoder", "cross"] = "cross",
+        layer: int | None = None,
+        head: int | None = None,
+    ) -> "Picture":
+        """Returns heat maps of one kind of attention, as a matplotlib Figure.
+
+        layer, head: counted from 1; with both that head large, else all that are left, side by side
+
+        Raises `UserError` where the model has no such attention, layer or head.
+        """
+        from flax_transformer.inspection.heat_maps import plot_attention
+
+        return plot_attention(self, kind, layer, head)
 
 
 def attend(

@@ -5,7 +5,7 @@ Letters: w beam width, t target length, n = 2w candidates.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.translation.translator import RecordedSearch
+
+if TYPE_CHECKING:
+    from flax_transformer.inspection.drawing import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,8 @@ class SearchTree:
     steps          the candidates of each position, most probable first: 2w of them, or as many as
                    there are; where a token is forced, that one
     hypotheses     as `Model.search` returns them
-    prefix_length  number of tokens at the start that were forced
+    prefix_length  number of tokens at the start that were forced: those of a prefix but for its
+                   last word, of which only the characters are, unless white space follows it
 
     A line without text has no steps.
     """
@@ -55,6 +59,12 @@ class SearchTree:
     steps: tuple[tuple[SearchNode, ...], ...]
     hypotheses: tuple[Hypothesis, ...]
     prefix_length: int
+
+    def plot(self) -> "Picture":
+        """Returns the search as a tree, with what was pruned, as a matplotlib Figure."""
+        from flax_transformer.inspection.search_picture import plot_search
+
+        return plot_search(self)
 
 
 def trace_search(

@@ -7,10 +7,13 @@ characters included. The one exception is U+2581, by which SentencePiece writes 
 a space.
 """
 
+import bisect
+import functools
 import hashlib
 import itertools
 import random
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -227,6 +230,20 @@ class Tokenizer:
             return self._processor.decode(plain, num_threads=1)
         except UnicodeDecodeError:
             raise _damaged_rules() from None
+
+    def piece_id(self, piece: str) -> int | None:
+        """Returns the id of a piece of text, written as SentencePiece does."""
+        return self.text_pieces.get(piece)
+
+    def ids_beginning(self, text: str) -> list[int]:
+        """Returns the ids of the pieces that begin with `text`, likewise."""
+        first = bisect.bisect_left(self._sorted, text)
+        after = bisect.bisect_left(self._sorted, text + chr(sys.maxunicode))
+        return [self.text_pieces[piece] for piece in self._sorted[first:after]]
+
+    @functools.cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self.text_pieces)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns what each id stands for, as SentencePiece writes it.

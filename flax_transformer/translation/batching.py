@@ -10,8 +10,13 @@ import numpy as np
 
 from flax_transformer.config import Config
 from flax_transformer.decoding.lengths import longest_source, longest_target
-from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
+from flax_transformer.decoding.prefix import Prefix
+from flax_transformer.text.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from flax_transformer.translation.long_lines import Piece
+from flax_transformer.translation.prefixes import PLACES, lead_through
+
+Rows = tuple[np.ndarray] | tuple[np.ndarray, Prefix]
+"""What a search is given beside the parameters, a row for each piece."""
 
 _SHORTEST_BUCKET = 16
 
@@ -33,15 +38,16 @@ class Program(NamedTuple):
 class Batching:
     """Lays pieces out in batches of at most two shapes for each of a few lengths."""
 
-    def __init__(self, config: Config, devices: int):
+    def __init__(self, config: Config, tokenizer: Tokenizer, devices: int):
         """Makes batches of `config.decoding.batch_tokens`, of which each device gets whole rows."""
         self._config = config
+        self._tokenizer = tokenizer
         self._devices = devices
         self._longest_source = longest_source(config)
 
     def batches(
         self, pieces: Sequence[Piece], compiled: Container[Program]
-    ) -> Iterator[tuple[list[int], tuple[np.ndarray, ...]]]:
+    ) -> Iterator[tuple[list[int], Rows]]:
         """Yields (indices of the pieces, what `lay_out` makes of these).
 
         The longest pieces come first, so that shorter ones take the rows left in the last batch of
@@ -50,7 +56,7 @@ class Batching:
         A batch has the shape of the one before it rather than a smaller one that would have to be
         compiled first: compiling takes longer than a few batches.
         """
-        forces = any(piece.forced for piece in pieces)
+        forces = any(piece.forced or piece.word for piece in pieces)
         order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index].ids))
         start, before = 0, None
         while start < len(order):
@@ -73,18 +79,22 @@ class Batching:
         few = min(-(-_FEW_ROWS // self._devices) * self._devices, many)
         return few if waiting <= few else many, s
 
-    def lay_out(
-        self, pieces: Sequence[Piece], shape: tuple[int, int], forces: bool
-    ) -> tuple[np.ndarray, ...]:
-        """Returns the ids (b,s) and, if any are forced, these (b,t), each then PAD.
+    def lay_out(self, pieces: Sequence[Piece], shape: tuple[int, int], forces: bool) -> Rows:
+        """Returns the ids (b,s), then PAD, and what translations begin with if any is forced.
 
         Rows after the pieces hold an end symbol only.
         """
         b, s = shape
         ids = np.full(shape, PAD_ID, np.int32)
         ids[:, 0] = EOS_ID
-        forced = np.full((b, longest_target(self._config, s)), PAD_ID, np.int32)
         for row, piece in enumerate(pieces):
             ids[row, : len(piece.ids) + 1] = [*piece.ids, EOS_ID]
-            forced[row, : len(piece.forced)] = piece.forced
-        return (ids, forced) if forces else (ids,)
+        if not forces:
+            return (ids,)
+        tokens = np.full((b, longest_target(self._config, s)), PAD_ID, np.int32)
+        nexts = np.full((b, PLACES, self._tokenizer.vocabulary_size), -1, np.int8)
+        nexts[:, 0] = 0
+        for row, piece in enumerate(pieces):
+            tokens[row, : len(piece.forced)] = piece.forced
+            lead_through(piece.word, self._tokenizer, nexts[row])
+        return ids, Prefix(tokens, nexts)

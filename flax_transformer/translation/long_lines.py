@@ -22,6 +22,7 @@ class Piece(NamedTuple):
     before: text before it that stays as it is
     after: text after it that stays as it is
     forced: ids that its translation begins with
+    word:   then the beginning of a word, as SentencePiece writes it, in whatever pieces
     """
 
     ids: list[int]
@@ -29,6 +30,7 @@ class Piece(NamedTuple):
     before: str = ""
     after: str = ""
     forced: Sequence[int] = ()
+    word: str = ""
 
 
 def cut_lines(

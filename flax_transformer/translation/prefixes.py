@@ -1,12 +1,16 @@
-"""Texts that translations must begin with, as tokens that the search is forced to take.
+"""Texts that translations must begin with.
 
-A prefix is split into pieces like any other text. So where its last word is unfinished, the search
-goes on from the pieces of what is there: from "le cha" it finds "le chat" if the model gives it a
-piece "t", although training mostly split the word otherwise. White space at the end of a prefix
-counts for nothing.
+The search is forced to take the tokens of a prefix, split as any text is. Its last word may be
+unfinished, and then the pieces of the finished word are others: "ch" is the beginning of "chat". So
+of that word not the pieces are forced but the characters, and the search chooses among all pieces
+that spell them or go on from them. White space after the last word says that it is finished; its
+pieces are then forced like the others. So are those of a word of 15 characters or more, or with
+characters that are spelled in bytes.
 """
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from flax_transformer.config import Config
 from flax_transformer.decoding.lengths import longest_source, longest_target
@@ -15,6 +19,11 @@ from flax_transformer.text.normalization import is_blank
 from flax_transformer.text.sentences import TrainedLengths
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.long_lines import Piece, cut_lines
+
+PLACES = 16
+"""Those in a word of which the characters are forced: its end, and that before each of them."""
+
+_SPACE = "\u2581"  # as SentencePiece writes it
 
 _SHOWN = 40
 """Characters of a prefix in a message."""
@@ -45,20 +54,21 @@ def cut_to_begin(
         if len(pieces) > 1:
             (pieces,) = cut_lines([lines[place]], tokenizer, most)
         first = _begin(pieces[0] if pieces else Piece([], {}), prefix, tokenizer)
-        _require_room(first, prefix, config)
+        _require_room(first, prefix, config, tokenizer)
         cut[place] = [first, *pieces[1:]]
     return cut
 
 
 def _begin(piece: Piece, prefix: str, tokenizer: Tokenizer) -> Piece:
-    """Returns `piece` with the ids that make its translation begin with `prefix`.
+    """Returns `piece` with what makes its translation begin with `prefix`.
 
     What stays as it is around a piece is not to be translated twice, and gives way where the prefix
     begins otherwise.
     """
     (text,) = tokenizer.normalize([prefix])
     text, before = text.rstrip(), piece.before.rstrip()
-    text = text.removesuffix(piece.after.strip()).rstrip()
+    until = text.removesuffix(piece.after.strip()).rstrip()
+    ended, text = prefix[-1:].isspace() or until != text, until
     if before.startswith(text):
         return piece
     if not text.startswith(before):
@@ -67,17 +77,35 @@ def _begin(piece: Piece, prefix: str, tokenizer: Tokenizer) -> Piece:
         text = text[len(before) :].lstrip()
     for placeholder, word in sorted(piece.words.items(), key=lambda item: -len(item[1])):
         text = text.replace(word, placeholder, 1)
-    (forced,) = tokenizer.encode([text])
-    return piece._replace(forced=forced)
+    *finished, word = text.split(" ")
+    if ended or len(word) + 1 >= PLACES or not tokenizer.characters.issuperset(word):
+        (forced,) = tokenizer.encode([text])
+        return piece._replace(forced=forced)
+    (forced,) = tokenizer.encode([" ".join(finished)]) if finished else ([],)
+    return piece._replace(forced=forced, word=_SPACE + word)
 
 
-def _require_room(piece: Piece, prefix: str, config: Config) -> None:
+def lead_through(word: str, tokenizer: Tokenizer, nexts: np.ndarray) -> None:
+    """Writes into `nexts` (places,v), in which nothing leads anywhere, where tokens lead in `word`.
+
+    Place n is that before the n-th character, and 0 that behind the last (decoding/prefix.py).
+    """
+    for place in range(1, len(word) + 1):
+        rest = word[place - 1 :]
+        for length in range(1, len(rest)):
+            if (token := tokenizer.piece_id(rest[:length])) is not None:
+                nexts[place, token] = place + length
+        nexts[place, tokenizer.ids_beginning(rest)] = 0
+
+
+def _require_room(piece: Piece, prefix: str, config: Config, tokenizer: Tokenizer) -> None:
     shown = prefix if len(prefix) <= _SHOWN else prefix[:_SHOWN] + "..."
     require(
-        bool(piece.ids) or not piece.forced,
+        bool(piece.ids) or not (piece.forced or piece.word),
         f"the prefix {shown!r} is that of a line without words to translate: leave it empty",
     )
-    longest, count = longest_target(config, len(piece.ids) + 1), len(piece.forced)
+    longest = longest_target(config, len(piece.ids) + 1)
+    count = len(piece.forced) + len(tokenizer.encode([piece.word.removeprefix(_SPACE)])[0])
     if count >= longest:
         remedy = "" if config.model.learns_positions else ", or raise decoding.extra_length"
         raise UserError(

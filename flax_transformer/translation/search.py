@@ -1,6 +1,6 @@
 """The search that a model translates a batch with.
 
-Letters: b batch, s source length, p prefix length.
+Letters: b batch, s source length.
 """
 
 from functools import partial
@@ -15,6 +15,7 @@ from flax_transformer.config import Config
 from flax_transformer.decoding.beam_search import beam_search, stages
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.lengths import longest_target
+from flax_transformer.decoding.prefix import Prefix
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -24,7 +25,7 @@ def search(
     config: Config,
     params: Any,
     ids: jax.Array,
-    forced: jax.Array | None = None,
+    prefix: Prefix | None = None,
     *,
     record: bool = False,
 ) -> Hypotheses:
@@ -34,7 +35,7 @@ def search(
     `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
     more than `longest_target`.
 
-    forced: (b,p), the tokens that hypotheses of a row begin with, fewer than may be, then PAD
+    prefix: what the hypotheses of each row begin with, shorter than they may be
     record: whether they come with a record of the search
     """
     chex.assert_rank(ids, 2)
@@ -62,6 +63,6 @@ def search(
             decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
         ),
         grow=partial(apply, method="grow_cache"),
-        forced=forced,
+        prefix=prefix,
         record=record,
     )

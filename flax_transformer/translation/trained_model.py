@@ -93,9 +93,12 @@ class TrainedModel:
         A line without text has one hypothesis without text. Each beam size is compiled
         separately. Raises `UserError` where a line cannot be translated with its prefix.
         """
-        for name, texts in (("lines", lines), ("prefixes", prefixes)):
+        for name, texts, wanted in (
+            ("lines", lines, "[line]"),
+            ("prefixes", prefixes, "[prefix]"),
+        ):
             if isinstance(texts, str):
-                raise TypeError(f"{name} is one text, but must be a list of them: [text]")
+                raise TypeError(f"{name} is one text, but must be a list of them: {wanted}")
         if prefixes is not None:
             require(
                 len(prefixes) == len(lines),

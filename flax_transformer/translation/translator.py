@@ -23,7 +23,7 @@ from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.runtime.interruption import Interruption
 from flax_transformer.text.sentences import TrainedLengths
 from flax_transformer.text.tokenizer import PAD_ID, Tokenizer
-from flax_transformer.translation.batching import Batching, Program
+from flax_transformer.translation.batching import Batching, Program, Rows
 from flax_transformer.translation.hypotheses import (
     NOTHING,
     Hypothesis,
@@ -95,7 +95,7 @@ class Translator:
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
         model = build_model(config.model, config.tokenizer.vocabulary_size)
-        self._batching = Batching(config, self._mesh.size)
+        self._batching = Batching(config, tokenizer, self._mesh.size)
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
         self._search = self._on_mesh(partial(search, model, config))
         self._recorded_search = self._on_mesh(partial(search, model, config, record=True))
@@ -111,7 +111,7 @@ class Translator:
         """
         rows = self._row_sharding.spec
 
-        def search_rows(params: Any, arrays: tuple[jax.Array, ...]) -> Hypotheses:
+        def search_rows(params: Any, arrays: tuple) -> Hypotheses:
             return search(params, *arrays)
 
         on_devices = jax.shard_map(
@@ -190,13 +190,13 @@ class Translator:
         self,
         params: Any,
         indices: list[int],
-        rows: tuple[np.ndarray, ...],
+        rows: Rows,
         interruption: Interruption | None,
     ) -> tuple[list[int], Hypotheses]:
         """Begins the search, and does not wait for the result."""
         if interruption:
             interruption.poll()
-        arrays = tuple(map(self._put, rows))
+        arrays = jax.tree.map(self._put, rows)
         b, s = rows[0].shape
         program = Program(b, s, forces=len(rows) > 1)
         if program not in self._programs:
@@ -208,11 +208,11 @@ class Translator:
             self._count(compile_seconds=time.perf_counter() - start)
         return indices, self._programs[program](params, arrays)
 
-    def _put(self, ids: np.ndarray) -> jax.Array:
-        """Splits `ids` over the devices. Every process knows them all, and moves its own rows."""
-        places = self._row_sharding.addressable_devices_indices_map(ids.shape)
-        rows = [jax.device_put(ids[place], device) for device, place in places.items()]
-        return jax.make_array_from_single_device_arrays(ids.shape, self._row_sharding, rows)
+    def _put(self, array: np.ndarray) -> jax.Array:
+        """Splits `array` over the devices. Every process knows it all, and moves its own rows."""
+        places = self._row_sharding.addressable_devices_indices_map(array.shape)
+        rows = [jax.device_put(array[place], device) for device, place in places.items()]
+        return jax.make_array_from_single_device_arrays(array.shape, self._row_sharding, rows)
 
     def record_search(self, params: Any, line: str, prefix: str = "") -> RecordedSearch:
         """Returns the search for the translation of `line`, which `prefix` may begin.
@@ -230,7 +230,7 @@ class Translator:
             return RecordedSearch(piece, join([complete(NOTHING, piece) for piece in pieces]), None)
         shape = self._batching.shape(len(piece.ids) + 1, waiting=1)
         rows = self._batching.lay_out([piece], shape, forces=True)
-        found = self._recorded_search(params, tuple(map(self._put, rows)))
+        found = self._recorded_search(params, jax.tree.map(self._put, rows))
         record = jax.tree.map(lambda array: array[0], jax.device_get(found.record))
         hypotheses = join([complete(self._read(found)[0], piece)])
         return RecordedSearch(piece, hypotheses, record)

@@ -149,7 +149,8 @@ def test_trains_and_translates_in_any_folder(installed):
     assert translated.returncode == 0, translated.stderr
     assert translated.stdout.count("\n") == 2
     python = (
-        "import flax_transformer as ft; print(ft.load('runs/quickstart').translate(['A dog.']))"
+        "import flax_transformer as ft; print(ft.load('runs/quickstart').translate(['A dog.'])); "
+        "import sys; assert 'matplotlib' not in sys.modules, 'loaded without a picture'"
     )
     loaded = installed(f'python -c "{python}"')
     assert loaded.stdout == f"{[translated.stdout.splitlines()[1]]}\n", loaded.stderr

@@ -14,9 +14,12 @@ from support.made_up_languages import (
     MEAN,
     PAD,
     SOURCE,
+    as_prefix,
     assert_hypotheses,
     exhaustive,
+    next_state,
     patient_search,
+    score,
     search,
     start_cache,
     step_with_attention,
@@ -38,6 +41,59 @@ def test_wide_beam_equals_exhaustive_search_among_those_that_begin_so(scoring):
         expected = [each for each in all_there_are if each[1][: len(prefix)] == prefix]
         assert 0 < len(expected) <= 15
         assert_hypotheses(result, i, expected)
+
+
+def spells(ids, word) -> bool:
+    place = 1
+    while place and ids:
+        place, ids = word[place - 1].get(ids[0], -1), ids[1:]
+        if place < 0:
+            return False
+    return place == 0
+
+
+@pytest.mark.parametrize("scoring", [GNMT, COVERED])
+def test_a_word_may_be_spelled_by_any_tokens(scoring):
+    """After tokens that are forced, or from the start; no sentence ends inside it."""
+    v, max_lengths, prefixes = 5, (4, 4, 4), ((4,), (), ())
+    either = [{3: 2, 4: 0}, {3: 0, 4: 3}, {3: 0}]
+    long = [{3: 2}, {4: 3, 3: 0}, {4: 0}]
+    words = [either, long, []]
+    logits_of = tables(seed=8, v=v)
+    logits_of[:, :, EOS] += 1
+    result = search(logits_of, max_lengths, 15, scoring, prefixes=prefixes, words=words)
+    found = []
+    for i, (prefix, word) in enumerate(zip(prefixes, words, strict=True)):
+        expected = [
+            each
+            for each in exhaustive(logits_of[i], max_lengths[i], scoring, v)
+            if each[1][: len(prefix)] == prefix
+            and (not word or spells(each[1][len(prefix) :], word))
+        ]
+        assert_hypotheses(result, i, expected)
+        found.append(len(expected))
+    assert found[0] > 3 and found[1] > 2 and found[2] == 15
+
+
+@pytest.mark.parametrize("scoring", [GNMT, LONG])
+def test_greedy_search_spells_a_word_by_the_most_probable_tokens(scoring):
+    v, sentences = 7, 8
+    word = [{3: 2, 4: 0, 5: 3}, {3: 0, 4: 3}, {3: 0, 6: 0}]
+    logits_of = tables(seed=9, v=v, sentences=sentences)
+    words = [word] * sentences
+    result = search(
+        logits_of, (9,) * sentences, 1, scoring, prefixes=((3, 3),) * sentences, words=words
+    )
+    for i in range(sentences):
+        ids, state, place = [3, 3], 0, 1
+        for token in (BOS, 3, 3):
+            state = next_state(state, token)
+        while ids[-1] != EOS:
+            allowed = word[place - 1] if place else dict.fromkeys(range(v), 0)
+            chosen = [t for t in allowed if t not in (PAD, BOS)] if len(ids) < 8 else [EOS]
+            ids.append(max(chosen, key=lambda token: logits_of[i, state, token]))
+            state, place = next_state(state, ids[-1]), allowed[ids[-1]]
+        assert_hypotheses(result, i, [(score(logits_of[i], ids, scoring), tuple(ids))])
 
 
 @pytest.mark.parametrize(("beam_size", "scoring"), [(1, GNMT), (2, MEAN), (3, COVERED)])
@@ -81,7 +137,7 @@ def test_a_prefix_goes_with_its_sentence_into_a_smaller_batch(monkeypatch):
     prefixes = [[] for _ in range(sentences)]
     prefixes[3], prefixes[12] = [3, 4, 5] * 5, [5, 4] * 8
     batches = []
-    forced = np.array([[*ids, *[PAD] * (16 - len(ids))] for ids in prefixes], np.int32)
+    prefix = as_prefix(prefixes, None, v)
 
     @jax.jit
     def run(cache):
@@ -92,7 +148,7 @@ def test_a_prefix_goes_with_its_sentence_into_a_smaller_batch(monkeypatch):
         return beam_search_module.beam_search(
             observed_step, cache, jnp.full(sentences, max_steps), np.tile(SOURCE, (sentences, 1)),
             max_steps=max_steps, beam_size=2, scoring=GNMT, bos_id=BOS, eos_id=EOS, pad_id=PAD,
-            forced=forced,
+            prefix=prefix,
         )  # fmt: skip
 
     found = jax.tree.map(np.asarray, run(start_cache(range(sentences), 2)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.prefix import Prefix
 from flax_transformer.decoding.scoring import Scoring
 
 PAD, EOS, BOS = 0, 1, 2
@@ -58,10 +59,10 @@ def start_cache(sentences, beam_size):
 
 @functools.cache
 def compiled(beam_size, scoring, max_steps, on_step):
-    """`beam_search` as a jitted function of (logits_of, cache, max_lengths, forced)."""
+    """`beam_search` as a jitted function of (logits_of, cache, max_lengths, prefix)."""
     take_step = step_with_attention if scoring.coverage_penalty else step
 
-    def run(logits_of, cache, max_lengths, forced):
+    def run(logits_of, cache, max_lengths, prefix):
         def observed_step(ids, position, cache):
             if on_step is not None:
                 on_step(position)
@@ -69,7 +70,7 @@ def compiled(beam_size, scoring, max_steps, on_step):
 
         source_mask = jnp.broadcast_to(SOURCE[None], (len(max_lengths), len(SOURCE)))
         return beam_search(
-            observed_step, cache, max_lengths, source_mask, max_steps=max_steps, forced=forced,
+            observed_step, cache, max_lengths, source_mask, max_steps=max_steps, prefix=prefix,
             beam_size=beam_size, scoring=scoring, bos_id=BOS, eos_id=EOS, pad_id=PAD,
         )  # fmt: skip
 
@@ -78,19 +79,29 @@ def compiled(beam_size, scoring, max_steps, on_step):
 
 def search(
     logits_of, max_lengths, beam_size, scoring, *, sentences=None, max_steps=None, on_step=None,
-    prefixes=None,
+    prefixes=None, words=None,
 ) -> Hypotheses:  # fmt: skip
     """Searches in the languages of `sentences` (all of them, in order)."""
-    forced = None
-    if prefixes is not None:
-        longest = max(map(len, prefixes))
-        forced = np.array([[*ids, *[PAD] * (longest - len(ids))] for ids in prefixes], np.int32)
+    prefix = None if prefixes is None else as_prefix(prefixes, words, logits_of.shape[2])
     sentences = range(len(max_lengths)) if sentences is None else sentences
     max_steps = max_steps or max(max_lengths)
     cache = start_cache(sentences, beam_size)
     run = compiled(beam_size, scoring, max_steps, on_step)
-    result = run(logits_of, cache, jnp.array(max_lengths, jnp.int32), forced)
+    result = run(logits_of, cache, jnp.array(max_lengths, jnp.int32), prefix)
     return jax.tree.map(np.asarray, result)
+
+
+def as_prefix(prefixes, words, v) -> Prefix:
+    """Tokens of each sentence, then a word: a list of {token: next place} for the places from 1."""
+    longest = max(1, *map(len, prefixes))
+    tokens = np.array([[*ids, *[PAD] * (longest - len(ids))] for ids in prefixes], np.int32)
+    nexts = np.full((len(prefixes), 4, v), -1, np.int8)
+    nexts[:, 0] = 0
+    for i, word in enumerate(words or ()):
+        for place, leads in enumerate(word, 1):
+            for token, place_after in leads.items():
+                nexts[i, place, token] = place_after
+    return Prefix(jnp.asarray(tokens), jnp.asarray(nexts))
 
 
 def log_probs_of(table: np.ndarray, state: int) -> np.ndarray:

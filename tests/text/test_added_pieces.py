@@ -117,7 +117,7 @@ def test_sentencepiece_and_python_make_the_same_splits(after):
 
 def test_pieces_keep_to_one_script_and_to_sixteen_characters(before):
     long = "абвгдежзиклмнопрст"
-    text = [*sentences(), *[f"{long} {PLACEHOLDERS[0]}x{PLACEHOLDERS[0]}x <b>"] * 20]
+    text = [*sentences(), *[f"{long} {PLACEHOLDERS[0]}x{PLACEHOLDERS[0]}x a<9> <b>"] * 20]
     pieces = learn_pieces(before, text, 150, tags=["<9>"]).pieces
     assert {"▁photograph", "▁Москва", "▁東京都は", "..."} <= {*pieces}
     assert max(map(len, pieces)) == 16

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from flax_transformer.config import Config, DecodingConfig, TokenizerConfig, TransformerConfig
@@ -10,7 +11,7 @@ from flax_transformer.text.placeholders import PLACEHOLDERS
 from flax_transformer.text.sentences import TrainedLengths
 from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.translation.long_lines import Piece
-from flax_transformer.translation.prefixes import cut_to_begin
+from flax_transformer.translation.prefixes import PLACES, cut_to_begin, lead_through
 
 CONFIG = Config(decoding=DecodingConfig(max_source_length=32, extra_length=20))
 TEXT = ["the cat sees a red house and we eat bread", "le chat voit la maison rouge", "The We . ! ?"]
@@ -25,31 +26,49 @@ def tokenizer(tmp_path_factory):
 def cut(line: str, prefix: str, tokenizer, **options) -> list[Piece]:
     neighbours = ["the cat", line, "we eat"], ["", prefix, ""]
     before, pieces, after = cut_to_begin(*neighbours, CONFIG, tokenizer, **options)
-    assert not before[0].forced and not after[0].forced
+    assert not any(each[0].forced or each[0].word for each in (before, after))
     return pieces
 
 
-def forced(piece: Piece, tokenizer) -> str:
-    return tokenizer.decode([piece.forced])[0]
+def begins(piece: Piece, tokenizer) -> str:
+    return (tokenizer.decode([piece.forced])[0] + piece.word.replace("\u2581", " ")).strip()
 
 
 @pytest.mark.parametrize(
-    ("prefix", "begins"),
+    ("prefix", "finished", "word"),
     [
-        ("le cha", "le cha"),
-        ("le chat ", "le chat"),
-        ("le\u00a0chat \t", "le chat"),
-        (" \u200b", ""),
+        ("le cha", "le", "\u2581cha"), ("le chat ", "le chat", ""), ("l", "", "\u2581l"),
+        ("le\u00a0chat \t", "le chat", ""), (" ", "", ""), ("le \u0436", "le \u0436", ""),
+        ("la " + "e" * 14, "la", "\u2581" + "e" * 14), ("la " + "e" * 15, "la " + "e" * 15, ""),
     ],
-)
-def test_a_prefix_is_encoded_as_text_is(prefix, begins, tokenizer):
-    (piece,) = cut("the cat sees", prefix, tokenizer)
-    assert piece.forced == (tokenizer.encode([begins])[0] if begins else ())
-    assert forced(piece, tokenizer) == begins
+)  # fmt: skip
+def test_words_are_encoded_as_text_is_but_for_the_last(prefix, finished, word, tokenizer):
+    (piece,) = cut("the cat sees the cat", prefix, tokenizer)
+    assert [*piece.forced] == tokenizer.encode([finished])[0] and piece.word == word
+
+
+@pytest.mark.parametrize("word", ["chat", "l", "maison", "eeeeeeeeeeeeee"])
+def test_all_ways_to_spell_a_word_lead_through_it(word, tokenizer):
+    nexts = np.full((PLACES, tokenizer.vocabulary_size), -1, np.int8)
+    lead_through(f"\u2581{word}", tokenizer, nexts)
+    for seed in range(20):
+        for text in (word, f"{word} chat", f"{word}ee"):
+            (ids,) = tokenizer.sample([text], 0.5, seed)
+            place = count = 1
+            while place := nexts[place, ids[count - 1]]:
+                assert place > 0
+                count += 1
+            assert tokenizer.decode([ids[:count]])[0].startswith(word)
+            assert len(tokenizer.decode([ids[: count - 1]])[0]) < len(word)
+    for wrong in ("voit", word[:-1] + "v"):
+        place = 1
+        for token in tokenizer.encode([wrong])[0]:
+            place = nexts[place, token] if place > 0 else place
+        assert place != 0
 
 
 @pytest.mark.parametrize(
-    ("line", "prefix", "before", "begins", "after"),
+    ("line", "prefix", "before", "text", "after"),
     [
         ("\U0001f600 the cat", "\U0001f600 le", "\U0001f600 ", "le", ""),
         ("\U0001f600 the cat", "\U0001f600", "\U0001f600 ", "", ""),
@@ -59,28 +78,26 @@ def test_a_prefix_is_encoded_as_text_is(prefix, begins, tokenizer):
         ("the cat", "la Ольга", "", "la Ольга", ""),
     ],
 )
-def test_what_is_carried_over_is_not_translated_twice(
-    line, prefix, before, begins, after, tokenizer
-):
+def test_what_is_carried_over_is_not_translated_twice(line, prefix, before, text, after, tokenizer):
     (piece,) = cut(line, prefix, tokenizer)
-    assert (piece.before, forced(piece, tokenizer), piece.after) == (before, begins, after)
+    assert (piece.before, begins(piece, tokenizer), piece.after) == (before, text, after)
 
 
 def test_a_line_with_a_prefix_is_whole_where_it_can_be(tokenizer):
     line, trained = "The cat sees. We eat bread.", TrainedLengths(100, 1)
     assert len(cut(line, "", tokenizer, trained=trained)) == 2
     (piece,) = cut(line, "le chat", tokenizer, trained=trained)
-    assert piece.ids == tokenizer.encode([line])[0] and forced(piece, tokenizer) == "le chat"
+    assert piece.ids == tokenizer.encode([line])[0] and begins(piece, tokenizer) == "le chat"
     first, *others = cut(line * 5, "le chat", tokenizer, trained=trained)
-    assert forced(first, tokenizer) == "le chat"
-    assert others and not any(piece.forced for piece in others)
+    assert begins(first, tokenizer) == "le chat"
+    assert others and not any(piece.forced or piece.word for piece in others)
 
 
 def test_a_prefix_leaves_room_for_the_end(tokenizer):
     source, word = (len(ids) for ids in tokenizer.encode(["the cat", "le"]))
     longest = source + 1 + CONFIG.decoding.extra_length
     fits = " ".join(["le"] * ((longest - 1) // word))
-    assert len(cut("the cat", fits, tokenizer)[0].forced) == longest - 1
+    assert len(cut("the cat", f"{fits} ", tokenizer)[0].forced) == longest - 1
     with pytest.raises(UserError, match=f"at most {longest}, .*: shorten it, or raise decoding.ex"):
         cut("the cat", f"{fits} le", tokenizer)
     learned = dataclasses.replace(
