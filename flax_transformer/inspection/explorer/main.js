@@ -27,7 +27,7 @@ function start() {
     setHead(view.layer, target.value === MEAN ? MEAN : Number(target.value)),
   );
   byId("numbers").addEventListener("toggle", drawTable);
-  byId("show-pruned").addEventListener("change", drawTree);
+  byId("show-pruned").addEventListener("change", redrawTree);
   document.addEventListener(
     "keydown",
     (event) => event.key === "Escape" && view.sentence && letGo(),
@@ -36,7 +36,7 @@ function start() {
   const repaint = again(() => view.kind && view.attention[view.kind] && paintHeads());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   matchMedia("print").addEventListener("change", repaint);
-  matchMedia("(max-width: 46rem), print").addEventListener("change", again(drawTree));
+  matchMedia("(max-width: 46rem), print").addEventListener("change", again(redrawTree));
   if (data.live) startLive();
   else startSaved(data.sentences);
 }

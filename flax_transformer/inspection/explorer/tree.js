@@ -89,6 +89,16 @@ function drawTree() {
   rove(nodes.flat().filter(Boolean), 0);
 }
 
+// Draws the tree of the same sentence otherwise, and keeps to the node that was held.
+function redrawTree() {
+  const held = view.node;
+  const hadFocus = document.activeElement === held;
+  drawTree();
+  const node = held && nodeAt(held.dataset.step, held.dataset.index);
+  holdNode(node);
+  if (node && hadFocus) node.focus({preventScroll: true});
+}
+
 // The step and the rank of each node, or null for one that is hidden.
 function placeNodes(steps) {
   const shown = byId("show-pruned").checked;

@@ -40,8 +40,8 @@ function explainMissing(kinds) {
 }
 
 function drawLines() {
-  const {source, target, search, translation, text} = view.sentence;
-  const fixed = search?.prefix_length ?? 0;
+  const {source, target, translation, text} = view.sentence;
+  const fixed = countFixed();
   drawTokens(byId("line-source"), source, (index) => view.kind && placeOf("source", index));
   drawTokens(byId("line-target"), target, (index) => view.kind && placeOf("target", index), {
     fixed,
