@@ -5,6 +5,7 @@ from functools import partial
 
 from flax_transformer.api.model import Model
 from flax_transformer.config import Config
+from flax_transformer.decoding.lengths import longest_target
 from flax_transformer.inspection.attention import attend_ahead, padded_length
 from flax_transformer.serving.limits import Limits
 
@@ -14,7 +15,8 @@ def longest_to_attend(config: Config, limits: Limits) -> int:
 
     The translation of a source that may be looked into may be longer than the source.
     """
-    return limits.inspected_tokens + config.decoding.extra_length
+    most = limits.inspected_tokens
+    return max(most, longest_target(config, most))
 
 
 def programs(model: Model, beam_sizes: Sequence[int], limits: Limits) -> list[Callable[[], object]]:
