@@ -46,6 +46,9 @@ def plot_curves(*workdirs: str | Path) -> Picture:
         panels = picture.subplots(2, 3, sharex=True)
         for axes, panel in zip(panels.flat, _PANELS, strict=True):
             _draw_panel(axes, panel, list(runs.values()))
+        panels[0, 0].set_xlim(
+            0, 1.04 * max(line["step"] for lines in runs.values() for line in lines)
+        )
         for axes in panels[-1]:
             axes.set_xlabel("step")
         picture.legend(handles=_legend(list(runs)), loc="outside lower center", ncols=4)
@@ -106,8 +109,10 @@ def _draw_panel(axes: Axes, panel: _Panel, runs: Sequence[list[dict[str, Any]]])
         steps, values = _points(lines, "train", panel.name)
         axes.plot(steps, values, color=color, linestyle=dashes, linewidth=1.2, alpha=0.8)
         checked, found = _points(lines, "validation", panel.name)
-        dots = COLORS[1] if len(runs) == 1 else color
-        axes.plot(checked, found, "o-", color=dots, linewidth=1.2, markersize=4.5, clip_on=False)
+        if checked:  # an empty line would take its room at the corner
+            dots = COLORS[1] if len(runs) == 1 else color
+            look: dict[str, Any] = {"markersize": 4.5, "linewidth": 1.2, "clip_on": False}
+            axes.plot(checked, found, "o-", color=dots, **look)
         drawn |= bool(steps or checked)
     if panel.logarithmic and drawn:
         axes.set_yscale("log")

@@ -204,6 +204,9 @@ def test_curves_of_several_runs_are_told_apart(run):
     shown = texts(ft.plot_curves(*folders))
     assert set(map(str, folders)) <= set(shown)
     assert "c" in texts(ft.plot_curves(folders[0], run("c", TRAIN)))
+    one_step = ft.plot_curves(run("short", TRAIN))
+    one_step.draw_without_rendering()  # which warns where there is no room
+    assert one_step.axes[0].get_xlim()[0] == 0
     with pytest.raises(UserError, match="named twice"):
         ft.plot_curves(folders[0], folders[0])
     with pytest.raises(UserError, match="has no step in it"):

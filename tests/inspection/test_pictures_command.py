@@ -49,7 +49,14 @@ class Page(HTMLParser):
             self.links.append(found["href"])
 
 
-def test_one_command_draws_all(run, capsys):
+def test_one_command_draws_all(run, capsys, monkeypatch):
+    """All are laid out, which warns where there is no room; what a file holds is tested elsewhere."""
+
+    def lay_out(picture, kind):
+        picture._settle()
+        return kind.encode()
+
+    monkeypatch.setattr(pictures.Picture, "encode", lay_out)
     folder = run / "inspection"
     inspect.main(["--workdir", str(run), "--source", "The <cat>."])
     said = capsys.readouterr().out
