@@ -24,11 +24,11 @@ class TransformerConfig:
     num_heads: int = 8
     """Attention heads; must divide d_model, of which each has its share."""
     encoder_heads: int | None = None
-    """Heads left in each encoder layer by pruning, as wide as before; by default num_heads."""
+    """Heads that pruning has left in each layer of the encoder; by default num_heads."""
     decoder_heads: int | None = None
-    """The same for self-attention in the decoder."""
+    """Those left in the self-attention of each layer of the decoder."""
     cross_heads: int | None = None
-    """The same for attention from the decoder to the encoder."""
+    """Those left in each layer's attention to the encoder."""
     d_ff: int = 2048
     """Inner width of the feed-forward sub-layer."""
     dropout: float = 0.1
@@ -99,12 +99,3 @@ class TransformerConfig:
     def can_feed_own_tokens(self) -> bool:
         """Whether a training step may feed tokens that the model has chosen itself."""
         return False  # all positions are seen at once
-
-    def attended_numbers(self, source: int, target: int) -> int:
-        """Returns the products of numbers of queries and keys in a row of `source` and `target`
-        tokens, masked ones too: d_model for a pair in each layer, less where heads were pruned."""
-        encoder = source * source * (self.encoder_heads or self.num_heads)
-        decoder = target * target * (self.decoder_heads or self.num_heads)
-        cross = target * source * (self.cross_heads or self.num_heads)
-        of_heads = self.num_encoder_layers * encoder + self.num_decoder_layers * (decoder + cross)
-        return self.d_model // self.num_heads * of_heads

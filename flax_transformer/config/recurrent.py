@@ -97,9 +97,3 @@ class RecurrentConfig:
     def can_feed_own_tokens(self) -> bool:
         """Whether a training step may feed tokens that the model has chosen itself."""
         return True
-
-    def attended_numbers(self, source: int, target: int) -> int:
-        """Returns how often a number of a query meets one of a key in a row of `source` and
-        `target` tokens: d_model times for every pair of them. Masked pairs count too.
-        """
-        return source * target * self.d_model if self.attends_to_source else 0
