@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flax_transformer.errors import UserError
     from flax_transformer.inspection.attention import Attention
     from flax_transformer.inspection.curves import plot_curves
+    from flax_transformer.inspection.heads import HeadImportance
     from flax_transformer.inspection.model_diagram import plot_model
     from flax_transformer.inspection.positions import plot_positions
     from flax_transformer.inspection.schedule import plot_schedule
@@ -48,6 +49,7 @@ __all__ = [
     "Builtin",
     "Config",
     "DecodingConfig",
+    "HeadImportance",
     "Hypothesis",
     "MeshConfig",
     "Model",
@@ -74,6 +76,7 @@ __all__ = [
 
 _HOMES = {
     "Attention": "flax_transformer.inspection.attention",
+    "HeadImportance": "flax_transformer.inspection.heads",
     "UserError": "flax_transformer.errors",
     "Hypothesis": "flax_transformer.translation.hypotheses",
     "Model": "flax_transformer.api.model",

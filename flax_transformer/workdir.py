@@ -9,6 +9,7 @@ runs/base/
   tensorboard/         the same as curves
   evaluation/          translations and scores of test sets
   diagnosis.json       what `--diagnose` found
+  heads.json, .png     of a pruned model: what its heads were worth, and which are left
   inspection/          pictures of what is inside the model
   lock                 held by the process that trains here
 """
@@ -21,5 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 CURVES = "tensorboard"
 EVALUATION = "evaluation"
 DIAGNOSIS_FILE = "diagnosis.json"
+HEADS_FILE = "heads.json"
+HEADS_PICTURE = "heads.png"
 INSPECTION = "inspection"
 LOCK_FILE = "lock"

@@ -59,6 +59,8 @@ def check_peer(config: Config) -> None:
         raise UserError(f"--peer ctranslate2: {error}; pip install ctranslate2") from None
     if config.model.norm != "post" or config.model.positions != "sinusoidal":
         raise UserError("--peer ctranslate2 runs the paper's model: norm post, sinusoidal")
+    if {config.model.encoder_heads, config.model.decoder_heads, config.model.cross_heads} != {None}:
+        raise UserError("--peer ctranslate2 runs no pruned model: name one with all its heads")
 
 
 def ours(config: Config, params: Any, *, with_cache: bool) -> Translate:

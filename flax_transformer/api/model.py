@@ -12,7 +12,10 @@ from flax_transformer.config.json import load_config
 from flax_transformer.errors import UserError, require
 from flax_transformer.evaluation.evaluation import settle_bleu_tokenizer
 from flax_transformer.evaluation.scores import score
+from flax_transformer.files.whole_folder import require_no_folder
 from flax_transformer.inspection.attention import Attention, attend
+from flax_transformer.inspection.heads import HeadImportance, MaskedModel, measure_heads
+from flax_transformer.inspection.pruning import remove_heads
 from flax_transformer.inspection.search_tree import SearchTree, trace_search
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.workdir import CONFIG_FILE
@@ -63,21 +66,7 @@ class Model(TrainedModel):
             "reference for each source",
         )
         tokenizer = settle_bleu_tokenizer(self.config, tokenize)
-        hypotheses = self.translate(sources)
-        found = score(
-            hypotheses,
-            references,
-            metrics=("bleu", "chrf"),
-            lowercase=lowercase,
-            tokenize=tokenizer,
-        )
-        return Score(
-            bleu=found["bleu"],
-            signature=found["bleu_signature"],
-            chrf=found["chrf"],
-            chrf_signature=found["chrf_signature"],
-            hypotheses=tuple(hypotheses),
-        )
+        return rate(self.translate(sources), references, tokenizer, lowercase)
 
     def attention(self, source: str, target: str | None = None) -> Attention:
         """Returns where the model looks while it reads `source` and writes `target`, by default its
@@ -102,6 +91,59 @@ class Model(TrainedModel):
         long for that, or where it cannot be translated with its prefix.
         """
         return trace_search(self, source, beam_size=beam_size, prefix=prefix)
+
+    def head_importance(self, sources: Sequence[str], references: Sequence[str]) -> HeadImportance:
+        """Returns how much worse the model is without each of its attention heads, on pairs of
+        sentences. It translates all sources once for each head.
+
+        Raises `UserError` for a recurrent model, and for pairs that cannot be used.
+        """
+        return measure_heads(MaskedModel(self, sources, references))
+
+    def prune(
+        self,
+        output: str | Path,
+        sources: Sequence[str],
+        references: Sequence[str],
+        *,
+        max_loss: float = 0.5,
+        heads: int | None = None,
+    ) -> "Model":
+        """Writes the model without the heads worth least to a new work directory, and returns it.
+
+        max_loss: most points of BLEU that may be lost on these pairs
+        heads:    how many heads to leave, whatever is lost
+
+        Raises `UserError` as `head_importance`, where no head can go, and where `output` exists.
+        """
+        # Imported here, as matplotlib takes long to load.
+        from flax_transformer.inspection.pruned_model import write_pruned
+
+        require_no_folder(Path(output))
+        masked = MaskedModel(self, sources, references)
+        importance = measure_heads(masked)
+        pruning = remove_heads(masked, importance, max_loss=max_loss, heads=heads)
+        write_pruned(Path(output), self, importance, pruning)
+        return load(output)
+
+
+def rate(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: str, lowercase: bool = False
+) -> Score:
+    """Returns the scores of `hypotheses` against one reference each.
+
+    tokenize: one of sacreBLEU's, for BLEU
+    """
+    found = score(
+        hypotheses, references, metrics=("bleu", "chrf"), lowercase=lowercase, tokenize=tokenize
+    )
+    return Score(
+        bleu=found["bleu"],
+        signature=found["bleu_signature"],
+        chrf=found["chrf"],
+        chrf_signature=found["chrf_signature"],
+        hypotheses=tuple(hypotheses),
+    )
 
 
 def load(workdir: str | Path, **decoding: Any) -> Model:

@@ -97,6 +97,30 @@ class _Writer:
         self._checkpointer.close()
 
 
+def write_parameters(workdir: Path, step: int, params: Any, progress: Progress) -> None:
+    """Writes a checkpoint without an optimizer's state, from which no run can go on.
+
+    Raises `CheckpointError` where it cannot be written.
+    """
+    writer = _Writer(workdir / CHECKPOINTS, lambda steps: steps)
+    try:
+        writer.start(step, _items(params, progress))
+        writer.finish()
+    except Exception as error:  # whatever Orbax, its threads and the file system raise
+        raise CheckpointError(
+            f"a checkpoint could not be written to {writer.directory}: {reason(error)}"
+        ) from None
+    finally:
+        writer.close()
+
+
+def _items(params: Any, progress: Progress) -> dict[str, Any]:
+    return {
+        PARAMS: ocp.args.StandardSave(params),
+        PROGRESS: ocp.args.JsonSave(asdict(progress)),
+    }
+
+
 class Checkpoints:
     """The checkpoints of a run that trains: the latest, and the best by validation BLEU.
 
@@ -147,10 +171,7 @@ class Checkpoints:
         progress: Progress,
         more: dict[str, Any],
     ) -> None:
-        items = {
-            PARAMS: ocp.args.StandardSave(params),
-            PROGRESS: ocp.args.JsonSave(asdict(progress)),
-        }
+        items = _items(params, progress)
         failure = self._finish(writer)
         failure = self._attempt(writer, partial(writer.start, step, items | more)) or failure
         if failure and self._failures > 1:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from flax_transformer.config import Config, DecodingConfig
+from flax_transformer.config import Builtin, Config, DecodingConfig
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.config.shipped import load_config_file
@@ -148,9 +148,26 @@ def parse_decoding_arguments(
     """`words` as a `cls`, and the settings of the run in --workdir with the flags laid over."""
     workdir = _value_of("--workdir", words)
     config = Config() if workdir is None else load_config(Path(workdir) / "config.json")
-    default = cls(workdir=tyro.MISSING, decoding=config.decoding)
+    needed = {
+        field.name: tyro.MISSING
+        for field in dataclasses.fields(cls)
+        if {field.default, field.default_factory} == {dataclasses.MISSING}
+    }
+    default = cls(**needed, decoding=config.decoding)
     arguments = parse_arguments(cls, words, default)
     return arguments, dataclasses.replace(config, decoding=arguments.decoding)
+
+
+def move_corpus(config: Config, directory: str | None) -> Config:
+    """Returns `config` with its corpus in `directory`."""
+    if directory is None:
+        return config
+    if isinstance(config.data, Builtin):
+        raise UserError(
+            f"--data.directory is {directory}, but the run's corpus is made by the built-in "
+            "grammar: leave the flag out"
+        )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=directory))
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str | None:

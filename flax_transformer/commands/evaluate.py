@@ -17,9 +17,10 @@ import tyro
 
 from flax_transformer.commands.command_line import (
     DecodingArguments,
+    move_corpus,
     parse_decoding_arguments,
 )
-from flax_transformer.config import BleuTokenizer, Builtin, Config
+from flax_transformer.config import BleuTokenizer, Config
 from flax_transformer.config.data import require_name
 from flax_transformer.errors import UserError
 
@@ -101,7 +102,7 @@ def _test_sets(arguments: EvaluateArguments, config: Config) -> list[TestSet]:
 
     source, reference = arguments.source, arguments.reference
     if source is None or reference is None:
-        config = _moved(config, arguments.data_directory)
+        config = move_corpus(config, arguments.data_directory)
         test_sets = corpus_test_sets(open_corpus(config.data), config, arguments.split)
     else:
         pairs = TextPairs([(source, reference)])
@@ -117,15 +118,3 @@ def _test_sets(arguments: EvaluateArguments, config: Config) -> list[TestSet]:
 def _text(path: Path) -> str:
     """`path` for JSON, which cannot hold the bytes of a name that is not UTF-8."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _moved(config: Config, directory: str | None) -> Config:
-    """`config` with its corpus in `directory`."""
-    if directory is None:
-        return config
-    if isinstance(config.data, Builtin):
-        raise UserError(
-            f"--data.directory is {directory}, but the run's corpus is made by the built-in "
-            "grammar: leave the flag out"
-        )
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=directory))

@@ -13,6 +13,9 @@ COMMANDS = {
     "evaluate": "Scores a trained model on test sets.",
     "translate": "Translates lines of text with a trained model.",
     "inspect": "Draws what is inside a trained model.",
+    "probe": "Measures what a trained model knows of words.",
+    "prune": "Removes attention heads that a trained model can do without.",
+    "serve": "Translates for others over HTTP, and shows how.",
 }
 """Each is a module beside this one, with a function `main` that takes the command's words."""
 

@@ -6,12 +6,12 @@ from flax_transformer.config.model import TransformerConfig
 from flax_transformer.config.recurrent import RecurrentConfig
 from flax_transformer.config.run import (
     BatchConfig,
-    BleuTokenizer,
     Config,
     MeshConfig,
     OptimizerConfig,
     TrainingConfig,
 )
+from flax_transformer.config.setting_types import BleuTokenizer
 from flax_transformer.config.tokenizer import SMALLEST_VOCABULARY, TokenizerConfig
 
 __all__ = [

@@ -22,7 +22,13 @@ class TransformerConfig:
     d_model: int = 512
     """Width of the residual stream."""
     num_heads: int = 8
-    """Attention heads; must divide d_model."""
+    """Attention heads; must divide d_model, of which each has its share."""
+    encoder_heads: int | None = None
+    """Heads that pruning has left in each layer of the encoder; by default num_heads."""
+    decoder_heads: int | None = None
+    """Those left in the self-attention of each layer of the decoder."""
+    cross_heads: int | None = None
+    """Those left in each layer's attention to the encoder."""
     d_ff: int = 2048
     """Inner width of the feed-forward sub-layer."""
     dropout: float = 0.1
@@ -62,6 +68,12 @@ class TransformerConfig:
             self.d_model % self.num_heads == 0,
             f"model.num_heads ({self.num_heads}) must divide model.d_model ({self.d_model})",
         )
+        for name in ("encoder_heads", "decoder_heads", "cross_heads"):
+            left = getattr(self, name)
+            require(
+                left is None or 1 <= left <= self.num_heads,
+                f"model.{name} is {left}, but must be from 1 to model.num_heads {self.num_heads}",
+            )
         require(
             self.positions == "learned" or self.d_model % 2 == 0,
             f"model.d_model ({self.d_model}) must be even for sinusoidal positions",
@@ -87,11 +99,3 @@ class TransformerConfig:
     def can_feed_own_tokens(self) -> bool:
         """Whether a training step may feed tokens that the model has chosen itself."""
         return False  # all positions are seen at once
-
-    def attended_pairs(self, source: int, target: int) -> int:
-        """Returns the pairs of a query and a key in a row of `source` and `target` tokens.
-
-        All layers count, and masked pairs too.
-        """
-        decoder = target * target + target * source
-        return self.num_encoder_layers * source * source + self.num_decoder_layers * decoder

@@ -97,10 +97,3 @@ class RecurrentConfig:
     def can_feed_own_tokens(self) -> bool:
         """Whether a training step may feed tokens that the model has chosen itself."""
         return True
-
-    def attended_pairs(self, source: int, target: int) -> int:
-        """Returns the pairs of a query and a key in a row of `source` and `target` tokens.
-
-        Masked pairs count too.
-        """
-        return source * target if self.attends_to_source else 0

@@ -13,15 +13,9 @@ from flax_transformer.config.data import Builtin, TextFiles, Tfds
 from flax_transformer.config.decoding import DecodingConfig
 from flax_transformer.config.model import TransformerConfig
 from flax_transformer.config.recurrent import RecurrentConfig
-from flax_transformer.config.setting_types import require_types
+from flax_transformer.config.setting_types import BleuTokenizer, require_types
 from flax_transformer.config.tokenizer import TokenizerConfig
 from flax_transformer.errors import require, require_not_negative, require_positive
-
-BleuTokenizer = Literal[
-    "auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200",
-    "spBLEU-1K", "none",
-]  # fmt: skip
-"""sacreBLEU's tokenizers, and auto, which chooses among them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
-"""Checks that a setting holds what its type hint says, wherever it comes from: a Python file, the
-command line or JSON."""
+"""Types of settings, and the check that a setting holds what its type hint says, wherever it comes
+from: a Python file, the command line or JSON."""
 
 import dataclasses
 import math
@@ -8,6 +8,12 @@ import typing
 from typing import Any, Literal
 
 from flax_transformer.errors import UserError
+
+BleuTokenizer = Literal[
+    "auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "flores101", "flores200",
+    "spBLEU-1K", "none",
+]  # fmt: skip
+"""sacreBLEU's tokenizers, and auto, which chooses among them."""
 
 _LARGEST = 2_000_000_000  # devices count in 32 bits, and a few are added to a seed
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from flax_transformer.config import Config
+from flax_transformer.config import Config, RecurrentConfig, TransformerConfig
 
 _VECTORS = ("bias", "scale", "b1", "b2", "vector", "coverage")
 _OF_SOURCE = ("key", "value", "matrix")
@@ -20,7 +20,8 @@ class ModelFlops(NamedTuple):
     """6 for every number of a matrix and every position that it multiplies: one product forward
     and two backward, each a multiplication and an addition."""
     scores: float
-    """12 d for every pair of a query and a key in every attention: scores and weighted sum."""
+    """12 d for every pair of a query and a key in every attention: scores and weighted sum. Where
+    heads were pruned, 12 times the width of those left."""
 
 
 def model_flops(config: Config, params: Any) -> ModelFlops:
@@ -49,9 +50,23 @@ def model_flops(config: Config, params: Any) -> ModelFlops:
             products += leaf.size * (source if names[0] == "encoder" or of_memory else target)
         elif names[-1] == "table":
             products += leaf.size * target
-    pairs = config.model.attended_pairs(batch.source_length, batch.target_length)
-    scores = 12.0 * batch.rows * pairs * config.model.d_model
-    return ModelFlops(6.0 * products, scores)
+    attended = _attended_numbers(config.model, batch.source_length, batch.target_length)
+    return ModelFlops(6.0 * products, 12.0 * batch.rows * attended)
+
+
+def _attended_numbers(model: TransformerConfig | RecurrentConfig, source: int, target: int) -> int:
+    """Returns how often a number of a query meets one of a key in a row of `source` and `target`
+    tokens: d times for every pair of them, less where heads were pruned.
+
+    All layers count, and masked pairs too.
+    """
+    if isinstance(model, RecurrentConfig):
+        return source * target * model.d_model if model.attends_to_source else 0
+    encoder = source * source * (model.encoder_heads or model.num_heads)
+    decoder = target * target * (model.decoder_heads or model.num_heads)
+    cross = target * source * (model.cross_heads or model.num_heads)
+    of_heads = model.num_encoder_layers * encoder + model.num_decoder_layers * (decoder + cross)
+    return model.d_model // model.num_heads * of_heads
 
 
 def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:

@@ -99,7 +99,7 @@ def _start_layer(layer: DecoderLayer, memory: jax.Array, max_steps: int, beam_si
     """A layer's part of `start_cache`."""
     dtype = beam_cache.cache_dtype(layer.config.compute_dtype)
     key, value = layer.cross_attention.keys_and_values(memory)  # bshk
-    b, _, h, k = key.shape
+    b, (_, h, k) = memory.shape[0], layer.self_attention.key.shape
     keys, values = beam_cache.empty_slots(b, beam_size, max_steps, h, k, dtype)
     source_keys, source_values = beam_cache.source_slots(key, value, dtype)
     return {

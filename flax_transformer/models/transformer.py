@@ -47,22 +47,23 @@ class MultiHeadAttention(nn.Module):
     """Concat(head_1 ... head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V) (3.2.2)."""
 
     config: TransformerConfig | RecurrentConfig
+    heads_left: int | None = None  # after pruning; by default all of num_heads
     causal: bool = False
 
     def setup(self):
-        d, h = self.config.d_model, self.config.num_heads
-        self.query = self.param("query", with_axes(projection_init, "dhk"), (d, h, d // h))
-        self.key = self.param("key", with_axes(projection_init, "dhk"), (d, h, d // h))
-        self.value = self.param("value", with_axes(projection_init, "dhk"), (d, h, d // h))
-        self.output = self.param("output", with_axes(output_init, "hkd"), (h, d // h, d))
+        d, k = self.config.d_model, self.config.d_model // self.config.num_heads
+        h = self.heads_left or self.config.num_heads
+        self.query = self.param("query", with_axes(projection_init, "dhk"), (d, h, k))
+        self.key = self.param("key", with_axes(projection_init, "dhk"), (d, h, k))
+        self.value = self.param("value", with_axes(projection_init, "dhk"), (d, h, k))
+        self.output = self.param("output", with_axes(output_init, "hkd"), (h, k, d))
         self.tap = Tap()
 
     def __call__(self, x, memory, segments, memory_segments) -> jax.Array:
         """Looks from `x` (b,t,d) in `segments` (b,t) at `memory` (b,s,d) in `memory_segments`."""
         ops = ops_for(self.config)
         formula = partial(scaled_dot_product_attention, einsum=ops.einsum, tap=self.tap)
-        query = self.queries(x)  # bthk
-        key, value = self.keys_and_values(memory)  # bshk
+        query, (key, value) = self.queries(x), self.keys_and_values(memory)  # bthk, bshk
         heads = ops.attention(formula, query, key, value, segments, memory_segments, self.causal)
         return self.merge_heads(heads)  # btd
 
@@ -126,9 +127,9 @@ class EncoderLayer(nn.Module):
     config: TransformerConfig
 
     def setup(self):
-        config = self.config
-        self.attention, self.attention_residual = MultiHeadAttention(config), Residual(config)
-        self.feed_forward, self.feed_forward_residual = FeedForward(config), Residual(config)
+        config, heads = self.config, self.config.encoder_heads
+        self.attention, self.feed_forward = MultiHeadAttention(config, heads), FeedForward(config)
+        self.attention_residual, self.feed_forward_residual = Residual(config), Residual(config)
 
     def __call__(self, x: jax.Array, segments: jax.Array) -> tuple[jax.Array, None]:
         """`x` (b,s,d), `segments` (b,s); returns the new `x`, and nothing to stack over layers."""
@@ -143,9 +144,9 @@ class DecoderLayer(nn.Module):
 
     def setup(self):
         config = self.config
-        self.self_attention = MultiHeadAttention(config, causal=True)
-        self.self_residual = Residual(config)
-        self.cross_attention, self.cross_residual = MultiHeadAttention(config), Residual(config)
+        self.self_attention = MultiHeadAttention(config, config.decoder_heads, causal=True)
+        self.cross_attention = MultiHeadAttention(config, config.cross_heads)
+        self.self_residual, self.cross_residual = Residual(config), Residual(config)
         self.feed_forward, self.feed_forward_residual = FeedForward(config), Residual(config)
 
     def __call__(self, x, memory, segments, source_segments) -> tuple[jax.Array, None]:
@@ -157,8 +158,7 @@ class DecoderLayer(nn.Module):
 
 def sinusoids(num_positions: int, d_model: int) -> jax.Array:
     """PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(the same) (Section 3.5), (p,d)."""
-    even = jnp.arange(0, d_model, 2, dtype=jnp.float32)
-    rates = 10_000.0 ** (-even / d_model)
+    rates = 10_000.0 ** (-jnp.arange(0, d_model, 2, dtype=jnp.float32) / d_model)
     angles = jnp.arange(num_positions, dtype=jnp.float32)[:, None] * rates[None]
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(num_positions, d_model)
 

@@ -15,7 +15,13 @@ from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer
 from flax_transformer.ops.compute_dtype import settle_compute_dtype, with_compute_dtype
 from flax_transformer.parallel.hosts import is_first_process
 from flax_transformer.training.starting_point import take_vocabulary
-from flax_transformer.workdir import BEST, CHECKPOINTS, CONFIG_FILE, TOKENIZER_FILE
+from flax_transformer.workdir import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG_FILE,
+    HEADS_FILE,
+    TOKENIZER_FILE,
+)
 
 _NEVER_BIND = (
     "batch.read_ahead", "data.directory", "data.test", "decoding", "mesh", "model.kernels",
@@ -82,6 +88,11 @@ def open_workdir(workdir: Path, config: Config, *, only_look: bool = False) -> N
     processes of a run no setting may differ. Raises `UserError`, which names those that do.
     """
     path = workdir / CONFIG_FILE
+    if os.path.exists(workdir / HEADS_FILE):
+        raise UserError(
+            f"{workdir} holds a pruned model, without an optimizer's state: train it further in "
+            f"another folder, with --start-from {workdir}"
+        )
     if is_first_process():
         if os.path.exists(path):
             _check_same_run(workdir, load_config(path), config)

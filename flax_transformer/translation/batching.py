@@ -36,14 +36,28 @@ class Program(NamedTuple):
 
 
 class Batching:
-    """Lays pieces out in batches of at most two shapes for each of a few lengths."""
+    """Lays pieces out in batches of few shapes for each of a few lengths."""
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, devices: int):
-        """Makes batches of `config.decoding.batch_tokens`, of which each device gets whole rows."""
+    def __init__(
+        self, config: Config, tokenizer: Tokenizer, devices: int, rows_ahead: Sequence[int] = ()
+    ):
+        """Makes batches of `config.decoding.batch_tokens`, of which each device gets whole rows.
+
+        rows_ahead: the numbers of rows that batches may have, ascending, where every program is to
+                    be compiled ahead; batches that force tokens then are small. By default few or
+                    many, and as many programs as the pieces ask for.
+        """
         self._config = config
         self._tokenizer = tokenizer
         self._devices = devices
         self._longest_source = longest_source(config)
+        self._rows_ahead = rows_ahead
+
+    def programs_ahead(self) -> list[Program]:
+        """Returns every program that batches may need, where they are to be compiled ahead."""
+        lengths = {self.shape(length, 1)[1] for length in range(1, self._longest_source + 1)}
+        free = {Program(*self.shape(s, b), forces=False) for s in lengths for b in self._rows_ahead}
+        return sorted(free) + [Program(*self.shape(s, 1, True), forces=True) for s in lengths]
 
     def batches(
         self, pieces: Sequence[Piece], compiled: Container[Program]
@@ -61,7 +75,7 @@ class Batching:
         start, before = 0, None
         while start < len(order):
             waiting = len(order) - start
-            shape = self.shape(len(pieces[order[start]].ids) + 1, waiting)
+            shape = self.shape(len(pieces[order[start]].ids) + 1, waiting, forces)
             known = Program(*shape, forces) in compiled
             if before is not None and not known and waiting < _WORTH_COMPILING * shape[0]:
                 shape = before
@@ -69,15 +83,19 @@ class Batching:
             yield indices, self.lay_out([pieces[index] for index in indices], shape, forces)
             start, before = start + len(indices), shape
 
-    def shape(self, longest: int, waiting: int) -> tuple[int, int]:
+    def shape(self, longest: int, waiting: int, forces: bool = False) -> tuple[int, int]:
         """Returns (b,s) of a batch, where `waiting` pieces have up to `longest` tokens.
 
         s, which counts end symbols as `longest` does, is a power of two, or the longest there is.
         """
         s = min(max(1 << (longest - 1).bit_length(), _SHORTEST_BUCKET), self._longest_source)
         many = max(self._config.decoding.batch_tokens // s // self._devices, 1) * self._devices
-        few = min(-(-_FEW_ROWS // self._devices) * self._devices, many)
-        return few if waiting <= few else many, s
+        ahead = (_FEW_ROWS,) if forces and self._rows_ahead else self._rows_ahead
+        for rows in ahead or (_FEW_ROWS, many):
+            b = min(-(-rows // self._devices) * self._devices, many)
+            if waiting <= b:
+                break
+        return b, s
 
     def lay_out(self, pieces: Sequence[Piece], shape: tuple[int, int], forces: bool) -> Rows:
         """Returns the ids (b,s), then PAD, and what translations begin with if any is forced.

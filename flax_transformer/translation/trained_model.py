@@ -1,7 +1,7 @@
 """A trained model, ready to translate: `TrainedModel(workdir, config).translate(lines)`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -34,10 +34,12 @@ class TrainedModel:
     notes:      for a person, about the choice
     """
 
-    def __init__(self, workdir: Path, config: Config):
+    def __init__(self, workdir: Path, config: Config, rows_ahead: Sequence[int] = ()):
         """Reads what a run left in `workdir`.
 
-        config: as `load_config` reads it from there; its `decoding` may be changed
+        config:     as `load_config` reads it from there; its `decoding` may be changed
+        rows_ahead: where programs are to be compiled before lines need them, the numbers of lines
+                    that these are for, ascending; see `programs_ahead`
 
         Matrix products are those of the run, but in float32 where bfloat16 is only emulated.
 
@@ -59,6 +61,7 @@ class TrainedModel:
                 "trained with: put that one back"
             )
         self.module = build_model(config.model, vocabulary_size)
+        self._rows_ahead = rows_ahead
         self._translators: dict[int, Translator] = {}
         self.translator = self._translator(config.decoding.beam_size)
 
@@ -125,11 +128,17 @@ class TrainedModel:
         with jax.transfer_guard("disallow"):
             return self._translator(width).record_search(self.params, line, prefix)
 
+    def programs_ahead(self, beam_size: int) -> list[Callable[[], object]]:
+        """Returns what compiles each program that `search` and `record_search` may need."""
+        return self._translator(beam_size).programs_ahead(self.params)
+
     def _translator(self, beam_size: int) -> Translator:
         """Returns the translator of `config` with that beam; it keeps what it has compiled."""
         if beam_size not in self._translators:
             decoding = dataclasses.replace(self.config.decoding, beam_size=beam_size)
             config = dataclasses.replace(self.config, decoding=decoding)
             trained = self.progress.trained_lengths
-            self._translators[beam_size] = Translator(config, self.tokenizer, self._mesh, trained)
+            self._translators[beam_size] = Translator(
+                config, self.tokenizer, self._mesh, trained, self._rows_ahead
+            )
         return self._translators[beam_size]

@@ -83,19 +83,21 @@ class Translator:
         tokenizer: Tokenizer,
         mesh: Mesh | None = None,
         trained: TrainedLengths | None = None,
+        rows_ahead: Sequence[int] = (),
     ):
         """Makes a translator that has compiled nothing yet.
 
-        mesh:    over its devices rows are split; by default over all devices
-        trained: lines of several sentences that are longer are translated in pieces, if
-                 `decoding.split_sentences`
+        mesh:       over its devices rows are split; by default over all devices
+        trained:    lines of several sentences that are longer are translated in pieces, if
+                    `decoding.split_sentences`
+        rows_ahead: numbers of rows of the batches that `programs_ahead` are for
         """
         self._config = config
         self._trained = trained if config.decoding.split_sentences else None
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
         model = build_model(config.model, config.tokenizer.vocabulary_size)
-        self._batching = Batching(config, tokenizer, self._mesh.size)
+        self._batching = Batching(config, tokenizer, self._mesh.size, rows_ahead)
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
         self._search = self._on_mesh(partial(search, model, config))
         self._recorded_search = self._on_mesh(partial(search, model, config, record=True))
@@ -129,6 +131,24 @@ class Translator:
     def compiled_shapes(self) -> list[tuple[int, int]]:
         """(b,s) of each program."""
         return [(program.b, program.s) for program in self._programs]
+
+    def programs_ahead(self, params: Any) -> list[Callable[[], object]]:
+        """Returns what compiles, and runs once, each program that lines may need.
+
+        The last ones are for `record_search`.
+        """
+        programs = self._batching.programs_ahead()
+
+        def run(program: Program) -> None:
+            rows = self._batching.lay_out([], program[:2], program.forces)
+            jax.block_until_ready(self._start(params, [], rows, None))
+
+        def record(s: int) -> None:
+            rows = self._batching.lay_out([], self._batching.shape(s, waiting=1), forces=True)
+            jax.block_until_ready(self._recorded_search(params, jax.tree.map(self._put, rows)))
+
+        lengths = sorted({program.s for program in programs})
+        return [*(partial(run, each) for each in programs), *(partial(record, s) for s in lengths)]
 
     def translate(
         self,

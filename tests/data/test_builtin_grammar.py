@@ -24,6 +24,7 @@ from flax_transformer.data.builtin.lexicon import (
     VERBS,
 )
 from flax_transformer.data.builtin.structure import Attribute, Clause, NounPhrase, Question
+from flax_transformer.data.builtin.words import join, spell
 
 MY, _, _, HER, *_ = POSSESSIVES
 
@@ -286,12 +287,19 @@ def test_adjectives_agree():
                 structure = NounPhrase(THE, noun, plural, (adjective,))
                 form = adjective.french[noun.feminine + 2 * plural]
                 expected = {form, adjective.liaison} if not (noun.feminine or plural) else {form}
-                text = french_noun_phrase(structure).split()
-                assert text[1 if adjective.before_noun else 2] in expected
-                assert english_noun_phrase(structure).split()[1] == adjective.english.split()[0]
+                words = french_noun_phrase(structure, "subject")
+                assert words[1 if adjective.before_noun else 2].text in expected
+                assert english_noun_phrase(structure, "subject")[1].text == adjective.english
 
 
-def test_sound():
-    assert sound("de le arbre") == "de l'arbre"
-    assert sound("à le hibou, à les hommes, de les hiboux") == "au hibou, aux hommes, des hiboux"
-    assert sound("est-ce que ils ne ont pas de huit") == "est-ce qu'ils n'ont pas de huit"
+@pytest.mark.parametrize(
+    ("full", "sounded"),
+    [
+        ("de le arbre", "de l'arbre"),
+        ("à le hibou à les hommes de les hiboux", "au hibou aux hommes des hiboux"),
+        ("est-ce que ils ne ont pas de huit", "est-ce qu'ils n'ont pas de huit"),
+        ("si ils me le achètent si elle vient", "s'ils me l'achètent si elle vient"),
+    ],
+)
+def test_sound(full, sounded):
+    assert join(sound(spell(full, "noun"))) == sounded

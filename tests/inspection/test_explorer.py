@@ -195,8 +195,17 @@ def test_the_search_is_a_tree(visit):
     page.keyboard.press("ArrowDown")
     assert page.locator("#tree-readout").text_content().startswith("Le other1 — step 2, goes on. ")
     assert "score −0.600" in page.locator("#tree-readout").text_content()
-    page.keyboard.press("ArrowLeft")
+    page.set_viewport_size(PHONE)
+    page.locator(".tree.upright").wait_for()
+    nodes.nth(9).hover()
+    assert page.locator("#tree-readout").text_content().startswith("Le other1 — ")
+    page.keyboard.press("ArrowUp")
     assert page.evaluate("document.activeElement.dataset.step") == "0"
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.locator(".tree:not(.upright)").wait_for()
+    page.keyboard.press("Escape")
+    nodes.nth(4).hover()
+    assert page.locator("#tree-readout").text_content().startswith("Le chat dort — step 3")
     assert page.locator("#tree .node.path").count() == 6
     page.locator(".hypothesis").nth(1).click()
     assert (

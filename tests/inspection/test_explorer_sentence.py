@@ -97,13 +97,13 @@ def test_weights_are_those_of_the_attention(model):
 
 
 def test_a_translation_begins_as_it_is_told(model):
-    described = describe_sentence(model, LINES[0], prefix="We eat", beam_size=2)
+    described = describe_sentence(model, LINES[0], prefix="We eat ", beam_size=2)
     forced = described["search"]["prefix_length"]
     (ids,) = model.tokenizer.encode(["We eat"])
     assert forced == len(ids)
     assert described["target"][:forced] == model.tokenizer.pieces(ids)
     assert [len(step) for step in described["search"]["steps"][:forced]] == [1] * forced
-    assert described["prefix"] == "We eat"
+    assert described["prefix"] == "We eat "
 
 
 def test_a_line_without_words_has_no_search(model):

@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 
 def test_one_command_draws_all(run, capsys, monkeypatch):
-    """All are laid out, which warns where there is no room; files are tested elsewhere."""
+    """All are laid out, which warns where there is no room; other tests look at what files hold."""
 
     def lay_out(picture, kind):
         picture._settle()

@@ -1,8 +1,11 @@
-"""Puts a sentence structure into English."""
+"""Puts a sentence structure into English.
 
-import re
+Every function that makes words is told the place of the tree that it puts into words, and notes it
+as their origin (`words`); `french` calls the same places by the same names.
+"""
 
 from flax_transformer.data.builtin.lexicon import VERBS, Verb
+from flax_transformer.data.builtin.phrase_words import english_words
 from flax_transformer.data.builtin.structure import (
     NOT,
     THERE,
@@ -16,63 +19,97 @@ from flax_transformer.data.builtin.structure import (
     Sentence,
     Subject,
 )
+from flax_transformer.data.builtin.words import (
+    BY_NUMBER,
+    NEITHER,
+    RealisedWord,
+    Words,
+    concatenate,
+    determiner_kind,
+    finish,
+    noun_kind,
+    spell,
+    verb_kind,
+)
 
-_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=[aeiou])")
 _BE = (("am", "is", "are"), ("was", "was", "were"))
 _AUXILIARIES = {"can": ("can", "could"), "must": ("must", "must")}
 _PERSONS = (0, 1, 2, 2, 2)
 
 
-def realise(sentence: Sentence) -> str:
+def realise(sentence: Sentence) -> Words:
     """Returns the English sentence, capitalised and with its final mark."""
-    words = [_item(item) for item in sentence.items]
-    text = " ".join(words).replace(" ,", ",") + sentence.mark
-    text = text[0].upper() + text[1:]
-    return _BEFORE_VOWEL.sub(r"\1n ", text)
+    words = concatenate(_item(item, str(place)) for place, item in enumerate(sentence.items))
+    for place, following in enumerate(words[1:]):
+        if words[place].text == "a" and following.text[0] in "aeiou":
+            words[place] = words[place]._replace(text="an")
+    return finish(words, RealisedWord(sentence.mark, "punctuation", ("mark",), glued=True))
 
 
-def noun_phrase(phrase: NounPhrase, under_negation: bool = False) -> str:
+def noun_phrase(phrase: NounPhrase, place: str, under_negation: bool = False) -> Words:
     """Returns a noun phrase; as the object of a negated verb, "some" becomes "any"."""
     plural = phrase.plural
     if phrase.possessor is not None:
-        owner = noun_phrase(phrase.possessor)
-        words = [owner + ("'" if phrase.possessor.plural and owner[-1] == "s" else "'s")]
+        words = noun_phrase(phrase.possessor, f"{place}/possessor")
+        ending = "'" if phrase.possessor.plural and words[-1].text[-1] == "s" else "'s"
+        # It stands for the determiner of what is possessed, too: "the dog of Anne".
+        origins = (f"{place}/possession", f"{place}/determiner")
+        words.append(RealisedWord(ending, "particle", origins, glued=True))
     else:
         determiner = phrase.determiner.english[plural]
-        words = ["any" if under_negation and determiner == "some" else determiner]
-    words += [adjective.english for adjective in phrase.adjectives]
-    words.append(phrase.noun.english[plural])
+        words = spell(
+            "any" if under_negation and determiner == "some" else determiner,
+            determiner_kind(phrase.determiner),
+            f"{place}/determiner",
+        )
+    for number, adjective in enumerate(phrase.adjectives):
+        words += spell(adjective.english, "adjective", f"{place}/adjective {number}")
+    words += spell(
+        phrase.noun.english[plural],
+        noun_kind(phrase.noun),
+        f"{place}/noun",
+        features=BY_NUMBER[plural],
+    )
     if phrase.relative is not None:
-        words.append(_relative(phrase.relative))
-    return " ".join(words).lstrip()
+        words += _relative(phrase.relative, f"{place}/relative")
+    return words
 
 
-def statement(clause: Clause) -> str:
+def statement(clause: Clause, place: str) -> Words:
     """Returns a statement."""
-    before, after = _verb_group(clause, False)
-    return _join(_subject(clause.subject), before, after, _rest(clause))
+    before, after = _verb_group(clause, place, False)
+    return [*_subject(clause.subject, place), *before, *after, *_rest(clause, place)]
 
 
-def _item(item: Clause | Question | Phrase) -> str:
+def _item(item: Clause | Question | Phrase, place: str) -> Words:
     if isinstance(item, Phrase):
-        return _phrase(item)
+        return _phrase(item, place)
     if isinstance(item, Clause):
-        return statement(item)
-    before, after = _verb_group(item.clause, True)
-    asked = item.english if item.asked is None else noun_phrase(item.asked)
-    return _join(asked, before, _subject(item.clause.subject), after, _rest(item.clause))
+        return statement(item, place)
+    clause = item.clause
+    if item.asked is None:
+        asked = spell(item.english, "question", f"{place}/asked")
+    else:
+        asked = noun_phrase(item.asked, f"{place}/asked")
+    before, after = _verb_group(clause, place, True)
+    return [*asked, *before, *_subject(clause.subject, place), *after, *_rest(clause, place)]
 
 
-def _relative(relative: Clause) -> str:
-    return statement(relative) if relative.gap is None else "that " + statement(relative)
+def _relative(relative: Clause, place: str) -> Words:
+    that = [] if relative.gap is None else spell("that", "pronoun", f"{place}/that")
+    return [*that, *statement(relative, place)]
 
 
-def _subject(subject: Subject) -> str:
+def _subject(subject: Subject, place: str) -> Words:
+    place = f"{place}/subject"
     if isinstance(subject, Pronoun):
-        return subject.english
+        features = BY_NUMBER[subject.agreement.plural] if subject.is_personal else NEITHER
+        return spell(subject.english, "pronoun", place, features=features)
     if isinstance(subject, Coordination):
-        return f"{noun_phrase(subject.first)} and {noun_phrase(subject.second)}"
-    return noun_phrase(subject)
+        first = noun_phrase(subject.first, f"{place}/first")
+        second = noun_phrase(subject.second, f"{place}/second")
+        return [*first, *spell("and", "conjunction", f"{place}/and"), *second]
+    return noun_phrase(subject, place)
 
 
 def _person(clause: Clause) -> int:
@@ -82,68 +119,88 @@ def _person(clause: Clause) -> int:
     return _PERSONS[source.agreement.person]
 
 
-def _verb_group(clause: Clause, question: bool) -> tuple[str, str]:
+def _verb_group(clause: Clause, place: str, question: bool) -> tuple[Words, Words]:
     """Returns the auxiliary, and the verb with the adverbs before it; questions split the two."""
     verb = VERBS["be"] if clause.subject is THERE else clause.modal or clause.verb
-    auxiliary, main = _finite(verb, clause, question)
-    adverbs = [p.english for p in (clause.polarity, clause.frequency) if p is not None]
-    if _says_no(clause):
-        adverbs.remove("not")
-    words = [*adverbs, main, verb.particle]
+    kind, lexical = verb_kind(verb, clause), f"{place}/modal" if clause.modal else f"{place}/verb"
+    tense = (f"{place}/tense", f"{place}/question") if question else (f"{place}/tense",)
+    auxiliary, used_to, main = _finite(verb, clause, question)
+    if main:
+        before = spell(auxiliary, "auxiliary", *tense)
+        after = spell(used_to, "auxiliary", *tense)
+        after += spell(main, kind, lexical, *(() if before or after else tense))
+    else:
+        before, after = spell(auxiliary, kind, lexical, *tense), []
+    after = [*_adverbs(clause, place), *after, *spell(verb.particle, "particle", lexical)]
     if clause.modal is not None:
-        words += [clause.verb.english[0], clause.verb.particle]
-    after = _join(*words)
-    if auxiliary == "can" and after.startswith("not "):
-        return "cannot", after.removeprefix("not ")
-    return auxiliary, after
+        after += spell(clause.verb.english[0], verb_kind(clause.verb, clause), f"{place}/verb")
+        after += spell(clause.verb.particle, "particle", f"{place}/verb")
+    if auxiliary == "can" and clause.polarity is NOT:
+        origins = before[0].origins + after[0].origins
+        return [before[0]._replace(text="cannot", origins=origins)], after[1:]
+    return before, after
 
 
-def _finite(verb: Verb, clause: Clause, question: bool) -> tuple[str, str]:
-    """Returns the auxiliary, or nothing, and the main verb."""
+def _adverbs(clause: Clause, place: str) -> Words:
+    words: Words = []
+    if clause.polarity is not None and not _says_no(clause):
+        words += spell(clause.polarity.english, "negation", f"{place}/polarity")
+    if clause.frequency is not None:
+        words += english_words(clause.frequency, f"{place}/frequency")
+    return words
+
+
+def _finite(verb: Verb, clause: Clause, question: bool) -> tuple[str, str, str]:
+    """Returns the auxiliary, "used to", and the main verb, each of which may be nothing."""
     form, person = clause.tense.english, _person(clause)
     base, third, past, ing = verb.english
     if form == "future":
-        return "will", base
+        return "will", "", base
     if form in ("progressive", "past progressive"):
-        return _BE[form != "progressive"][person], ing
+        return _BE[form != "progressive"][person], "", ing
     if form == "habitual":
-        return "", f"used to {base}"
+        return "", "used to", base
     is_past = form == "past"
     if base == "be":
-        return _BE[is_past][person], ""
+        return _BE[is_past][person], "", ""
     if base in _AUXILIARIES:
-        return _AUXILIARIES[base][is_past], ""
+        return _AUXILIARIES[base][is_past], "", ""
     if question or clause.polarity is NOT:
-        return "did" if is_past else "does" if person == 1 else "do", base
+        return "did" if is_past else "does" if person == 1 else "do", "", base
     if is_past:
-        return "", past
-    return "", third if person == 1 else base
+        return "", "", past
+    return "", "", third if person == 1 else base
 
 
-def _rest(clause: Clause) -> str:
-    words = []
+def _rest(clause: Clause, place: str) -> Words:
+    words: Words = []
     recipient, direct = clause.recipient, clause.object
     if recipient is not None and isinstance(recipient, Pronoun) and not isinstance(direct, Pronoun):
-        words.append(recipient.english_object)
+        words += _complement(recipient, f"{place}/recipient")
         recipient = None
     if direct is not None:
-        words.append(_object(direct, clause))
+        words += _object(direct, clause, place)
     if recipient is not None:
-        words.append("to " + _complement(recipient))
+        words += spell("to", "preposition", f"{place}/recipient/to")
+        words += _complement(recipient, f"{place}/recipient")
     if clause.attribute is not None:
-        words.append(_attribute(clause.attribute))
-    words += [_phrase(adverbial) for adverbial in clause.adverbials]
-    return " ".join(words)
+        words += _attribute(clause.attribute, f"{place}/attribute")
+    for number, adverbial in enumerate(clause.adverbials):
+        words += _phrase(adverbial, f"{place}/adverbial {number}")
+    return words
 
 
-def _object(direct: NounPhrase | Pronoun, clause: Clause) -> str:
+def _object(direct: NounPhrase | Pronoun, clause: Clause, place: str) -> Words:
+    own_place = f"{place}/object"
     if isinstance(direct, Pronoun):
-        return direct.english_object
+        return _complement(direct, own_place)
     if clause.polarity is None or not direct.determiner.indefinite:
-        return noun_phrase(direct)
+        return noun_phrase(direct, own_place)
     if _says_no(clause):
-        return re.sub("^(a|some) ", "no ", noun_phrase(direct))
-    return noun_phrase(direct, True)
+        determiner, *words = noun_phrase(direct, own_place)
+        origins = (*determiner.origins, f"{place}/polarity")
+        return [determiner._replace(text="no", origins=origins), *words]
+    return noun_phrase(direct, own_place, True)
 
 
 def _says_no(clause: Clause) -> bool:
@@ -157,29 +214,35 @@ def _says_no(clause: Clause) -> bool:
     )
 
 
-def _attribute(attribute: Attribute) -> str:
+def _attribute(attribute: Attribute, place: str) -> Words:
     adjective = attribute.adjective
+    words = spell(adjective.english, "adjective", f"{place}/adjective")
     if attribute.than is not None:
-        than = noun_phrase(attribute.than)
+        than = noun_phrase(attribute.than, f"{place}/rival")
+        degree = f"{place}/degree"
         if attribute.equal:
-            return f"as {adjective.english} as {than}"
-        return f"{adjective.comparative} than {than}"
+            first = spell("as", "comparison", degree)
+            return [*first, *words, *spell("as", "conjunction", f"{place}/than"), *than]
+        if adjective.comparative.startswith("more "):
+            words = [*spell("more", "comparison", degree), *words]
+        else:
+            words = spell(adjective.comparative, "adjective", f"{place}/adjective", degree)
+        return [*words, *spell("than", "conjunction", f"{place}/than"), *than]
     if attribute.link is not None and attribute.other is not None:
-        return f"{adjective.english} {attribute.link.english} {attribute.other.english}"
-    return adjective.english
+        words += english_words(attribute.link, f"{place}/link")
+        words += spell(attribute.other.english, "adjective", f"{place}/other")
+    return words
 
 
-def _phrase(phrase: Phrase) -> str:
-    if phrase.complement is None:
-        return phrase.english
-    return f"{phrase.english} {_complement(phrase.complement)}"
+def _phrase(phrase: Phrase, place: str) -> Words:
+    words = english_words(phrase, place)
+    if phrase.complement is not None:
+        words += _complement(phrase.complement, f"{place}/complement")
+    return words
 
 
-def _complement(complement: NounPhrase | Pronoun) -> str:
+def _complement(complement: NounPhrase | Pronoun, place: str) -> Words:
     if isinstance(complement, Pronoun):
-        return complement.english_object
-    return noun_phrase(complement)
-
-
-def _join(*words: str) -> str:
-    return " ".join(word for word in words if word)
+        features = BY_NUMBER[complement.agreement.plural]
+        return spell(complement.english_object, "pronoun", place, features=features)
+    return noun_phrase(complement, place)

@@ -2,12 +2,12 @@
 
 from flax_transformer.data.builtin import structure as s
 from flax_transformer.data.builtin.lexicon import NOUNS, VERBS
-from flax_transformer.data.builtin.structure import Phrase, Tense
+from flax_transformer.data.builtin.structure import PartOfSpeech, Phrase, Tense
 
 
-def _phrases(*pairs: str) -> tuple[Phrase, ...]:
+def _phrases(*pairs: str, are: PartOfSpeech = "adverb") -> tuple[Phrase, ...]:
     split = (pair.split(" = ") for pair in pairs)
-    return tuple(Phrase(english, french) for english, french in split)
+    return tuple(Phrase(english, french, part_of_speech=are) for english, french in split)
 
 
 _COUNTS = _phrases("two = deux", "three = trois", "four = quatre", "five = cinq", "ten = dix")
@@ -25,7 +25,7 @@ _IN_FUTURE = tuple(
 _PAST = _phrases(
     "yesterday = hier",
     "last week = la semaine dernière",
-    "last year = l'année dernière",
+    "last year = la année dernière",
     "last month = le mois dernier",
     "this morning = ce matin",
     "on Monday = lundi",
@@ -42,7 +42,7 @@ _NOW = _phrases("now = maintenant", "today = aujourd'hui", "at the moment = en c
 _FUTURE = _phrases(
     "tomorrow = demain",
     "next week = la semaine prochaine",
-    "next year = l'année prochaine",
+    "next year = la année prochaine",
     "next month = le mois prochain",
     "this evening = ce soir",
     "on Monday = lundi",
@@ -77,10 +77,11 @@ PACED = frozenset(
 PLACELESS = frozenset(VERBS[name] for name in ("visit", "clean", "leave", "go out", "fall"))
 """Verbs that are used without a place or company."""
 
-COMPANIONS = _phrases("with = avec", "without = sans")
-IN, AT, ON, FROM = _phrases("in = dans", "at = à", "on = sur", "from = de")
-TO = Phrase("to", "à")
-AROUND = _phrases("near = près de", "behind = derrière", "in front of = devant")
+COMPANIONS = _phrases("with = avec", "without = sans", are="preposition")
+IN, AT, ON, FROM, TO = _phrases(
+    "in = dans", "at = à", "on = sur", "from = de", "to = à", are="preposition"
+)
+AROUND = _phrases("near = près de", "behind = derrière", "in front of = devant", are="preposition")
 
 _REACHED = "school market park hospital church library station restaurant village hotel office"
 DESTINATIONS = tuple(NOUNS[name] for name in (*_REACHED.split(), "castle", "beach"))
@@ -88,7 +89,7 @@ MEETING_PLACES = tuple(noun for noun in DESTINATIONS if noun is not NOUNS["villa
 OPEN_PLACES = (NOUNS["beach"], NOUNS["island"])
 """Places that one is on, and not in."""
 
-COMMA = Phrase(",", ",")
+(COMMA,) = _phrases(", = ,", are="punctuation")
 AND, BUT, BECAUSE, THAT, WHEN, IF, WHILE, SO = _phrases(
     "and = et",
     "but = mais",
@@ -98,9 +99,10 @@ AND, BUT, BECAUSE, THAT, WHEN, IF, WHILE, SO = _phrases(
     "if = si",
     "while = pendant que",
     "so = donc",
+    are="conjunction",
 )
 WHERE = ("where", "où est-ce que")
 WHEN_ASKED = ("when", "quand est-ce que")
 WHY = ("why", "pourquoi est-ce que")
-WHAT = ("what", "qu'est-ce que")
+WHAT = ("what", "que est-ce que")
 WHOM = ("who", "qui est-ce que")

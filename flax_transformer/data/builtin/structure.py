@@ -1,8 +1,14 @@
 """What a sentence says, before it is put into words: the one tree that both languages realise."""
 
-from typing import NamedTuple, Union
+from typing import Literal, NamedTuple, Union
 
 from flax_transformer.data.builtin.lexicon import Adjective, Determiner, Noun, Verb
+
+PartOfSpeech = Literal[
+    "noun", "name", "verb", "adjective", "adverb",
+    "auxiliary", "comparison", "conjunction", "determiner", "modal", "negation", "numeral",
+    "particle", "preposition", "pronoun", "punctuation", "question",
+]  # fmt: skip
 
 
 class Agreement(NamedTuple):
@@ -31,6 +37,10 @@ class Pronoun(NamedTuple):
     indirect: str
     stressed: str
     agreement: Agreement
+
+    @property
+    def is_personal(self) -> bool:
+        return bool(self.direct)
 
 
 I = Pronoun("I", "me", "je", "me", "me", "moi", Agreement(0))  # noqa: E741
@@ -89,6 +99,8 @@ class Phrase(NamedTuple):
     english: str
     french: str
     complement: NounPhrase | Pronoun | None = None
+    part_of_speech: PartOfSpeech = "adverb"
+    """Of its words, but for nouns and the like in it (`phrase_words`)."""
 
 
 class Attribute(NamedTuple):
@@ -120,9 +132,10 @@ FUTURE = Tense("future", "future")
 AFTER_WHEN = Tense("present", "future")
 """"When he comes, ..." speaks of the future, and French says so: "Quand il viendra, ..."."""
 
-NOT = Phrase("not", "pas")
-NEVER = Phrase("never", "jamais")
-NO_LONGER = Phrase("no longer", "plus")
+NOT, NEVER, NO_LONGER = (
+    Phrase(english, french, part_of_speech="negation")
+    for english, french in (("not", "pas"), ("never", "jamais"), ("no longer", "plus"))
+)
 
 
 class Clause(NamedTuple):

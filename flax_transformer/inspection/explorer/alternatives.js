@@ -107,11 +107,29 @@ function beginningWith(pieces) {
   return translation.slice(0, start) + textOf(pieces);
 }
 
-// The button that keeps the translation up to the chosen word.
+// How many pieces of the target the prefix fixes. Of its last word the search may have been told
+// the characters only, and then it does not count that word.
+function countFixed() {
+  const {prefix, target, search} = view.sentence;
+  const text = prefix?.trim() ?? "";
+  let count = 0;
+  while (
+    text &&
+    count < target.length - 1 &&
+    text.startsWith(beginningWith(target.slice(0, count + 1)))
+  )
+    count++;
+  return Math.max(count, search?.prefix_length ?? 0);
+}
+
+// The button that keeps the translation up to the chosen word. A space after it says that the word
+// is finished.
 function makeKeeper(step) {
-  const text = beginningWith(view.sentence.target.slice(0, step + 1));
+  const {target} = view.sentence;
+  const text = beginningWith(target.slice(0, step + 1));
+  const space = target[step + 1]?.startsWith(SPACE) ? " " : "";
   const words = ["Keep ", make("bdi", {}, `“${text}”`), " and translate on"];
   const button = make("button", {type: "button", class: "keep"}, ...words);
-  button.addEventListener("click", () => live.fix(text));
+  button.addEventListener("click", () => live.fix(text + space));
   return button;
 }

@@ -54,7 +54,7 @@ function startLive() {
 // Chooses the first token that was not fixed, so that one can go on from choice to choice.
 function chooseFirstFree() {
   const items = [...byId("line-target").children];
-  const index = Math.min(view.sentence.search?.prefix_length ?? 0, items.length - 1);
+  const index = Math.min(countFixed(), items.length - 1);
   rove(items, index);
   items[index].focus({preventScroll: true});
   const place = view.kind && placeOf("target", index);

@@ -12,6 +12,11 @@ function startSaved(sentences) {
   if (sentences.length) show(sentences[0]);
 }
 
+function letGo() {
+  choose(null);
+  holdNode(null);
+}
+
 function start() {
   byId("about").textContent = data.about;
   view.layer = null; // the last one
@@ -22,16 +27,16 @@ function start() {
     setHead(view.layer, target.value === MEAN ? MEAN : Number(target.value)),
   );
   byId("numbers").addEventListener("toggle", drawTable);
-  byId("show-pruned").addEventListener("change", drawTree);
+  byId("show-pruned").addEventListener("change", redrawTree);
   document.addEventListener(
     "keydown",
-    (event) => event.key === "Escape" && view.sentence && choose(null),
+    (event) => event.key === "Escape" && view.sentence && letGo(),
   );
   const again = (draw) => () => view.sentence && draw();
   const repaint = again(() => view.kind && view.attention[view.kind] && paintHeads());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   matchMedia("print").addEventListener("change", repaint);
-  matchMedia("(max-width: 46rem), print").addEventListener("change", again(drawTree));
+  matchMedia("(max-width: 46rem), print").addEventListener("change", again(redrawTree));
   if (data.live) startLive();
   else startSaved(data.sentences);
 }

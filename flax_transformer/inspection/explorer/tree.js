@@ -43,6 +43,7 @@ function drawTree() {
   byId("search-note").textContent = search
     ? "There was nothing to translate."
     : "The search of this sentence was not recorded.";
+  view.node = null;
   byId("tree-readout").textContent = "Point at a box to read what it stands for.";
   if (!isThere) return;
   const tree = byId("tree");
@@ -88,6 +89,16 @@ function drawTree() {
   rove(nodes.flat().filter(Boolean), 0);
 }
 
+// Draws the tree of the same sentence otherwise, and keeps to the node that was held.
+function redrawTree() {
+  const held = view.node;
+  const hadFocus = document.activeElement === held;
+  drawTree();
+  const node = held && nodeAt(held.dataset.step, held.dataset.index);
+  holdNode(node);
+  if (node && hadFocus) node.focus({preventScroll: true});
+}
+
 // The step and the rank of each node, or null for one that is hidden.
 function placeNodes(steps) {
   const shown = byId("show-pruned").checked;
@@ -112,11 +123,11 @@ function makeNode(node, step, index) {
     make("span", {class: "piece"}, ...drawPiece(node.piece)),
     make("span", {class: "score"}, decimal(node.score, 2)),
   );
-  made.addEventListener("click", () => describeNode(step, index));
-  made.addEventListener("focus", () => describeNode(step, index));
+  made.addEventListener("click", () => holdNode(made));
+  made.addEventListener("focus", () => holdNode(made));
   made.addEventListener(
     "pointerenter",
-    (event) => event.pointerType === "mouse" && describeNode(step, index),
+    (event) => event.pointerType === "mouse" && !view.node && describeNode(step, index),
   );
   made.addEventListener("keydown", (event) => walkTree(event, step, index));
   return made;
@@ -158,6 +169,14 @@ function markPath() {
       path?.[element.dataset.step] === Number(element.dataset.index),
     );
   }
+}
+
+// Keeps to a node, whatever the mouse passes over; to none if it is null.
+function holdNode(node) {
+  view.node?.classList.remove("held");
+  view.node = node;
+  node?.classList.add("held");
+  if (node) describeNode(Number(node.dataset.step), Number(node.dataset.index));
 }
 
 function describeNode(step, index) {

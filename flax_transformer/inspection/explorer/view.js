@@ -11,6 +11,7 @@ const view = {
   pointed: null, // likewise, by the mouse, for as long as it stays
   word: null, // index of the target token whose candidates are listed
   hypothesis: 0,
+  node: null, // the box of the tree that was clicked or stepped to
 };
 
 function show(sentence) {
@@ -39,8 +40,8 @@ function explainMissing(kinds) {
 }
 
 function drawLines() {
-  const {source, target, search, translation, text} = view.sentence;
-  const fixed = search?.prefix_length ?? 0;
+  const {source, target, translation, text} = view.sentence;
+  const fixed = countFixed();
   drawTokens(byId("line-source"), source, (index) => view.kind && placeOf("source", index));
   drawTokens(byId("line-target"), target, (index) => view.kind && placeOf("target", index), {
     fixed,
