@@ -1,5 +1,6 @@
 """How this program was started: what its usage line calls it, and what a person types next."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,11 +19,22 @@ def program_name() -> str:
 def how_to_start(command: str) -> str:
     """Returns what to type for `command`, such as "translate".
 
-    It is `python translate.py` where a script of the checkout was started, else
-    `flax-transformer translate`.
+    It is `python translate.py` where a script of the checkout was started and has one beside it for
+    the command, else `flax-transformer translate`; each with its path where PATH does not lead to
+    it, as in an environment that nobody has activated.
     """
     started = Path(sys.argv[0])
     script = started.parent / f"{command}.py"
     beside_package = script.is_file() and script.resolve().parent == _CHECKOUT
-    by_script = beside_package and started.stem != INSTALLED
-    return f"python {script}" if by_script else f"{INSTALLED} {command}"
+    if beside_package and started.stem != INSTALLED:
+        return f"{_as_typed('python')} {script}"
+    return f"{_as_typed(INSTALLED)} {command}"
+
+
+def _as_typed(name: str) -> str:
+    """Returns `name`, a program of this interpreter's environment, as the shell would find it."""
+    own = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not own.is_file() or (found is not None and Path(found) == own):
+        return name
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)

@@ -19,9 +19,9 @@ def report_final_scores(run: Run) -> None:
     if test_sets:
         # TER is left to evaluate.py: it takes longer than all the rest.
         report_on(workdir, run.config, test_sets, samples=10, metrics=("bleu", "chrf"))
-    translate = how_to_start("translate")
     Console.say(
         f"Next: translate something of your own,\n"
-        f'  echo "..." | {translate} --workdir {workdir}\n'
-        f"or look at the curves,\n  tensorboard --logdir {workdir}"
+        f'  echo "..." | {how_to_start("translate")} --workdir {workdir}\n'
+        f"or see inside: attention, search, curves,\n"
+        f"  {how_to_start('inspect')} --workdir {workdir}"
     )

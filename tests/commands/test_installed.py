@@ -213,6 +213,13 @@ def test_ctrl_c_is_silent_while_it_loads_its_modules(tmp_path):
         assert process.returncode == 130
 
 
+@pytest.fixture
+def path_leads_here(monkeypatch):
+    """As in an environment that was activated."""
+    folder = Path(sys.executable).parent
+    monkeypatch.setattr(invocation.shutil, "which", lambda name: str(folder / name))
+
+
 @pytest.mark.parametrize(
     ("started", "program", "following"),
     [
@@ -226,14 +233,35 @@ def test_ctrl_c_is_silent_while_it_loads_its_modules(tmp_path):
         ([""], "", "python translate.py"),
     ],
 )  # fmt: skip
-def test_what_to_type_next_fits_how_it_was_started(monkeypatch, started, program, following):
+def test_what_to_type_next_fits_how_it_was_started(
+    monkeypatch, path_leads_here, started, program, following
+):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [word.replace("{root}", str(ROOT)) for word in started])
     assert program_name() == program
     assert how_to_start("translate") == following.replace("{root}", str(ROOT))
 
 
-def test_scripts_of_others_are_not_taken_for_ours(monkeypatch, tmp_path):
+def test_programs_of_an_environment_that_is_not_activated_have_their_path(monkeypatch, tmp_path):
+    """So that what a person is told to type works."""
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "flax-transformer"):
+        (programs / name).touch()
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setattr(invocation, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(invocation.shutil, "which", lambda name: f"/usr/bin/{name}")
+    (tmp_path / "translate.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert how_to_start("translate") == ".venv/bin/python translate.py"
+    assert how_to_start("inspect") == ".venv/bin/flax-transformer inspect"
+    monkeypatch.chdir("/usr")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py")])
+    assert how_to_start("translate") == f"{programs}/python {tmp_path}/translate.py"
+
+
+def test_scripts_of_others_are_not_taken_for_ours(monkeypatch, tmp_path, path_leads_here):
     """Neither those of the same names, nor what lies beside an installed package, as Jupyter's."""
     (tmp_path / "translate.py").touch()
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py")])
