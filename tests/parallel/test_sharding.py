@@ -324,7 +324,7 @@ def test_mesh_must_use_the_devices():
     assert dict(build_mesh(MeshConfig()).shape) == {"data": 8, "fsdp": 1, "model": 1}
     assert dict(build_mesh(MeshConfig(fsdp=2, model=2)).shape) == {"data": 2, "fsdp": 2, "model": 2}
     for sizes in [(3, 1, 1), (-1, 3, 1), (-1, 16, 1), (2, 2, 1)]:
-        with pytest.raises(UserError, match="8 devices"):
+        with pytest.raises(UserError, match="number of devices, 8"):
             build_mesh(MeshConfig(**dict(zip(AXES, sizes, strict=True))))
 
 
