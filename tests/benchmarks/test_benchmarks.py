@@ -57,6 +57,7 @@ def last_figures(done: subprocess.CompletedProcess, record: Path) -> dict:
     return entry["figures"]
 
 
+@pytest.mark.slow
 def test_input_pipeline(tmp_path):
     record = tmp_path / "folder" / "record.json"
     flags = "--pairs 800 --vocabulary-size 400 --rows 4 --batches 3 --repeats 2"
@@ -72,6 +73,7 @@ def test_input_pipeline(tmp_path):
         assert f"{entry[name]:,}" in done.stdout
 
 
+@pytest.mark.slow
 def test_train_step(tmp_path):
     record = tmp_path / "record.json"
     done = run("train_step", record, f"{TINY} --sentence-tokens 5")
@@ -88,6 +90,7 @@ def test_train_step(tmp_path):
         assert len(result["step_seconds_of_repeats"]) == 1
 
 
+@pytest.mark.slow
 def test_step_profile(tmp_path):
     record = tmp_path / "record.json"
     done = run(
@@ -120,6 +123,7 @@ def figures_of(tmp_path, monkeypatch):
     return figures
 
 
+@pytest.mark.slow
 def test_step_variants(figures_of):
     flags = "--config {config} --repeats 1 --batch.rows 4 --variants float32"
     figures = figures_of("train_step.variants", flags)
@@ -156,6 +160,7 @@ def test_recurrent_layer(figures_of):
         assert each["positions_per_second"] * seconds == pytest.approx(4 * 2)
 
 
+@pytest.mark.slow
 def test_costs_of_checks(figures_of):
     figures = figures_of("faults.costs", "--config {config} --steps 1 --saves 1")
     assert figures["bytes"] > 0 and figures["step"]["the check alone"] > 0
@@ -164,6 +169,7 @@ def test_costs_of_checks(figures_of):
         assert checked > 0 and plain > 0, part
 
 
+@pytest.mark.slow
 def test_a_peer_is_a_file_that_prepares_steps(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -97,6 +97,7 @@ def curve_of(workdir: Path) -> list[tuple[int, float]]:
     return [(point.step, point.seconds) for point in learning_curve(read_metrics(workdir))]
 
 
+@pytest.mark.slow
 def test_from_text_to_tables_with_a_stop_on_the_way(
     compare, corpus, tmp_path, monkeypatch, capsys, one_device, one_second_a_step
 ):

@@ -31,6 +31,7 @@ def decode(monkeypatch):
     return __main__
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_records(decode, tmp_path, capsys):
     record = tmp_path / "folder" / "record.json"
     decode.main([*TINY.split(), "--record", str(record), "--note", "tiny"])
@@ -45,6 +46,7 @@ def test_the_command_measures_and_records(decode, tmp_path, capsys):
     assert "target tokens/s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_searches_with_and_without_cache_find_the_same(decode):
     arguments = decode.parse([*TINY.split(), "--model.compute-dtype", "float32"])
     config = arguments.settings
@@ -91,6 +93,7 @@ def test_a_vocabulary_map_holds_what_translates_what(monkeypatch):
     assert found[10] == [20] and found[12] == [22] and found[None][-1] in (20, 22)
 
 
+@pytest.mark.slow
 def test_sentences_one_at_a_time(decode, tmp_path):
     record = tmp_path / "record.json"
     flags = ["--one-at-a-time", "--full-pass-batches", "0", "--record", str(record)]
