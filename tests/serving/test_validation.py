@@ -24,7 +24,10 @@ TRANSLATE = OPERATIONS["/translate"].request
     ],
 )
 def test_what_the_schema_allows_is_taken(values):
-    validate(values, TRANSLATE)
+    """And only that: one more name is refused, so that all of it was looked at."""
+    assert validate(values, TRANSLATE) is None
+    with pytest.raises(RefusedError, match="the request has 'more', which is unknown"):
+        validate(values | {"more": 1}, TRANSLATE)
 
 
 @pytest.mark.parametrize(
