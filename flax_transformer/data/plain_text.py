@@ -217,14 +217,18 @@ def _likeness(head: bytes, encoding: str) -> int:
 
 
 def _decode(blocks: Iterator[bytes], encoding: str, name: str) -> Iterator[str]:
+    """Yields the text of `blocks`; judges what is not in `encoding` by `TELLING` bytes or more."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line, returns, after_return, only_ascii = 1, 0, False, True
     for block in chain(blocks, [b""]):
-        error = None
+        error, around = None, b""
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as found:
-            error, text = found, found.object[: found.start].decode(encoding)
+            error, around = found, found.object
+            text = around[: found.start].decode(encoding)
+            while len(around) < TELLING and (more := next(blocks, b"")):
+                around += more
         text, nul, rest = text.partition("\0")
         if text:
             yield text
@@ -232,14 +236,14 @@ def _decode(blocks: Iterator[bytes], encoding: str, name: str) -> Iterator[str]:
                 returns, after_return = returns + text.count("\r"), text.endswith("\r")
             line += text.count("\n")
             only_ascii = only_ascii and text.isascii()
-        if nul and not (error and _is_binary(error.object)):
+        if nul and not (error and _is_binary(around)):
             raise UserError(
                 f"{name} line {line} holds a NUL (byte 0x00), as files do that were not written to "
                 r"the end: fetch or write it again, or remove NULs with tr -d '\0'"
             )
         if error:
             line += rest.count("\n")
-            raise _not_decoded(f"{name} line {line}", encoding, error, only_ascii)
+            raise _not_decoded(f"{name} line {line}", encoding, error, around, only_ascii)
     if line == 1 and returns > after_return:
         raise no_line_feeds(name)
 
@@ -250,10 +254,11 @@ def _is_binary(block: bytes) -> bool:
 
 
 def _not_decoded(
-    place: str, encoding: str, error: UnicodeDecodeError, only_ascii: bool
+    place: str, encoding: str, error: UnicodeDecodeError, around: bytes, only_ascii: bool
 ) -> UserError:
     """Returns the error for bytes at `place` that are not in `encoding`.
 
+    around: those bytes and what stands beside them.
     only_ascii: whether every character before them is of one byte.
     """
     if encoding != "UTF-8":
@@ -262,7 +267,7 @@ def _not_decoded(
             "fetch or convert it again"
         )
     what = f"{place} is not UTF-8 (byte 0x{error.object[error.start]:02x})"
-    if _is_binary(error.object):
+    if _is_binary(around):
         return UserError(f"{what}, nor other text: name a file of plain text")
     if not only_ascii:
         return UserError(
@@ -270,5 +275,5 @@ def _not_decoded(
             "iconv -c -f UTF-8 -t UTF-8"
         )
     # Windows has letters and quotes where Latin 1 has control characters.
-    likely = "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", error.object) else "LATIN1"
+    likely = "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", around) else "LATIN1"
     return UserError(f"{what}: convert the text, for instance with iconv -f {likely} -t UTF-8")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from flax_transformer.data.plain_text import read_text
 from flax_transformer.data.text_files import TextPairs
 from flax_transformer.errors import UserError
 from flax_transformer.translation.line_reader import LineReader
@@ -171,6 +172,15 @@ def test_what_is_no_text_is_named(read, kind):
     with pytest.raises(UserError, match=rf"text\.en( \(decompressed\))? {message}") as error:
         read(content)
     assert "LATIN1" not in str(error.value)
+
+
+@pytest.mark.parametrize("length", range(1, 16))
+def test_what_comes_in_pieces_is_judged_as_a_whole(length):
+    """A PNG's first "line" alone, which a slow program writes first, could be text."""
+    content, message = OTHERS["png"]
+    pieces = [content[start : start + length] for start in range(0, len(content), length)]
+    with pytest.raises(UserError, match=f"a pipe {message}"):
+        list(read_text(pieces, "a pipe"))
 
 
 RUSSIAN, HINDI = "Она читает газету.\nРано утром", "वह अखबार पढ़ती है।\nसुबह"

@@ -82,7 +82,9 @@ def test_one_command_draws_all(run, capsys, monkeypatch):
     assert "The &lt;cat&gt;. →" in text and "<cat>" not in text
     assert "prefers-color-scheme: dark" in text
     assert f"Written to {folder}: 11 pictures" in said and f"  {folder / 'index.html'}" in said
-    assert re.search(rf"^  flax-transformer inspect --workdir {run} --source", said, re.MULTILINE)
+    assert re.search(
+        rf"^  \S*flax-transformer inspect --workdir {run} --source", said, re.MULTILINE
+    )
 
 
 def test_without_a_source_sentences_of_the_test_split_that_fit():
