@@ -8,19 +8,27 @@ number that its own code has not just computed.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the extensions of this folder
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "flax_transformer"
 author = "The flax_transformer authors"
 copyright = f"2026, {author}"
 html_title = "The Transformer in JAX"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "mathml", "repository", "docstrings"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "mathml",
+    "repository",
+    "docstrings",
+]
 exclude_patterns = ["_site", "_work", "jupyter_execute"]
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
+smartquotes = False
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
@@ -40,6 +48,11 @@ nb_code_prompt_hide = "Hide the code"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+add_module_names = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+viewcode_line_numbers = True
 nitpicky = False
 
 

@@ -67,17 +67,14 @@ class Build:
         return [*faults, *(f"{page}: {why}" for page, why in self.failed.items())]
 
     def _begin(self, app: Any, env: Any, pages: list[str]) -> None:
-        text = {page: env.doc2path(page).read_text(encoding="utf-8") for page in pages}
-        running = [page for page in pages if _RUNS.search(text[page])]
+        found = {page: env.doc2path(page).read_text(encoding="utf-8") for page in pages}
+        running = [page for page in pages if _RUNS.search(found[page])]
         # Processes take pages from the end, and those that need quiet should not make others wait.
-        running.sort(key=lambda page: _MEASURES_TIME.search(text[page]) is None)
+        running.sort(key=lambda page: _MEASURES_TIME.search(found[page]) is None)
         pages[:] = [page for page in pages if page not in running] + running
         self.running = running
-        print(
-            f"{len(env.found_docs)} pages; {len(pages)} are new or changed, {len(running)} of these "
-            "have code to run",
-            flush=True,
-        )
+        text = f"{len(env.found_docs)} pages; {len(pages)} are new or changed"
+        print(f"{text}, {len(running)} of these have code to run", flush=True)
 
     def _wait_for_quiet(self, app: Any, page: str, content: list[str]) -> None:
         """Lets a page that measures time run alone: others share a lock that it wants to itself."""
