@@ -2,8 +2,12 @@
 
 Every page runs in a process of its own. `train` is the whole of training in a few lines; `train.py`
 adds checkpoints, validation, resuming and the rest.
+
+A cell that draws ends with `show(picture)`: the page then has the picture with its caption and its
+text for those who do not see it.
 """
 
+import base64
 import hashlib
 import os
 import pickle
@@ -11,11 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from IPython.display import HTML, display
 
 import flax_transformer as ft
 from flax_transformer.data.corpus import Corpus, open_corpus
@@ -210,6 +216,18 @@ def curves(
     plot.legend()
     picture.describe(caption, alt)
     return picture
+
+
+def show(picture: Picture) -> None:
+    """Displays a picture on the page, with `picture.alt` as its text and `picture.caption` below.
+
+    It stays on white in the dark too, so that the colours of a heat map mean the same.
+    """
+    assert picture.alt, "say in words what the picture shows: picture.describe(caption, alt)"
+    data = base64.b64encode(picture.encode("svg")).decode()
+    image = f'<img alt="{escape(picture.alt)}" src="data:image/svg+xml;base64,{data}">'
+    caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
+    display(HTML(f'<figure class="picture">{image}{caption}</figure>'))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
