@@ -24,6 +24,7 @@ import numpy as np
 from IPython.display import HTML, display
 
 import flax_transformer as ft
+from flax_transformer.batch import Batch
 from flax_transformer.data.corpus import Corpus, open_corpus
 from flax_transformer.data.training_data import TrainingData, prepare_training_data
 from flax_transformer.files.whole_file import write_whole
@@ -100,6 +101,11 @@ def _prepared(config: ft.Config) -> TrainingData:
     folder = _LAB / f"vocabulary_{config.tokenizer.vocabulary_size}_{config.data.num_pairs}"
     folder.mkdir(parents=True, exist_ok=True)
     return prepare_training_data(text(config.data), config, folder)
+
+
+def batch(index: int = 0, config: ft.Config = SMALL) -> Batch:
+    """Returns what step `index` of a small training is fed, counted from 0."""
+    return _prepared(config).train.batch(index)
 
 
 @dataclass(frozen=True)
