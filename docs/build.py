@@ -4,10 +4,13 @@
     python docs/build.py            # docs/_site/index.html
     python docs/build.py --short    # runs every block of code, with models that hardly learn
 
-A page whose code raises, or that states what is not so, ends the build; so does any warning.
+A page whose code raises, or that states what is not so, ends the build with code 1; so does any
+warning. Only pages that changed run again, or all if the code or the model did.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -34,22 +37,31 @@ def train_quick_start(workdir: Path, short: bool) -> None:
     subprocess.run([*command, "--workdir", str(workdir)], cwd=ROOT, check=True)
 
 
-def run_pages(workdir: Path, short: bool, fresh: bool) -> None:
-    """Runs Sphinx, with the environment that `lab` reads in each page's process."""
-    environment = os.environ | {
+def prepare_environment(workdir: Path, short: bool) -> None:
+    """Sets what the pages' processes read: where `lab` finds things, and how they are started."""
+    kernel = WORK / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True, exist_ok=True)
+    # This Python, whatever the user's own kernels are; below an error, it has nothing to say that
+    # concerns a reader of this site.
+    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": [*words, "--log-level=ERROR"], "display_name": "Python", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    os.environ |= {
+        "JUPYTER_PATH": str(WORK / "jupyter"),
         "PYTHONPATH": os.pathsep.join([str(DOCS), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "FLAX_TRANSFORMER_WORKDIR": str(workdir),
         "FLAX_TRANSFORMER_LAB": str(WORK / ("short" if short else "full")),
         "FLAX_TRANSFORMER_SHORT": "1" if short else "",
     }
-    options = ["-T", "-W", "--keep-going", "-b", "html", "-d", str(WORK / "doctrees")]
-    if fresh:
-        options.append("-E")
-    subprocess.run(
-        [sys.executable, "-m", "sphinx", *options, str(DOCS), str(SITE)],
-        env=environment,
-        check=True,
-    )
+
+
+def made_from(workdir: Path, short: bool) -> str:
+    """Returns what changes when all pages must run again: a digest of the code and the model."""
+    code = [*DOCS.glob("*.py"), *(ROOT / "flax_transformer").rglob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted([*code, *(ROOT / "configs").glob("*.py"), workdir / "metrics.jsonl"]):
+        digest.update(path.read_bytes() if path.exists() else b"")
+    return f"{digest.hexdigest()} {short} {workdir}"
 
 
 def main() -> None:
@@ -57,6 +69,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="models that hardly learn")
     parser.add_argument("--fresh", action="store_true", help="forget pages and trainings of before")
     parser.add_argument("--workdir", type=Path, help="a trained quick start to look into")
+    parser.add_argument("--processes", type=int, default=2, help="pages that run at the same time")
     arguments = parser.parse_args()
     start = time.monotonic()
     if arguments.fresh:
@@ -66,16 +79,21 @@ def main() -> None:
     if workdir is None:
         workdir = WORK / "short" / "quickstart" if arguments.short else ROOT / "runs" / "quickstart"
         train_quick_start(workdir, arguments.short)
+    workdir = workdir.resolve()
     trained = time.monotonic()
-    run_pages(workdir.resolve(), arguments.short, arguments.fresh)
+    prepare_environment(workdir, arguments.short)
+
+    from run_pages import Build
     from site_check import check_site
 
-    pages = check_site(SITE)
-    done = time.monotonic()
-    print(
-        f"\n{pages} pages in {done - start:.0f} s, of which the model took "
-        f"{trained - start:.0f} s. To read them:\n  {SITE / 'index.html'}"
-    )
+    build = Build(DOCS, SITE, WORK / "doctrees")
+    key = made_from(workdir, arguments.short)
+    faults = build.run(arguments.processes, key, arguments.fresh) or check_site(SITE)
+    if faults:
+        sys.exit("\n".join([f"\nThe site has faults ({len(faults)}):", *faults]))
+    seconds, training = time.monotonic() - start, trained - start
+    print(f"\nThe site is made, in {seconds:.0f} s, of which the model took {training:.0f} s:")
+    print(f"  {SITE / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "Trains a translation model, or goes on where it stopped.",
     "evaluate": "Scores a trained model on test sets.",
     "translate": "Translates lines of text with a trained model.",
+    "score": "Says how probable a trained model finds translations.",
     "inspect": "Draws what is inside a trained model.",
     "probe": "Measures what a trained model knows of words.",
     "prune": "Removes attention heads that a trained model can do without.",

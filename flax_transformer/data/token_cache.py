@@ -23,7 +23,7 @@ from flax_transformer.files.cache_directory import (
     say_once,
 )
 from flax_transformer.files.whole_file import remove_left_over, whole_file
-from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
 
 _FORMAT = 3
 _HEADER = struct.Struct("<8sQQQ28x")  # mark, pairs, source ids, target ids
@@ -62,8 +62,18 @@ class TokenizedPairs:
     source: RaggedArray
     target: RaggedArray
 
+    @classmethod
+    def of(cls, *sides: Sequence[Sequence[int]]) -> "TokenizedPairs":
+        """Closes each row of ids, of the sources and of the targets."""
+        return cls(*map(_closed, sides))
+
     def __len__(self) -> int:
         return len(self.source)
+
+
+def _closed(rows: Sequence[Sequence[int]]) -> RaggedArray:
+    offsets = np.cumsum([0, *(len(row) + 1 for row in rows)])
+    return RaggedArray(np.array([i for row in rows for i in (*row, EOS_ID)], np.int32), offsets)
 
 
 def tokenize_pairs(

@@ -8,9 +8,9 @@ import numpy as np
 from flax_transformer.batch import Batch
 from flax_transformer.data.builtin.analysis import AnalysedPair, Word
 from flax_transformer.data.packing import lay_out
-from flax_transformer.data.token_cache import RaggedArray, TokenizedPairs
+from flax_transformer.data.token_cache import TokenizedPairs
 from flax_transformer.errors import UserError
-from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.text.tokenizer import Tokenizer
 
 _ROWS = 32
 
@@ -37,7 +37,7 @@ def lay_out_pairs(tokenizer: Tokenizer, pairs: Sequence[AnalysedPair]) -> Iterat
     """
     sources = tokenizer.encode([pair.source for pair in pairs])
     targets = tokenizer.encode([pair.target for pair in pairs])
-    tokens = TokenizedPairs(_ragged(sources), _ragged(targets))
+    tokens = TokenizedPairs.of(sources, targets)
     rows = [
         PairRow(
             pair,
@@ -78,9 +78,3 @@ def tokens_of_words(tokenizer: Tokenizer, ids: Sequence[int], words: Sequence[Wo
         first = np.searchsorted(starts, begin, side="right") - 1
         found.append(range(int(first), int(np.searchsorted(starts, end, side="left"))))
     return found
-
-
-def _ragged(rows: Sequence[Sequence[int]]) -> RaggedArray:
-    """Returns the ids of all rows, each closed by EOS."""
-    offsets = np.cumsum([0, *(len(row) + 1 for row in rows)])
-    return RaggedArray(np.array([i for row in rows for i in (*row, EOS_ID)], np.int32), offsets)

@@ -57,6 +57,14 @@ def cut_lines(
     ]
 
 
+def mark_pair(source: str, target: str, tokenizer: Tokenizer) -> tuple[str, str]:
+    """Returns a line and a translation of it with the same placeholders for the same words."""
+    source, words = _mark(source, tokenizer)
+    for placeholder, word in sorted(words.items(), key=lambda item: -len(item[1])):
+        target = target.replace(word, placeholder, 1)
+    return source, target
+
+
 def _mark(line: str, tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
     """Returns the line with placeholders, and what they stand for."""
     if not tokenizer.has_placeholders or tokenizer.characters.issuperset(line):

@@ -15,6 +15,7 @@ from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.pair_scores import PairScore, PairScorer
 from flax_transformer.translation.translator import RecordedSearch, Translator
 from flax_transformer.workdir import TOKENIZER_FILE
 
@@ -63,6 +64,7 @@ class TrainedModel:
         self.module = build_model(config.model, vocabulary_size)
         self._rows_ahead = rows_ahead
         self._translators: dict[int, Translator] = {}
+        self._pair_scorer: PairScorer | None = None
         self.translator = self._translator(config.decoding.beam_size)
 
     def translate(
@@ -115,6 +117,25 @@ class TrainedModel:
         with jax.transfer_guard("disallow"):
             found = translator.translate(self.params, lines, prefixes=prefixes, progress=progress)
         return [hypotheses[:most] for hypotheses in found]
+
+    def pair_scores(
+        self, sources: Sequence[str], targets: Sequence[str], *, progress: str | None = None
+    ) -> list[PairScore]:
+        """Returns how probable each target is as the translation of its source, token by token.
+
+        progress: name of a bar on stderr
+
+        Raises `UserError` where the numbers of lines differ, and for a pair that is longer than the
+        positions that the model has learned.
+        """
+        require(
+            len(sources) == len(targets),
+            f"there are {len(sources)} sources and {len(targets)} targets: give one target for "
+            "each source",
+        )
+        if self._pair_scorer is None:
+            self._pair_scorer = PairScorer(self.config, self.tokenizer, self._mesh)
+        return self._pair_scorer.score(self.params, sources, targets, progress)
 
     def record_search(
         self, line: str, *, beam_size: int | None = None, prefix: str = ""
