@@ -42,7 +42,7 @@ def check_site(site: Path) -> list[str]:
 def _faults(page: Page, pages: dict[Path, Page]) -> list[str]:
     faults = [f"{page.path}: a picture without alt text: {each}" for each in page.without_text]
     for link in page.loaded:
-        if urlsplit(link).scheme not in ("", "data"):
+        if urlsplit(link).scheme not in ("", "data") or urlsplit(link).netloc:
             faults.append(f"{page.path}: loads {link} from another host")
     for link in {*page.links, *page.loaded}:
         parts = urlsplit(link)
