@@ -30,6 +30,7 @@ from flax_transformer.data.training_data import TrainingData, prepare_training_d
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.inspection.drawing import COLORS, Picture
 from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.training.state import TrainState, create_state
 from flax_transformer.training.step import jit_train_step
 from flax_transformer.translation.translator import Translator
@@ -125,9 +126,13 @@ class Trained:
     gradient_norms: list[float]
     seconds: float
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return _prepared(self.config).tokenizer
+
     def translate(self, lines: Sequence[str]) -> list[str]:
         """Translates as the model was trained; where code was replaced, replace it here too."""
-        translator = Translator(self.config, _prepared(self.config).tokenizer)
+        translator = Translator(self.config, self.tokenizer)
         return [best.text for best, *_ in translator.translate(self.params, lines)]
 
     def bleu(self, num_sentences: int = 100) -> float:
