@@ -23,9 +23,10 @@ PAGES = sorted(
 )
 COURSE = sorted(DOCS.glob("course/[0-9]*.md"))
 
-_SHIPPED = {"CONFIG": "configs/tatoeba_en_fr.py"}  # what a page has a reader put there
+_VARIABLES = {"CONFIG": "configs/tatoeba_en_fr.py", "SLURM_ARRAY_TASK_ID": "0"}
+_WORDS = r"((?: +(?:'[^']*'|[^\s|<>\"`#\[]+))*)"
 _COMMAND = re.compile(
-    r"^[^|`#]*?(?:python |flax-transformer )(\w+)(?:\.py)?((?: +(?:'[^']*'|[^\s|<>\"`#\[]+))*) *(.?)",
+    rf"^[^|`#]*?(?:python |flax-transformer )(\w+)(?:\.py)?{_WORDS} *(.?)",
     re.MULTILINE,
 )
 
@@ -41,7 +42,7 @@ def importable(monkeypatch):
 def commands_of(text: str) -> list[tuple[str, list[str]]]:
     """The commands in blocks of a page, without those that only show what may be written."""
     text = text.replace("\\\n", " ")
-    text = re.sub(r"\$\{?(\w+)\}?", lambda match: _SHIPPED.get(match[1], match[1]), text)
+    text = re.sub(r"\$\{?(\w+)\}?", lambda match: _VARIABLES.get(match[1], match[1]), text)
     found = []
     for name, words, after in _COMMAND.findall(text):
         if name in COMMANDS and words and after != "[" and "..." not in words and "{" not in words:
@@ -58,7 +59,7 @@ COMMANDS_OF_PAGES = [
 
 def test_commands_are_found():
     text = "    srun python train.py --config \\\n  $CONFIG 'a,tag=<bt>'  # why\n"
-    assert commands_of(text) == [("train", ["--config", _SHIPPED["CONFIG"], "a,tag=<bt>"])]
+    assert commands_of(text) == [("train", ["--config", _VARIABLES["CONFIG"], "a,tag=<bt>"])]
     assert not commands_of("    python train.py --config a.py [--workdir DIR]\n")
     assert len(COMMANDS_OF_PAGES) > 40
 
