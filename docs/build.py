@@ -57,7 +57,7 @@ def prepare_environment(workdir: Path, short: bool) -> None:
 
 def made_from(workdir: Path, short: bool) -> str:
     """Returns what changes when all pages must run again: a digest of the code and the model."""
-    code = [*DOCS.glob("*.py"), *(ROOT / "flax_transformer").rglob("*.py")]
+    code = [DOCS / "lab.py", DOCS / "conf.py", *(ROOT / "flax_transformer").rglob("*.py")]
     digest = hashlib.sha256()
     for path in sorted([*code, *(ROOT / "configs").glob("*.py"), workdir / "metrics.jsonl"]):
         digest.update(path.read_bytes() if path.exists() else b"")
