@@ -3,6 +3,7 @@
 import fcntl
 import io
 import multiprocessing
+import os
 import re
 import shutil
 import time
@@ -15,6 +16,8 @@ from unittest import mock
 _RUNS = re.compile(r"\{code-cell\}|\"cell_type\": \"code\"|\{eval\}`")
 _MEASURES_TIME = re.compile(r"seconds_of|\.seconds\b|perf_counter")
 _FAULT = re.compile(r"^(?P<place>\S+?)(?::\d+)?: (?:WARNING|ERROR|CRITICAL)")
+_COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""For XLA: most of a page's time goes into compiling programs that run for a second."""
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -77,11 +80,15 @@ class Build:
         print(f"{text}, {len(running)} of these have code to run", flush=True)
 
     def _wait_for_quiet(self, app: Any, page: str, content: list[str]) -> None:
-        """Lets a page that measures time run alone: others share a lock that it wants to itself."""
+        """Lets a page that measures time run alone, as fast as the compiler can make it.
+
+        Others share a lock that it wants to itself.
+        """
         if _RUNS.search(content[0]):
             self._lock = (self.doctrees / "quiet").open("w")
             alone = _MEASURES_TIME.search(content[0])
             fcntl.flock(self._lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            os.environ["XLA_FLAGS"] = "" if alone else _COMPILE_QUICKLY
 
     def _page_in_this_process(self, app: Any, doctree: Any) -> None:
         if lock := self.__dict__.pop("_lock", None):

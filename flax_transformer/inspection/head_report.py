@@ -73,10 +73,10 @@ def plot_importance(importance: HeadImportance, chosen: Stage | None = None) -> 
     chosen: crosses out the heads that this model does not have
     """
     kinds = {kind: array for kind, array in importance.loss.items()}
-    most = max(array.max() for array in kinds.values())
+    most = max(1e-9, *(array.max() for array in kinds.values()))
     layers, heads = (max(array.shape[axis] for array in kinds.values()) for axis in (0, 1))
     size = (1.4 + len(kinds) * (heads * _CELL + 0.6), 1.5 + layers * _CELL)
-    norm = PowerNorm(0.5, vmin=0, vmax=max(most, 1e-9), clip=True)
+    norm = PowerNorm(0.5, vmin=0, vmax=most, clip=True)
     with new_picture(max(size[0], 6.5), size[1]) as picture:
         panels = picture.subplots(1, len(kinds), squeeze=False)[0]
         for axes, (kind, array) in zip(panels, kinds.items(), strict=True):
@@ -99,7 +99,8 @@ def plot_importance(importance: HeadImportance, chosen: Stage | None = None) -> 
         panels[0].set_ylabel("layer")
         picture.suptitle("What each head is worth")
         label = "rise of the loss without it\n(nats per target token)"
-        picture.colorbar(image, ax=panels, label=label, shrink=0.9)
+        ticks = [most * share**2 for share in (0, 1 / 3, 2 / 3, 1)]  # as far from each other
+        picture.colorbar(image, ax=panels, label=label, shrink=0.9, ticks=ticks, format="%.2g")
     crossed = " Those crossed out were removed." if chosen is not None else ""
     picture.describe(
         "By how much the validation loss rises without each head, in thousandths of a nat per "
