@@ -15,6 +15,8 @@ from unittest import mock
 
 _RUNS = re.compile(r"\{code-cell\}|\"cell_type\": \"code\"|\{eval\}`")
 _MEASURES_TIME = re.compile(r"seconds_of|\.seconds\b|perf_counter")
+_RUNS_LONG = re.compile(r"^% runs long$", re.MULTILINE)
+"""A comment on a page whose programs run for longer than they take to compile."""
 _FAULT = re.compile(r"^(?P<place>\S+?)(?::\d+)?: (?:WARNING|ERROR|CRITICAL)")
 _COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 """For XLA: most of a page's time goes into compiling programs that run for a second."""
@@ -80,7 +82,7 @@ class Build:
         print(f"{text}, {len(running)} of these have code to run", flush=True)
 
     def _wait_for_quiet(self, app: Any, page: str, content: list[str]) -> None:
-        """Lets a page that measures time run alone, as fast as the compiler can make it.
+        """Lets a page that measures time run alone, and as fast as the compiler can make it.
 
         Others share a lock that it wants to itself.
         """
@@ -88,7 +90,8 @@ class Build:
             self._lock = (self.doctrees / "quiet").open("w")
             alone = _MEASURES_TIME.search(content[0])
             fcntl.flock(self._lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            os.environ["XLA_FLAGS"] = "" if alone else _COMPILE_QUICKLY
+            optimise = alone or _RUNS_LONG.search(content[0])
+            os.environ["XLA_FLAGS"] = "" if optimise else _COMPILE_QUICKLY
 
     def _page_in_this_process(self, app: Any, doctree: Any) -> None:
         if lock := self.__dict__.pop("_lock", None):
