@@ -27,6 +27,11 @@ _FEW_ROWS = 8
 """Rows of a batch when no more lines wait, as when somebody types: a whole one would be waste."""
 
 
+def most_rows(config: Config, length: int, devices: int) -> int:
+    """Returns how many rows of `length` tokens a batch holds, as many for each device."""
+    return max(config.decoding.batch_tokens // length // devices, 1) * devices
+
+
 class Program(NamedTuple):
     """What a search is compiled for: (b,s), and whether it can force tokens."""
 
@@ -89,7 +94,7 @@ class Batching:
         s, which counts end symbols as `longest` does, is a power of two, or the longest there is.
         """
         s = min(max(1 << (longest - 1).bit_length(), _SHORTEST_BUCKET), self._longest_source)
-        many = max(self._config.decoding.batch_tokens // s // self._devices, 1) * self._devices
+        many = most_rows(self._config, s, self._devices)
         ahead = (_FEW_ROWS,) if forces and self._rows_ahead else self._rows_ahead
         for rows in ahead or (_FEW_ROWS, many):
             b = min(-(-rows // self._devices) * self._devices, many)

@@ -18,11 +18,12 @@ from flax_transformer.batch import Batch
 from flax_transformer.config import Config
 from flax_transformer.data.packing import lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
+from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.errors import UserError
-from flax_transformer.models import build_model
 from flax_transformer.parallel.rows import place_rows
 from flax_transformer.parallel.sharding import on_mesh, replicated
 from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.translation.batching import most_rows
 from flax_transformer.translation.long_lines import mark_pair
 
 _SHORTEST = 16
@@ -64,9 +65,8 @@ def token_log_probabilities(model: nn.Module, params: Any, batch: Batch) -> jax.
 class PairScorer:
     """Scores pairs in batches of few shapes, each of which is compiled once."""
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, mesh: Mesh):
+    def __init__(self, model: nn.Module, config: Config, tokenizer: Tokenizer, mesh: Mesh):
         self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
-        model = build_model(config.model, config.tokenizer.vocabulary_size)
         score = on_mesh(mesh, partial(token_log_probabilities, model))
         # Every process gets all results.
         self._score = jax.jit(score, out_shardings=replicated(mesh))
@@ -111,8 +111,7 @@ class PairScorer:
         order, start = np.argsort(-lengths, kind="stable"), 0
         while start < len(order):
             length = max(1 << (int(lengths[order[start]]) - 1).bit_length(), _SHORTEST)
-            devices = self._mesh.size
-            many = max(self._config.decoding.batch_tokens // length // devices, 1) * devices
+            many = most_rows(self._config, length, self._mesh.size)
             members = order[start : start + many]
             rows = np.split(members, range(1, many))
             yield (
@@ -124,10 +123,10 @@ class PairScorer:
     def _require_positions(self, pairs: TokenizedPairs) -> None:
         if not self._config.model.learns_positions:
             return
-        batch = self._config.batch
+        longest = longest_source(self._config)
         for name, side, most in (
-            ("source", pairs.source, batch.source_length),
-            ("target", pairs.target, batch.target_length),
+            ("source", pairs.source, longest),
+            ("target", pairs.target, longest_target(self._config, longest)),
         ):
             long = np.flatnonzero(side.lengths > most)
             if len(long):

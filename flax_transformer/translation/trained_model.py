@@ -134,7 +134,7 @@ class TrainedModel:
             "each source",
         )
         if self._pair_scorer is None:
-            self._pair_scorer = PairScorer(self.config, self.tokenizer, self._mesh)
+            self._pair_scorer = PairScorer(self.module, self.config, self.tokenizer, self._mesh)
         return self._pair_scorer.score(self.params, sources, targets, progress)
 
     def record_search(
