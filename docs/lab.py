@@ -49,12 +49,12 @@ jax.config.update("jax_compilation_cache_dir", str(_LAB / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def learned(claim: bool, otherwise: str = "") -> None:
+def learned(claim: bool) -> None:
     """Asserts what only a trained model shows.
 
     A shortened build only computes it: its models have hardly learned.
     """
-    assert SHORT or claim, otherwise
+    assert SHORT or claim
 
 
 @cache
@@ -113,18 +113,14 @@ def batch(index: int = 0, config: ft.Config = SMALL) -> Batch:
 class Trained:
     """What a small training leaves.
 
-    losses          per target token, of each step
-    accuracies      share of the target tokens that the model would have chosen, of each step
-    gradient_norms  of each step
-    seconds         per step, without compiling
+    losses      per target token, of each step
+    accuracies  share of the target tokens that the model would have chosen, of each step
     """
 
     config: ft.Config
     params: Any
     losses: list[float]
     accuracies: list[float]
-    gradient_norms: list[float]
-    seconds: float
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -176,32 +172,23 @@ def _fingerprint(config: ft.Config) -> str:
     return digest.hexdigest()[:16]
 
 
-def train(config: ft.Config = SMALL, step: Callable[..., Any] | None = None) -> Trained:
-    """Trains by the library's own step, from the same start and on the same batches every time.
-
-    step: (state, batch, key) -> (state, metrics) in place of the library's
-    """
+def train(config: ft.Config = SMALL) -> Trained:
+    """Trains by the library's own step, from the same start and on the same batches every time."""
     if SHORT:
         config = changed(config, training={"steps": _SHORT_STEPS})
     data, mesh = _prepared(config), build_mesh(ft.MeshConfig())
     state: TrainState = create_state(config, mesh)
-    step = step or jit_train_step(config, mesh, state)
-    key, metrics, start = jax.random.key(1), [], 0.0
+    step = jit_train_step(config, mesh, state)
+    key, metrics = jax.random.key(1), []
     for index in range(config.training.steps):
         state, found = step(state, data.train.batch(index), key)
         metrics.append(found)
-        if index == 0:
-            jax.block_until_ready(state)
-            start = time.perf_counter()
     metrics = jax.device_get(metrics)
-    seconds = (time.perf_counter() - start) / max(len(metrics) - 1, 1)
     return Trained(
         config=config,
         params=state.params,
         losses=[float(each["loss"] / each["tokens"]) for each in metrics],
         accuracies=[float(each["correct"] / each["tokens"]) for each in metrics],
-        gradient_norms=[float(each["gradient_norm"]) for each in metrics],
-        seconds=seconds,
     )
 
 

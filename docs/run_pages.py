@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 _RUNS = re.compile(r"\{code-cell\}|\"cell_type\": \"code\"|\{eval\}`")
-_MEASURES_TIME = re.compile(r"seconds_of|\.seconds\b|perf_counter")
+_MEASURES_TIME = re.compile(r"seconds_of|perf_counter")
 _RUNS_LONG = re.compile(r"^% runs long$", re.MULTILINE)
 """A comment on a page whose programs run for longer than they take to compile."""
 _FAULT = re.compile(r"^(?P<place>\S+?)(?::\d+)?: (?:WARNING|ERROR|CRITICAL)")
