@@ -87,7 +87,8 @@ class PairScorer:
         positions that the model has learned.
         """
         marked = [mark_pair(*pair, self._tokenizer) for pair in zip(sources, targets, strict=True)]
-        ids = [self._tokenizer.encode([pair[side] for pair in marked]) for side in (0, 1)]
+        sides = (self._tokenizer, self._tokenizer.target)
+        ids = [side.encode([pair[i] for pair in marked]) for i, side in enumerate(sides)]
         pairs = TokenizedPairs.of(*ids)
         self._require_positions(pairs)
         found: list[PairScore] = [PairScore((), ())] * len(marked)
@@ -98,7 +99,7 @@ class PairScorer:
                 scores = jax.device_get(self._score(params, batch))
                 for row, index in enumerate(members):
                     target = pairs.target[index].tolist()
-                    pieces = self._tokenizer.pieces(target)
+                    pieces = self._tokenizer.target.pieces(target)
                     found[index] = PairScore(
                         tuple(pieces), tuple(scores[row][: len(target)].tolist())
                     )

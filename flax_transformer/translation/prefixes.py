@@ -47,14 +47,16 @@ def cut_to_begin(
     # The end symbol takes the last place of a piece.
     most = longest_source(config) - 1
     cut = cut_lines(lines, tokenizer, most, trained)
+    if before := tokenizer.target.before:
+        cut = [[piece._replace(forced=before) for piece in pieces] for pieces in cut]
     for place, prefix in enumerate(prefixes or ()):
         if is_blank(prefix):
             continue
         pieces = cut[place]
         if len(pieces) > 1:
             (pieces,) = cut_lines([lines[place]], tokenizer, most)
-        first = _begin(pieces[0] if pieces else Piece([], {}), prefix, tokenizer)
-        _require_room(first, prefix, config, tokenizer)
+        first = _begin(pieces[0] if pieces else Piece([], {}), prefix, tokenizer.target)
+        _require_room(first, prefix, config, tokenizer.target)
         cut[place] = [first, *pieces[1:]]
     return cut
 
@@ -81,7 +83,7 @@ def _begin(piece: Piece, prefix: str, tokenizer: Tokenizer) -> Piece:
     if ended or len(word) + 1 >= PLACES or not tokenizer.characters.issuperset(word):
         (forced,) = tokenizer.encode([text])
         return piece._replace(forced=forced)
-    (forced,) = tokenizer.encode([" ".join(finished)]) if finished else ([],)
+    (forced,) = tokenizer.encode([" ".join(finished)]) if finished else (list(tokenizer.before),)
     return piece._replace(forced=forced, word=_SPACE + word)
 
 

@@ -259,7 +259,7 @@ class Translator:
         """Returns every row's hypotheses as text, best first."""
         ids, scores = jax.device_get((hypotheses.ids, hypotheses.scores))
         b, w, t = ids.shape
-        texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
+        texts = self._tokenizer.target.decode(ids.reshape(b * w, t).tolist())
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
         return [
             distinct(
