@@ -34,7 +34,7 @@ class TrainArguments:
 
     config: Path
     """Python file that builds the settings, such as configs/quickstart.py; or the name of one that
-    comes with the package, such as quickstart."""
+    comes with the package, such as quickstart; or the config.json of another run."""
     workdir: Path | None = None
     """Folder of the run; by default runs/<name of the config file>."""
     start_from: Path | None = None

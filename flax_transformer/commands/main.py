@@ -13,6 +13,8 @@ COMMANDS = {
     "evaluate": "Scores a trained model on test sets.",
     "translate": "Translates lines of text with a trained model.",
     "score": "Says how probable a trained model finds translations.",
+    "import": "Makes a work directory from a model of Hugging Face.",
+    "export": "Writes a trained model for CTranslate2 or Hugging Face.",
     "inspect": "Draws what is inside a trained model.",
     "probe": "Measures what a trained model knows of words.",
     "prune": "Removes attention heads that a trained model can do without.",

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+from flax_transformer.config.json import load_config
 from flax_transformer.config.run import Config
 from flax_transformer.errors import UserError
 
@@ -18,14 +19,16 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def load_config_file(name_or_path: str | Path) -> Config:
-    """Returns the `Config` that a Python file assigns to the name `config`.
+    """Returns the `Config` that a Python file assigns to the name `config`, or that of a run.
 
-    name_or_path: path of a file; where there is no such file, the name of a shipped one, such as
-                  "quickstart"
+    name_or_path: path of a Python file, or of the config.json of a run; where there is no such
+                  file, the name of a shipped one, such as "quickstart"
 
     Raises `UserError` naming the file for anything wrong in it.
     """
     path = _find(Path(name_or_path))
+    if path.suffix == ".json":
+        return load_config(path)
     try:
         config = runpy.run_path(str(path)).get("config")
     except Exception as error:

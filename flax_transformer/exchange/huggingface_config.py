@@ -103,7 +103,7 @@ def read_config(folder: Path) -> TheirModel:
         own_source_table=raw.get("share_encoder_decoder_embeddings", True) is False,
         **_KINDS[kind],
     )
-    most = target_size - 1
+    most = min(source_size, target_size) - 1
     pad, eos = number("pad_token_id", most, 0), number("eos_token_id", most, 0)
     start = number("decoder_start_token_id", most, 0)
     require(

@@ -70,6 +70,7 @@ def read_vocabulary(
         spm,
         source_pieces=named[0] if named[0] != named[1] else None,
         before=before,
+        their_ids=(rows[0], rows[1]),
     )
     file = _plain(file, spm, rows[1]) or file
     _check(file, folder)

@@ -39,6 +39,7 @@ def pack_vocabulary(
     *,
     source_pieces: Sequence[str] | None = None,
     before: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    their_ids: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> bytes:
     """Returns the file of a vocabulary; equal arguments give equal bytes.
 
@@ -46,12 +47,14 @@ def pack_vocabulary(
     spm:           the SentencePiece models of source and target
     source_pieces: by our id, where the source has other ones
     before:        symbols among the pieces that every source, and every target, begins with
+    their_ids:     for each of our ids, theirs, in the source and in the target
     """
     settings = {
         "format": FORMAT,
         "pieces": list(pieces),
         "source_pieces": None if source_pieces is None else list(source_pieces),
         "before": [list(symbols) for symbols in before],
+        "their_ids": None if their_ids is None else [list(ids) for ids in their_ids],
     }
     members = {
         _SETTINGS: json.dumps(settings, ensure_ascii=False).encode(),
@@ -75,16 +78,18 @@ class ImportedTokenizer(Tokenizer):
     byte_ids = range(0)  # bytes are pieces as others are
 
     def __init__(self, model: bytes, side: int = 0):
-        settings, spm = _unpack(model)
+        settings, self.spm = _unpack(model)
         pieces, source_pieces = settings["pieces"], settings["source_pieces"]
         own = pieces if side or source_pieces is None else source_pieces
         if len(own) != len(pieces) or len(own) <= _LAST_SPECIAL:
             raise ValueError("source and target do not have equally many pieces")
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=spm[side])
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.spm[side])
         except RuntimeError:
             raise ValueError("its SentencePiece models are damaged") from None
         self._side = side
+        self.their_ids: list[list[int]] | None = settings["their_ids"]
+        """For each of our ids that of the model's makers, in the source and in the target."""
         self.model = model
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._pieces: list[str] = own

@@ -76,15 +76,14 @@ def write_marian(folder: Path, **changed) -> dict[str, int]:
     config = MARIAN | {"pad_token_id": pad, "decoder_start_token_id": pad} | changed
     config |= {"vocab_size": len(vocabulary), "decoder_vocab_size": len(vocabulary)}
     if config.get("share_encoder_decoder_embeddings") is False:
-        # Another order for the target, and fewer pieces.
-        target = [name for name in vocabulary if name != "<pad>"][:2]
-        target += sorted({*vocabulary} - {*target, "<pad>"}, reverse=True)[:-7] + ["<pad>"]
+        # Another order for the target, and more pieces.
+        others = sorted({*vocabulary} - {"</s>", "<unk>", "<pad>"}, reverse=True)
+        target = ["</s>", "<unk>", *others, "<pad>", *(f"▁more{i}" for i in range(7))]
         target_vocabulary = {name: i for i, name in enumerate(target)}
         (folder / "target_vocab.json").write_text(json.dumps(target_vocabulary), encoding="utf-8")
         settings = {"separate_vocabs": True, "source_lang": "en", "target_lang": "fr"}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-        pad = target_vocabulary["<pad>"]
-        config |= {"decoder_vocab_size": len(target), "decoder_start_token_id": pad}
+        config["decoder_vocab_size"] = len(target)
     write_model(folder, config)
     return vocabulary
 

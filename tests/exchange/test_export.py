@@ -1,0 +1,136 @@
+"""Models go out: to transformers, to CTranslate2 and back to us, the same numbers."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from support.hugging_face import SENTENCES, write_marian
+from support.samples import recurrent
+from support.states import save_untrained_run
+
+import flax_transformer as ft
+from flax_transformer.data.builtin import generate
+from flax_transformer.errors import UserError
+from flax_transformer.exchange.exporting import export_model
+from flax_transformer.exchange.importing import import_model
+
+
+def flat(params) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def assert_same_parameters(one, other):
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], name)
+
+
+def save(config, folder):
+    config = dataclasses.replace(config, decoding=ft.DecodingConfig(average_checkpoints=1))
+    folder.mkdir()
+    save_untrained_run(folder, config, [text for pair in generate(400)["train"] for text in pair])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained_workdir(small_config, tmp_path_factory):
+    return save(small_config, tmp_path_factory.mktemp("runs") / "transformer")
+
+
+@pytest.fixture(scope="module")
+def recurrent_workdir(small_config, tmp_path_factory):
+    return save(recurrent(small_config, "dot"), tmp_path_factory.mktemp("runs") / "recurrent")
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A folder of transformers, and the work directory made of it."""
+    place = tmp_path_factory.mktemp("export")
+    write_marian(place / "theirs", languages=(">>fra<<",))
+    import_model(place / "theirs", place / "ours")
+    return place
+
+
+def test_what_came_in_goes_out_as_it_came(imported, tmp_path):
+    from safetensors.numpy import load_file
+
+    model = ft.load(imported / "ours")
+    export_model(model, tmp_path / "out", "huggingface")
+    before = load_file(imported / "theirs" / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], name)
+    for name in ("source.spm", "target.spm"):
+        there = (imported / "theirs" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == there
+    import_model(tmp_path / "out", tmp_path / "again")
+    again = ft.load(tmp_path / "again")
+    assert_same_parameters(model.params, again.params)
+    assert again.tokenizer.encode(SENTENCES[:50]) == model.tokenizer.encode(SENTENCES[:50])
+
+
+def test_ours_comes_back_bit_for_bit(trained_workdir, tmp_path):
+    model = ft.load(trained_workdir)
+    export_model(model, tmp_path / "out", "huggingface")
+    import_model(tmp_path / "out", tmp_path / "again")
+    again = ft.load(tmp_path / "again")
+    assert_same_parameters(model.params, again.params)
+    assert again.tokenizer.fingerprint == model.tokenizer.fingerprint
+    assert again.config.model.norm_epsilon == model.config.model.norm_epsilon
+
+
+def test_safetensors_hold_every_parameter_under_our_names(trained_workdir, tmp_path):
+    from safetensors.numpy import load_file
+
+    model = ft.load(trained_workdir)
+    export_model(model, tmp_path / "out", "safetensors")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    ours = {
+        name.strip("[]'").replace("']['", "."): leaf for name, leaf in flat(model.params).items()
+    }
+    assert tensors.keys() == ours.keys()
+    for name in ours:
+        np.testing.assert_array_equal(tensors[name], ours[name])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "BLEU" in card or "not scored" in card
+
+
+def test_ctranslate2_gives_the_same_translations(imported, trained_workdir, tmp_path):
+    ctranslate2 = pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
+    for number, workdir in enumerate((imported / "ours", trained_workdir)):
+        model = ft.load(workdir, extra_length=10, length_normalization="power", length_penalty=1.0)
+        folder = tmp_path / str(number)
+        export_model(model, folder, "ctranslate2")
+        translator = ctranslate2.Translator(str(folder))
+        source, target = model.tokenizer, model.tokenizer.target
+        lines = SENTENCES[:50] if number == 0 else ["The cat sleeps.", "The dogs eat a red apple."]
+        targets = target.encode(lines[::-1])
+        pieces = [source.pieces(ids) for ids in source.encode(lines)]
+        theirs = translator.score_batch(pieces, [target.pieces(ids) for ids in targets])
+        ours = model.pair_scores(lines, lines[::-1])
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.total == pytest.approx(sum(other.log_probs), abs=1e-3)
+        for mine, line in zip(model.search(lines, n_best=1), pieces, strict=True):
+            found = translator.translate_batch(
+                [line], beam_size=4, length_penalty=1.0, max_decoding_length=len(line) + 11 - 1
+            )
+            ids = [target.text_pieces[piece] for piece in found[0].hypotheses[0]]
+            if len(ids) < len(line) + 10:  # ended by itself
+                assert target.decode([ids]) == [mine[0].text]
+
+
+def test_what_a_target_cannot_express_is_refused_before_anything_is_written(
+    trained_workdir, recurrent_workdir, tmp_path
+):
+    for workdir, target, quantization, message in (
+        (recurrent_workdir, "huggingface", None, "recurrent"),
+        (recurrent_workdir, "ctranslate2", None, "recurrent"),
+        (trained_workdir, "huggingface", "int8", "--quantization int8 is for"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_model(ft.load(workdir), tmp_path / "out", target, quantization)
+        assert not list(tmp_path.iterdir())
