@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import Config
-from flax_transformer.decoding.beam_search import beam_search, stages
+from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.lengths import longest_target
+from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.prefix import Prefix
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
