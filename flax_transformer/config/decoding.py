@@ -9,10 +9,10 @@ from flax_transformer.errors import require, require_not_negative, require_posit
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """Beam search (Section 6.1)."""
+    """Beam search (Section 6.1), or sampling."""
 
     beam_size: int = 4
-    """Hypotheses kept at each position; 1 is greedy search."""
+    """Hypotheses kept at each position; 1 is greedy search. With sampling, the samples drawn."""
     length_normalization: Literal["gnmt", "power"] = "gnmt"
     """What a hypothesis' log probability is divided by: ((5 + length) / 6)^length_penalty (Wu et
     al. 2016, and the paper), or length^length_penalty, as in fairseq, Marian and CTranslate2."""
@@ -22,6 +22,21 @@ class DecodingConfig:
     """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
     attention passed over. It counts where finished hypotheses are compared. 0 needs no
     attention."""
+    sampling: bool = False
+    """Whether translations are drawn from the model's probabilities, independently of each other,
+    instead of searched for. Their scores are log probabilities, without any penalty; the same text
+    may come twice."""
+    temperature: float = 1.0
+    """With sampling: what the logits are divided by. Below 1, probable tokens become more
+    probable."""
+    top_k: int = 0
+    """With sampling: draw from that many of the most probable tokens; 0 draws from all."""
+    top_p: float = 1.0
+    """With sampling: draw from the fewest most probable tokens that together have this share of the
+    probability (Holtzman et al. 2020); 1 draws from all."""
+    seed: int = 0
+    """With sampling: another seed draws others. What is drawn for a sentence depends on the seed
+    and its tokens, not on the lines around it."""
     extra_length: int = 50
     """Target tokens allowed beyond the number of source tokens. With learned positions there are no
     more than batch.target_length in all, as no position beyond it has been learned."""
@@ -47,6 +62,7 @@ class DecodingConfig:
             "max_source_length",
         )  # fmt: skip
         require_not_negative(self, "decoding", "length_penalty", "coverage_penalty")
+        self._check_sampling()
         require(
             self.max_source_length >= 2,
             "decoding.max_source_length is 1, but must be at least 2: a token and the end symbol",
@@ -55,3 +71,25 @@ class DecodingConfig:
             isinstance(self.checkpoint, str) or self.checkpoint >= 0,
             f"decoding.checkpoint is {self.checkpoint}, but the number of a step is at least 0",
         )
+
+    def _check_sampling(self) -> None:
+        require_positive(self, "decoding", "temperature")
+        require_not_negative(self, "decoding", "top_k", "seed")
+        require(
+            0 < self.top_p <= 1,
+            f"decoding.top_p is {self.top_p}, but must be above 0 and at most 1",
+        )
+        if self.sampling:
+            require(
+                self.coverage_penalty == 0,
+                f"decoding.coverage_penalty is {self.coverage_penalty}, but decoding.sampling "
+                "takes no penalties: leave one of them out",
+            )
+            return
+        for name in ("temperature", "top_k", "top_p", "seed"):
+            value, default = getattr(self, name), getattr(DecodingConfig, name)
+            require(
+                value == default,
+                f"decoding.{name} is {value}, but beam search draws nothing: set "
+                "decoding.sampling too",
+            )

@@ -14,7 +14,7 @@ class Hypothesis(NamedTuple):
 
     text:   without "\\n" and "\\r", so that it is one line of a file
     score:  natural-log probability divided by the length penalty, plus the coverage penalty; of a
-            line that was cut, the sum over its pieces
+            sample the log probability alone; of a line that was cut, the sum over its pieces
     tokens: number of target tokens, end symbols included
     """
 
@@ -39,8 +39,11 @@ def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
     ]
 
 
-def join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
-    """Joins the best hypotheses of the pieces in order, then the second best, and so on."""
+def join(pieces: list[list[Hypothesis]], *, keep_equal: bool = False) -> list[Hypothesis]:
+    """Joins the best hypotheses of the pieces in order, then the second best, and so on.
+
+    keep_equal: whether the same text may come twice, as among samples
+    """
     if not pieces:
         return NOTHING
     joined = []
@@ -49,7 +52,7 @@ def join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
         text = join_texts([part.text for part in parts])
         score = sum(part.score for part in parts)
         joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
-    return distinct(joined)
+    return joined if keep_equal else distinct(joined)
 
 
 def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:

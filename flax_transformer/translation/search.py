@@ -17,6 +17,7 @@ from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.lengths import longest_target
 from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.prefix import Prefix
+from flax_transformer.decoding.sampling import Sampler, number_sentences, sample
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -30,7 +31,8 @@ def search(
     *,
     record: bool = False,
 ) -> Hypotheses:
-    """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD.
+    """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD; or draws
+    them, with `decoding.sampling`.
 
     A row that holds EOS alone is padding of the batch and has no hypotheses. Hypotheses have up to
     `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
@@ -49,21 +51,36 @@ def search(
     memory = apply(ids, segments, positions, method="encode")
     cache = apply(memory, segments, stages(max_steps)[0], decoding.beam_size, method="start_cache")
     lengths = segments.sum(axis=1)
+    max_lengths = jnp.where(lengths > 1, lengths + decoding.extra_length, 0)
+    shared: dict[str, Any] = {
+        "max_steps": max_steps,
+        "bos_id": BOS_ID,
+        "eos_id": EOS_ID,
+        "pad_id": PAD_ID,
+        "grow": partial(apply, method="grow_cache"),
+        "prefix": prefix,
+    }
+    if decoding.sampling:
+        return sample(
+            partial(apply, method="decode_step"),
+            cache,
+            max_lengths,
+            number_sentences(ids),
+            sampler=Sampler(decoding.temperature, decoding.top_k, decoding.top_p),
+            seed=decoding.seed,
+            num_samples=decoding.beam_size,
+            **shared,
+        )
     with_attention = "_with_attention" if decoding.coverage_penalty else ""
     return beam_search(
         partial(apply, method=f"decode_step{with_attention}"),
         cache,
-        jnp.where(lengths > 1, lengths + decoding.extra_length, 0),
+        max_lengths,
         segments != 0,
-        max_steps=max_steps,
         beam_size=decoding.beam_size,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
-        pad_id=PAD_ID,
         scoring=Scoring(
             decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
         ),
-        grow=partial(apply, method="grow_cache"),
-        prefix=prefix,
         record=record,
+        **shared,
     )

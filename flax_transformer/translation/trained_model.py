@@ -87,7 +87,8 @@ class TrainedModel:
         n_best: int | None = None,
         progress: str | None = None,
     ) -> list[list[Hypothesis]]:
-        """Returns the hypotheses of each line, best first, no text twice.
+        """Returns the hypotheses of each line, best first, no text twice; with `decoding.sampling`
+        `beam_size` samples of each, in the order of drawing.
 
         prefixes:  a text for each line that its hypotheses begin with, "" where they may begin
                    with anything (translation/prefixes.py says what becomes of it)

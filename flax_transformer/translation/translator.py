@@ -70,7 +70,7 @@ class RecordedSearch(NamedTuple):
 
 
 class Translator:
-    """Beam search (Section 6.1) over lines of text, on every device of a mesh.
+    """Beam search (Section 6.1), or sampling, over lines of text, on every device of a mesh.
 
     Each device takes rows of its own, whichever axis of the mesh it is on, and all parameters.
     Batches come in at most two shapes for each of a few lengths, and each shape is compiled once in
@@ -135,7 +135,7 @@ class Translator:
     def programs_ahead(self, params: Any) -> list[Callable[[], object]]:
         """Returns what compiles, and runs once, each program that lines may need.
 
-        The last ones are for `record_search`.
+        The last ones are for `record_search`, where there is a beam search to record.
         """
         programs = self._batching.programs_ahead()
 
@@ -148,6 +148,8 @@ class Translator:
             jax.block_until_ready(self._recorded_search(params, jax.tree.map(self._put, rows)))
 
         lengths = sorted({program.s for program in programs})
+        if self._config.decoding.sampling:
+            lengths = []
         return [*(partial(run, each) for each in programs), *(partial(record, s) for s in lengths)]
 
     def translate(
@@ -159,7 +161,8 @@ class Translator:
         progress: str | None = None,
         interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
-        """Returns the hypotheses of each line, in order, best first, no text twice.
+        """Returns the hypotheses of each line, in order, best first, no text twice. With
+        `decoding.sampling` they are samples: as they were drawn, equal ones included.
 
         params:       of the model, unboxed; at every call with the same shapes and shardings
         prefixes:     what the translation of each line must begin with
@@ -174,7 +177,10 @@ class Translator:
         to_search = [piece for pieces in cut for piece in pieces if piece.ids]
         translated = iter(self._translate_pieces(params, to_search, progress, interruption))
         result = [
-            join([complete(next(translated) if piece.ids else NOTHING, piece) for piece in pieces])
+            join(
+                [complete(next(translated) if piece.ids else NOTHING, piece) for piece in pieces],
+                keep_equal=self._config.decoding.sampling,
+            )
             for pieces in cut
         ]
         self._count(
@@ -237,8 +243,13 @@ class Translator:
     def record_search(self, params: Any, line: str, prefix: str = "") -> RecordedSearch:
         """Returns the search for the translation of `line`, which `prefix` may begin.
 
-        Raises `UserError` where the line is too long for one search, and as `translate`.
+        Raises `UserError` where the line is too long for one search, where nothing is searched for
+        but samples are drawn, and as `translate`.
         """
+        require(
+            not self._config.decoding.sampling,
+            "decoding.sampling draws samples, but only a beam search can be shown: leave it out",
+        )
         (pieces,) = cut_to_begin([line], [prefix], self._config, self._tokenizer)
         require(
             len(pieces) <= 1,
@@ -261,16 +272,17 @@ class Translator:
         b, w, t = ids.shape
         texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
-        return [
-            distinct(
+        found = [
+            [
                 Hypothesis(texts[i * w + j], scores[i, j].item(), count)
                 for j, count in enumerate(tokens[i].tolist())
                 # There may be fewer than w, but the first one stays: parameters that are not finite
                 # have no translation.
                 if j == 0 or scores[i, j] > -np.inf
-            )
+            ]
             for i in range(b)
         ]
+        return found if self._config.decoding.sampling else [distinct(each) for each in found]
 
 
 def _one_ahead(iterator: Iterable) -> Iterator:

@@ -70,6 +70,8 @@ EXCEPTIONS = {
         "commands/translate.py", "commands/serve.py", "translation/trained_model.py",
         "translation/search.py",
     },
+    # Which search it is, and whether what it finds may be equal.
+    "DecodingConfig.sampling": {"translation/search.py", TRANSLATOR},
     "DecodingConfig.split_sentences": {"commands/translate.py", TRANSLATOR},
     "DecodingConfig.extra_length": {"decoding/lengths.py", "translation/search.py"},
 }  # fmt: skip

@@ -1,0 +1,30 @@
+"""Settings of the search that exclude each other, or that nothing would read."""
+
+import pytest
+
+from flax_transformer.config import DecodingConfig
+from flax_transformer.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0, "sampling": True}, "temperature is 0.0, but must be greater than 0"),
+        ({"top_k": -1, "sampling": True}, "top_k is -1, but must not be negative"),
+        ({"top_p": 0.0, "sampling": True}, "top_p is 0.0, but must be above 0 and at most 1"),
+        ({"top_p": 1.5, "sampling": True}, "top_p is 1.5, but must be above 0 and at most 1"),
+        ({"seed": -3, "sampling": True}, "seed is -3, but must not be negative"),
+        ({"top_k": 10}, "top_k is 10, but beam search draws nothing: set decoding.sampling too"),
+        ({"top_p": 0.9}, "top_p is 0.9, but beam search draws nothing"),
+        ({"temperature": 0.5}, "temperature is 0.5, but beam search draws nothing"),
+        ({"seed": 1}, "seed is 1, but beam search draws nothing"),
+        ({"sampling": True, "coverage_penalty": 0.2}, "coverage_penalty is 0.2, but decoding.samp"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        DecodingConfig(**settings)
+
+
+def test_settings_of_sampling_go_together():
+    DecodingConfig(sampling=True, temperature=0.5, top_k=10, top_p=0.9, seed=3)

@@ -1,0 +1,69 @@
+"""Settings of the search, from lines of text to hypotheses, with random models of both families."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from support.samples import recurrent
+
+from flax_transformer.config import Config, DecodingConfig, MeshConfig
+from flax_transformer.errors import UserError
+from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.translation.translator import Translator
+
+LINES = ["the cat sees a red house", "we eat", "", "the big cat", "bread and bread and bread"]
+DECODING = DecodingConfig(beam_size=4, extra_length=6, max_source_length=32, batch_tokens=256)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(small_config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
+    return train_tokenizer(LINES, small_config.tokenizer, path, seed=0)
+
+
+@pytest.fixture(scope="module", params=["Transformer", "recurrent"])
+def model(request, small_config, random_params) -> tuple[Config, dict]:
+    """Settings, and parameters large enough for words to depend on the sentence."""
+    config = small_config
+    if request.param == "recurrent":
+        config = recurrent(config, "concat", num_encoder_layers=1, num_decoder_layers=1)
+    return config, jax.tree.map(lambda leaf: 2 * leaf, random_params(config))
+
+
+def search(model, tokenizer, lines, **decoding):
+    config, params = model
+    config = dataclasses.replace(config, decoding=dataclasses.replace(DECODING, **decoding))
+    mesh = build_mesh(MeshConfig(), jax.devices()[:2])
+    params = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
+    return Translator(config, tokenizer, mesh).translate(params, lines)
+
+
+def test_samples_are_those_of_a_sentence_whatever_is_translated_with_it(model, tokenizer):
+    settings = {"sampling": True, "temperature": 0.7}
+    found = search(model, tokenizer, LINES, **settings)
+    assert [len(samples) for samples in found] == [4, 4, 1, 4, 4]
+    turned = search(model, tokenizer, [*LINES[::-1], "other"], **settings)[:5][::-1]
+    for samples, again in zip(found, turned, strict=True):
+        assert [each.text for each in samples] == [each.text for each in again]
+        np.testing.assert_allclose(
+            [each.score for each in samples], [each.score for each in again], rtol=1e-4
+        )
+    others = search(model, tokenizer, LINES, seed=1, **settings)
+    assert all(found[i] != others[i] for i in (0, 1, 3, 4))
+
+
+def test_equal_samples_stay_in_their_places(model, tokenizer):
+    found = search(model, tokenizer, LINES[:2], sampling=True, top_k=1)
+    greedy = search(model, tokenizer, LINES[:2], beam_size=1)
+    for samples, (best,) in zip(found, greedy, strict=True):
+        assert [each.text for each in samples] == [best.text] * 4
+
+
+def test_no_tree_of_samples(model, tokenizer):
+    config, params = model
+    decoding = dataclasses.replace(DECODING, sampling=True)
+    translator = Translator(dataclasses.replace(config, decoding=decoding), tokenizer)
+    with pytest.raises(UserError, match="sampling draws samples, but only a beam search"):
+        translator.record_search(params, "the cat")
