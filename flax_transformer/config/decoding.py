@@ -37,6 +37,14 @@ class DecodingConfig:
     seed: int = 0
     """With sampling: another seed draws others. What is drawn for a sentence depends on the seed
     and its tokens, not on the lines around it."""
+    min_length: int = 0
+    """Fewest target tokens, end symbol included, of a sentence that may be as long; 0 and 1 allow
+    any."""
+    no_repeat_ngram: int = 0
+    """No sequence of that many tokens comes twice in a translation; 0 allows any."""
+    forbidden: tuple[str, ...] = ()
+    """Words and phrases that translations do not hold, each in the pieces that the vocabulary
+    splits it into."""
     extra_length: int = 50
     """Target tokens allowed beyond the number of source tokens. With learned positions there are no
     more than batch.target_length in all, as no position beyond it has been learned."""
@@ -62,6 +70,11 @@ class DecodingConfig:
             "max_source_length",
         )  # fmt: skip
         require_not_negative(self, "decoding", "length_penalty", "coverage_penalty")
+        require_not_negative(self, "decoding", "min_length", "no_repeat_ngram")
+        require(
+            all(map(str.strip, self.forbidden)),
+            "decoding.forbidden has an empty phrase: leave it out",
+        )
         self._check_sampling()
         require(
             self.max_source_length >= 2,

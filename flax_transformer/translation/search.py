@@ -3,6 +3,7 @@
 Letters: b batch, s source length.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.config import Config
+from flax_transformer.config import Config, DecodingConfig
 from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.lengths import longest_target
 from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.prefix import Prefix
+from flax_transformer.decoding.rules import Rule, forbid, minimum_length, no_repeated_ngram
 from flax_transformer.decoding.sampling import Sampler, number_sentences, sample
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
@@ -29,6 +31,7 @@ def search(
     ids: jax.Array,
     prefix: Prefix | None = None,
     *,
+    forbidden: Sequence[Sequence[int]] = (),
     record: bool = False,
 ) -> Hypotheses:
     """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD; or draws
@@ -38,8 +41,9 @@ def search(
     `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
     more than `longest_target`.
 
-    prefix: what the hypotheses of each row begin with, shorter than they may be
-    record: whether they come with a record of the search
+    prefix:    what the hypotheses of each row begin with, shorter than they may be
+    forbidden: tokens of the phrases that they do not hold
+    record:    whether they come with a record of the search
     """
     chex.assert_rank(ids, 2)
     chex.assert_type(ids, jnp.int32)
@@ -59,6 +63,7 @@ def search(
         "pad_id": PAD_ID,
         "grow": partial(apply, method="grow_cache"),
         "prefix": prefix,
+        "rules": rules_of(decoding, forbidden),
     }
     if decoding.sampling:
         return sample(
@@ -84,3 +89,15 @@ def search(
         record=record,
         **shared,
     )
+
+
+def rules_of(decoding: DecodingConfig, forbidden: Sequence[Sequence[int]]) -> list[Rule]:
+    """Returns the rules that are asked for; `forbidden` has the tokens of each phrase."""
+    rules: list[Rule] = []
+    if (least := decoding.min_length) > 1:
+        rules.append(partial(minimum_length, least=least, eos_id=EOS_ID))
+    if n := decoding.no_repeat_ngram:
+        rules.append(partial(no_repeated_ngram, n=n))
+    if forbidden:
+        rules.append(partial(forbid, phrases=forbidden, pad_id=PAD_ID))
+    return rules

@@ -99,8 +99,10 @@ class Translator:
         model = build_model(config.model, config.tokenizer.vocabulary_size)
         self._batching = Batching(config, tokenizer, self._mesh.size, rows_ahead)
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
-        self._search = self._on_mesh(partial(search, model, config))
-        self._recorded_search = self._on_mesh(partial(search, model, config, record=True))
+        forbidden = tokenizer.encode(config.decoding.forbidden)
+        find = partial(search, model, config, forbidden=forbidden)
+        self._search = self._on_mesh(find)
+        self._recorded_search = self._on_mesh(partial(find, record=True))
         self._programs: dict[Program, jax.stages.Compiled] = {}
         self.counts = Counts()
 

@@ -18,6 +18,9 @@ from flax_transformer.errors import UserError
         ({"top_p": 0.9}, "top_p is 0.9, but beam search draws nothing"),
         ({"temperature": 0.5}, "temperature is 0.5, but beam search draws nothing"),
         ({"seed": 1}, "seed is 1, but beam search draws nothing"),
+        ({"min_length": -1}, "min_length is -1, but must not be negative"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram is -1, but must not be negative"),
+        ({"forbidden": ("chat", " ")}, "forbidden has an empty phrase: leave it out"),
         ({"sampling": True, "coverage_penalty": 0.2}, "coverage_penalty is 0.2, but decoding.samp"),
     ],
 )

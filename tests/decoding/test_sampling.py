@@ -87,7 +87,8 @@ def step_chances(table, state, allowed, sampler) -> dict[int, float]:
     "sampler",
     [
         Sampler(), Sampler(temperature=0.5), Sampler(temperature=2.0, top_k=2),
-        Sampler(top_p=0.7), Sampler(temperature=1.5, top_k=3, top_p=0.8),
+        Sampler(top_p=0.7), Sampler(temperature=3.0, top_p=0.7),
+        Sampler(temperature=1.5, top_k=3, top_p=0.8),
     ],
 )  # fmt: skip
 def test_frequencies_are_the_probabilities(sampler):

@@ -1,16 +1,24 @@
 """Settings of the search, from lines of text to hypotheses, with random models of both families."""
 
 import dataclasses
+import itertools
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.samples import recurrent
 
 from flax_transformer.config import Config, DecodingConfig, MeshConfig
+from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.errors import UserError
+from flax_transformer.models import build_model
 from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
 from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.translation import search as search_module
+from flax_transformer.translation import translator as translator_module
 from flax_transformer.translation.translator import Translator
 
 LINES = ["the cat sees a red house", "we eat", "", "the big cat", "bread and bread and bread"]
@@ -67,3 +75,40 @@ def test_no_tree_of_samples(model, tokenizer):
     translator = Translator(dataclasses.replace(config, decoding=decoding), tokenizer)
     with pytest.raises(UserError, match="sampling draws samples, but only a beam search"):
         translator.record_search(params, "the cat")
+
+
+def search_ids(model, forbidden=(), **decoding) -> list[list[int]]:
+    """The tokens of all hypotheses of three sentences."""
+    config, params = model
+    config = dataclasses.replace(config, decoding=dataclasses.replace(DECODING, **decoding))
+    network = build_model(config.model, config.tokenizer.vocabulary_size)
+    ids = np.array([[5, 7, EOS_ID, PAD_ID], [300, 9, 5, EOS_ID], [4, EOS_ID, PAD_ID, PAD_ID]])
+    run = jax.jit(partial(search_module.search, network, config, forbidden=forbidden))
+    found = np.asarray(run(params, jnp.asarray(ids, jnp.int32)).ids)
+    rows = [[token for token in row if token != PAD_ID] for row in found.reshape(12, -1).tolist()]
+    assert all(row[-1] == EOS_ID for row in rows)
+    return rows
+
+
+@pytest.mark.parametrize("sampling", [False, True])
+def test_rules_hold_for_every_model_searched_and_sampled(model, sampling):
+    free = search_ids(model, sampling=sampling)
+    forbidden = [row[:2] for row in free if len(row) > 2]
+    assert forbidden
+    rules = {"min_length": 6, "no_repeat_ngram": 1, "sampling": sampling}
+    for row in search_ids(model, forbidden, **rules):
+        assert 6 <= len(row) == len(set(row))
+        assert not any([*pair] in forbidden for pair in itertools.pairwise(row))
+
+
+def test_forbidden_texts_are_forbidden_in_the_pieces_of_the_vocabulary(tokenizer, monkeypatch):
+    handed = []
+
+    def find(model, config, params, ids, *, forbidden):
+        handed.extend(forbidden)
+        return Hypotheses(ids[:, None], jnp.zeros((len(ids), 1)))
+
+    monkeypatch.setattr(translator_module, "search", find)
+    decoding = dataclasses.replace(DECODING, forbidden=("the  cat", "red"))
+    Translator(Config(decoding=decoding), tokenizer).translate({}, ["we"])
+    assert handed == tokenizer.encode(["the cat", "red"])
