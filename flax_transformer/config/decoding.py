@@ -22,6 +22,12 @@ class DecodingConfig:
     """Beta of Wu et al. 2016, equation 14: how much a hypothesis loses for source tokens that its
     attention passed over. It counts where finished hypotheses are compared. 0 needs no
     attention."""
+    diversity_groups: int = 1
+    """Groups of beams, each of beam_size / diversity_groups hypotheses, that are searched for apart
+    and avoid each other's tokens (diverse beam search, Vijayakumar et al. 2018)."""
+    diversity_strength: float = 0.5
+    """With diversity_groups: what a token's log probability loses, where a group chooses, for each
+    hypothesis of earlier groups that has it at the same position."""
     sampling: bool = False
     """Whether translations are drawn from the model's probabilities, independently of each other,
     instead of searched for. Their scores are log probabilities, without any penalty; the same text
@@ -75,6 +81,7 @@ class DecodingConfig:
             all(map(str.strip, self.forbidden)),
             "decoding.forbidden has an empty phrase: leave it out",
         )
+        self._check_diversity()
         self._check_sampling()
         require(
             self.max_source_length >= 2,
@@ -85,6 +92,29 @@ class DecodingConfig:
             f"decoding.checkpoint is {self.checkpoint}, but the number of a step is at least 0",
         )
 
+    @property
+    def is_one_beam(self) -> bool:
+        """Whether it is one beam search, of which a record tells everything."""
+        return not self.sampling and self.diversity_groups == 1
+
+    def _check_diversity(self) -> None:
+        require_positive(self, "decoding", "diversity_groups")
+        require_not_negative(self, "decoding", "diversity_strength")
+        require(
+            self.beam_size % self.diversity_groups == 0,
+            f"decoding.diversity_groups ({self.diversity_groups}) must divide decoding.beam_size "
+            f"({self.beam_size})",
+        )
+        self._require_unread("diversity_strength", self.diversity_groups > 1, "diversity_groups")
+
+    def _require_unread(self, name: str, is_read: bool, other: str) -> None:
+        """Raises `UserError` where a setting is set that only `other` has any use for."""
+        value = getattr(self, name)
+        require(
+            is_read or value == getattr(DecodingConfig, name),
+            f"decoding.{name} is {value}, but means nothing without decoding.{other}: set that too",
+        )
+
     def _check_sampling(self) -> None:
         require_positive(self, "decoding", "temperature")
         require_not_negative(self, "decoding", "top_k", "seed")
@@ -92,17 +122,12 @@ class DecodingConfig:
             0 < self.top_p <= 1,
             f"decoding.top_p is {self.top_p}, but must be above 0 and at most 1",
         )
-        if self.sampling:
-            require(
-                self.coverage_penalty == 0,
-                f"decoding.coverage_penalty is {self.coverage_penalty}, but decoding.sampling "
-                "takes no penalties: leave one of them out",
-            )
-            return
         for name in ("temperature", "top_k", "top_p", "seed"):
-            value, default = getattr(self, name), getattr(DecodingConfig, name)
+            self._require_unread(name, self.sampling, "sampling")
+        for name, without in (("coverage_penalty", 0), ("diversity_groups", 1)):
+            value = getattr(self, name)
             require(
-                value == default,
-                f"decoding.{name} is {value}, but beam search draws nothing: set "
-                "decoding.sampling too",
+                not self.sampling or value == without,
+                f"decoding.{name} is {value}, but decoding.sampling searches for nothing: leave "
+                "one of them out",
             )

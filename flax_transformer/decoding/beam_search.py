@@ -3,21 +3,41 @@
 Letters: b batch, w beam width, s source length, t target length, v vocabulary, n candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from flax_transformer.decoding.candidates import Candidates, best_candidates, gather_beams
 from flax_transformer.decoding.hypotheses import Hypotheses, no_hypotheses
 from flax_transformer.decoding.loop import Cache, Grow, Sentences, Setting, State, Step, run, start
-from flax_transformer.decoding.offers import offer
+from flax_transformer.decoding.offers import Offer, offer
 from flax_transformer.decoding.prefix import Prefix
 from flax_transformer.decoding.rules import Rule
 from flax_transformer.decoding.scoring import Scoring
+
+
+class Selection(NamedTuple):
+    """What may follow the live hypotheses of each sentence, and what of it stays live.
+
+    candidates: (b,n), n at least w
+    log_probs:  (b,w), of those that stay live, the most probable first; -inf where there are fewer
+    chosen:     (b,w) int32, their places among the candidates
+    """
+
+    candidates: Candidates
+    log_probs: Array
+    chosen: Array
+
+
+Lengthen = Callable[[Offer, Scoring, Setting, State], tuple[State, Array]]
+"""Lengthens live hypotheses by what they are offered. Returns the state after it, but for the
+cache, and which hypothesis each of the live ones came from (b,w)."""
 
 
 def beam_search(
@@ -35,6 +55,8 @@ def beam_search(
     grow: Grow | None = None,
     prefix: Prefix | None = None,
     rules: Sequence[Rule] = (),
+    lengthen: Lengthen | None = None,
+    groups: int = 1,
     record: bool = False,
 ) -> Hypotheses:
     """Finds the w = `beam_size` best continuations of BOS for each sentence.
@@ -48,6 +70,9 @@ def beam_search(
                  room for more when a sentence needs it
     prefix:      what each sentence's hypotheses begin with, shorter than its max_length
     rules:       what hypotheses must not do
+    lengthen:    which hypotheses are kept; by default `lengthen_best`
+    groups:      how many groups of beams begin by themselves, for a `lengthen` that keeps them
+                 apart
     record:      whether the hypotheses come with a `Record` of every position
 
     Probabilities are those of the whole vocabulary, but PAD and BOS are never chosen, and at its
@@ -73,34 +98,67 @@ def beam_search(
     setting = Setting(sentences, rules, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
     finished = no_hypotheses(b, beam_size, max_steps, pad_id, record=record)
     # One live beam only: w equal ones would fill the beam with copies of the same hypotheses.
-    exists = jnp.arange(beam_size) == 0
+    exists = np.arange(beam_size) % (beam_size // groups) == 0
     coverage = None
     if scoring.coverage_penalty:
         # Padding is covered from the start, so that no penalty falls on it.
         coverage = jnp.repeat(jnp.where(source_mask, 0.0, 1.0)[:, None], beam_size, axis=1)
     state = start(cache, setting, finished, exists, coverage)
-    return run(partial(_advance, step, scoring), setting, state, max_steps, grow)
+    advance = partial(_advance, step, lengthen or lengthen_best, scoring)
+    found = run(advance, setting, state, max_steps, grow)
+    return found if groups == 1 else found.best_first()
 
 
-def _advance(step: Step, scoring: Scoring, setting: Setting, state: State) -> State:
-    w = state.live_log_probs.shape[1]
+def _advance(
+    step: Step, lengthen: Lengthen, scoring: Scoring, setting: Setting, state: State
+) -> State:
     logits, cache, *attention = step(state.last_ids, state.position, state.cache)
+    if state.coverage is not None:
+        state = state._replace(coverage=state.coverage + attention[0])
+    state, parents = lengthen(offer(logits, setting, state), scoring, setting, state)
+    return state._replace(cache=jax.tree.map(lambda leaf: _reorder(leaf, parents), cache))
+
+
+def lengthen_best(
+    made: Offer, scoring: Scoring, setting: Setting, state: State
+) -> tuple[State, Array]:
+    """Keeps the most probable hypotheses of each sentence."""
+    candidates = best_candidates(
+        made.logits,
+        state.live_log_probs,
+        made.must_end,
+        made.forced,
+        made.offered,
+        bos_id=setting.bos_id,
+        eos_id=setting.eos_id,
+        pad_id=setting.pad_id,
+    )
+    ends = candidates.tokens == setting.eos_id
+    continuing = jnp.where(ends, -jnp.inf, candidates.log_probs)
+    selection = Selection(candidates, *lax.top_k(continuing, state.live_log_probs.shape[1]))
+    return settle(selection, made, scoring, setting, state)
+
+
+def settle(
+    selection: Selection, made: Offer, scoring: Scoring, setting: Setting, state: State
+) -> tuple[State, Array]:
+    """Returns what a `Lengthen` does, once it is known which candidates stay live.
+
+    Of the first w candidates those that end in EOS are finished.
+    """
+    w = state.live_log_probs.shape[1]
     length = state.position + 1
-    candidates, places = _candidates(logits, setting, state)
+    candidates, live_log_probs, chosen = selection
     ids = gather_beams(state.live_ids, candidates.parents)
     ids = lax.dynamic_update_index_in_dim(ids, candidates.tokens, state.position, axis=2)
 
-    ends = candidates.tokens == setting.eos_id
-    coverage, coverage_terms = state.coverage, None
-    if coverage is not None:
-        coverage += attention[0]
-        coverage_terms = gather_beams(scoring.coverage_term(coverage), candidates.parents)
+    ends, coverage_terms = candidates.tokens == setting.eos_id, None
+    if state.coverage is not None:
+        coverage_terms = gather_beams(scoring.coverage_term(state.coverage), candidates.parents)
     score = partial(scoring.score, length=length, coverage_terms=coverage_terms)
     ended = score(jnp.where(ends, candidates.log_probs, -jnp.inf))[:, :w]
     finished = state.finished.merge(ids[:, :w], ended)
 
-    continuing = jnp.where(ends, -jnp.inf, candidates.log_probs)
-    live_log_probs, chosen = lax.top_k(continuing, w)
     best_possible = live_log_probs[:, 0] / scoring.divisor(setting.sentences.max_lengths)
     done = finished.scores[:, -1] >= best_possible
     if w == 1:
@@ -113,34 +171,17 @@ def _advance(step: Step, scoring: Scoring, setting: Setting, state: State) -> St
         scores = score(candidates.log_probs)
         record = record.add(state.position, candidates, scores, ended > -jnp.inf, survivors)
     parents = gather_beams(candidates.parents, chosen)
-    return State(
+    tokens = gather_beams(candidates.tokens, chosen)
+    state = state._replace(
         position=length,
-        last_ids=gather_beams(candidates.tokens, chosen),
+        last_ids=tokens,
         live_ids=gather_beams(ids, chosen),
         live_log_probs=live_log_probs,
         finished=finished._replace(record=record),
-        coverage=None if coverage is None else gather_beams(coverage, parents),
-        places=None if places is None else gather_beams(places, chosen),
-        cache=jax.tree.map(lambda leaf: _reorder(leaf, parents), cache),
+        coverage=None if state.coverage is None else gather_beams(state.coverage, parents),
+        places=made.places_after(state, parents, tokens, setting.pad_id),
     )
-
-
-def _candidates(logits: Array, setting: Setting, state: State) -> tuple[Candidates, Array | None]:
-    """Returns the candidates of a position, and their places (b,n) if there is a prefix."""
-    made = offer(logits, setting, state)
-    candidates = best_candidates(
-        logits,
-        state.live_log_probs,
-        made.must_end,
-        made.forced,
-        made.offered,
-        bos_id=setting.bos_id,
-        eos_id=setting.eos_id,
-        pad_id=setting.pad_id,
-    )
-    return candidates, made.places_after(
-        state, candidates.parents, candidates.tokens, setting.pad_id
-    )
+    return state, parents
 
 
 def _reorder(leaf: Array, parents: Array) -> Array:

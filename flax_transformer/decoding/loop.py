@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from flax_transformer.decoding.hypotheses import Hypotheses
@@ -89,7 +90,7 @@ def start(
     cache: Cache,
     setting: Setting,
     finished: Hypotheses,
-    exists: Array,
+    exists: np.ndarray,
     coverage: Array | None = None,
 ) -> State:
     """Returns the state of a search that has not begun.
@@ -98,13 +99,13 @@ def start(
     exists:   (w,) bool, which of the w hypotheses without a token are there to be lengthened
     """
     b, w, _ = finished.ids.shape
-    exists = (setting.sentences.max_lengths[:, None] > 0) & exists[None, :]
+    begins = (setting.sentences.max_lengths[:, None] > 0) & exists[None, :]
     prefix = setting.sentences.prefix
     return State(
         position=jnp.zeros((), jnp.int32),
         last_ids=jnp.full((b, w), setting.bos_id, jnp.int32),
         live_ids=finished.ids,
-        live_log_probs=jnp.where(exists, 0.0, -jnp.inf).astype(jnp.float32),
+        live_log_probs=jnp.where(begins, 0.0, -jnp.inf).astype(jnp.float32),
         finished=finished,
         coverage=coverage,
         places=None if prefix is None else prefix.start(w),

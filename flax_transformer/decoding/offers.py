@@ -31,6 +31,23 @@ class Offer(NamedTuple):
     forced: Array | None = None
     leads: Array | None = None
 
+    def of_beams(self, beams: slice) -> "Offer":
+        """Returns the offer to some of the w hypotheses."""
+        offered = None if self.offered is None else self.offered[:, beams]
+        leads = None if self.leads is None else self.leads[:, beams]
+        return self._replace(logits=self.logits[:, beams], offered=offered, leads=leads)
+
+    @property
+    def may_follow(self) -> Array:
+        """The logits (b,w,v), with -inf where a token may not follow if nothing is forced."""
+        return self.logits if self.offered is None else self.offered
+
+    def is_forced(self, pad_id: int) -> Array:
+        """Returns the sentences (b,) whose hypotheses have `forced` as their only continuation."""
+        if self.forced is None:
+            return jnp.zeros_like(self.must_end)
+        return ~self.must_end & (self.forced != pad_id)
+
     def places_after(
         self, state: State, parents: Array, tokens: Array, pad_id: int
     ) -> Array | None:
@@ -69,10 +86,8 @@ def only_offered(made: Offer, setting: Setting) -> Array:
     tokens = jnp.arange(v, dtype=jnp.int32)[None, :]
     specials = (tokens == setting.bos_id) | (tokens == setting.pad_id)
     allowed = ~specials & (~made.must_end[:, None] | (tokens == setting.eos_id))  # bv
-    offered = made.logits if made.offered is None else made.offered
-    offered = jnp.where(allowed[:, None, :], offered, -jnp.inf)
+    offered = jnp.where(allowed[:, None, :], made.may_follow, -jnp.inf)
     if made.forced is None:
         return offered
-    goes_on = (~made.must_end & (made.forced != setting.pad_id))[:, None, None]
-    is_forced = (tokens == made.forced[:, None])[:, None, :]
-    return jnp.where(goes_on, jnp.where(is_forced, made.logits, -jnp.inf), offered)
+    only_it = jnp.where((tokens == made.forced[:, None])[:, None, :], made.logits, -jnp.inf)
+    return jnp.where(made.is_forced(setting.pad_id)[:, None, None], only_it, offered)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from flax_transformer.decoding.hypotheses import Hypotheses, no_hypotheses
@@ -103,7 +104,7 @@ def sample(
     sentences = Sentences(jnp.minimum(max_lengths, max_steps), prefix, numbers)
     setting = Setting(sentences, rules, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
     finished = no_hypotheses(b, num_samples, max_steps, pad_id, record=False)
-    state = start(cache, setting, finished, exists=jnp.ones(num_samples, bool))
+    state = start(cache, setting, finished, exists=np.ones(num_samples, bool))
     return run(partial(_advance, step, sampler, seed), setting, state, max_steps, grow)
 
 

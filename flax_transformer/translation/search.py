@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import Config, DecodingConfig
-from flax_transformer.decoding.beam_search import beam_search
+from flax_transformer.decoding.beam_search import Lengthen, beam_search
+from flax_transformer.decoding.diverse import lengthen_groups
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.lengths import longest_target
 from flax_transformer.decoding.loop import stages
@@ -86,9 +87,18 @@ def search(
         scoring=Scoring(
             decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
         ),
+        lengthen=lengthening_of(decoding),
+        groups=decoding.diversity_groups,
         record=record,
         **shared,
     )
+
+
+def lengthening_of(decoding: DecodingConfig) -> Lengthen | None:
+    """Returns how a beam search chooses, where it is not by probability alone."""
+    if (groups := decoding.diversity_groups) > 1:
+        return partial(lengthen_groups, groups=groups, strength=decoding.diversity_strength)
+    return None
 
 
 def rules_of(decoding: DecodingConfig, forbidden: Sequence[Sequence[int]]) -> list[Rule]:

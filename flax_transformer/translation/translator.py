@@ -137,7 +137,7 @@ class Translator:
     def programs_ahead(self, params: Any) -> list[Callable[[], object]]:
         """Returns what compiles, and runs once, each program that lines may need.
 
-        The last ones are for `record_search`, where there is a beam search to record.
+        The last ones are for `record_search`, where one beam searches.
         """
         programs = self._batching.programs_ahead()
 
@@ -150,7 +150,7 @@ class Translator:
             jax.block_until_ready(self._recorded_search(params, jax.tree.map(self._put, rows)))
 
         lengths = sorted({program.s for program in programs})
-        if self._config.decoding.sampling:
+        if not self._config.decoding.is_one_beam:
             lengths = []
         return [*(partial(run, each) for each in programs), *(partial(record, s) for s in lengths)]
 
@@ -245,12 +245,12 @@ class Translator:
     def record_search(self, params: Any, line: str, prefix: str = "") -> RecordedSearch:
         """Returns the search for the translation of `line`, which `prefix` may begin.
 
-        Raises `UserError` where the line is too long for one search, where nothing is searched for
-        but samples are drawn, and as `translate`.
+        Raises `UserError` where the line is too long for one search, where the search is more than
+        one beam or none, and as `translate`.
         """
         require(
-            not self._config.decoding.sampling,
-            "decoding.sampling draws samples, but only a beam search can be shown: leave it out",
+            self._config.decoding.is_one_beam,
+            "only one beam search can be shown: leave out decoding.sampling and diversity_groups",
         )
         (pieces,) = cut_to_begin([line], [prefix], self._config, self._tokenizer)
         require(

@@ -58,7 +58,7 @@ def start_cache(sentences, beam_size):
 
 
 @functools.cache
-def compiled(beam_size, scoring, max_steps, on_step, rules):
+def compiled(beam_size, scoring, max_steps, on_step, rules, lengthen, groups):
     """`beam_search` as a jitted function of (logits_of, cache, max_lengths, prefix)."""
     take_step = step_with_attention if scoring.coverage_penalty else step
 
@@ -71,7 +71,8 @@ def compiled(beam_size, scoring, max_steps, on_step, rules):
         source_mask = jnp.broadcast_to(SOURCE[None], (len(max_lengths), len(SOURCE)))
         return beam_search(
             observed_step, cache, max_lengths, source_mask, max_steps=max_steps, prefix=prefix,
-            beam_size=beam_size, scoring=scoring, rules=rules, bos_id=BOS, eos_id=EOS, pad_id=PAD,
+            beam_size=beam_size, scoring=scoring, rules=rules, lengthen=lengthen, groups=groups,
+            bos_id=BOS, eos_id=EOS, pad_id=PAD,
         )  # fmt: skip
 
     return jax.jit(run)
@@ -79,14 +80,14 @@ def compiled(beam_size, scoring, max_steps, on_step, rules):
 
 def search(
     logits_of, max_lengths, beam_size, scoring, *, sentences=None, max_steps=None, on_step=None,
-    prefixes=None, words=None, rules=(),
+    prefixes=None, words=None, rules=(), lengthen=None, groups=1,
 ) -> Hypotheses:  # fmt: skip
     """Searches in the languages of `sentences` (all of them, in order)."""
     prefix = None if prefixes is None else as_prefix(prefixes, words, logits_of.shape[2])
     sentences = range(len(max_lengths)) if sentences is None else sentences
     max_steps = max_steps or max(max_lengths)
     cache = start_cache(sentences, beam_size)
-    run = compiled(beam_size, scoring, max_steps, on_step, rules)
+    run = compiled(beam_size, scoring, max_steps, on_step, rules, lengthen, groups)
     result = run(logits_of, cache, jnp.array(max_lengths, jnp.int32), prefix)
     return jax.tree.map(np.asarray, result)
 

@@ -69,11 +69,12 @@ def test_equal_samples_stay_in_their_places(model, tokenizer):
         assert [each.text for each in samples] == [best.text] * 4
 
 
-def test_no_tree_of_samples(model, tokenizer):
+@pytest.mark.parametrize("settings", [{"sampling": True}, {"diversity_groups": 2}])
+def test_only_one_beam_search_has_a_tree(model, tokenizer, settings):
     config, params = model
-    decoding = dataclasses.replace(DECODING, sampling=True)
+    decoding = dataclasses.replace(DECODING, **settings)
     translator = Translator(dataclasses.replace(config, decoding=decoding), tokenizer)
-    with pytest.raises(UserError, match="sampling draws samples, but only a beam search"):
+    with pytest.raises(UserError, match="only one beam search can be shown"):
         translator.record_search(params, "the cat")
 
 
@@ -112,3 +113,14 @@ def test_forbidden_texts_are_forbidden_in_the_pieces_of_the_vocabulary(tokenizer
     decoding = dataclasses.replace(DECODING, forbidden=("the  cat", "red"))
     Translator(Config(decoding=decoding), tokenizer).translate({}, ["we"])
     assert handed == tokenizer.encode(["the cat", "red"])
+
+
+def test_groups_find_what_one_beam_does_not(model, tokenizer):
+    beam, groups = (
+        search(model, tokenizer, LINES, diversity_groups=g, diversity_strength=s)
+        for g, s in ((1, 0.5), (4, 5.0))
+    )
+    for i in (0, 1, 3, 4):
+        assert {each.text for each in groups[i]} - {each.text for each in beam[i]}
+        scores = [each.score for each in groups[i]]
+        assert scores == sorted(scores, reverse=True) and len(scores) > 1
