@@ -57,6 +57,7 @@ def beam_search(
     rules: Sequence[Rule] = (),
     lengthen: Lengthen | None = None,
     groups: int = 1,
+    required: Array | None = None,
     record: bool = False,
 ) -> Hypotheses:
     """Finds the w = `beam_size` best continuations of BOS for each sentence.
@@ -73,6 +74,7 @@ def beam_search(
     lengthen:    which hypotheses are kept; by default `lengthen_best`
     groups:      how many groups of beams begin by themselves, for a `lengthen` that keeps them
                  apart
+    required:    (b,c,p) int32, for a `lengthen` that sees to it: the phrases that hypotheses hold
     record:      whether the hypotheses come with a `Record` of every position
 
     Probabilities are those of the whole vocabulary, but PAD and BOS are never chosen, and at its
@@ -94,7 +96,7 @@ def beam_search(
     chex.assert_scalar_non_negative(scoring.length_penalty)
     chex.assert_scalar_non_negative(scoring.coverage_penalty)
     chex.assert_shape(source_mask, (b, None))
-    sentences = Sentences(jnp.minimum(max_lengths, max_steps), prefix)
+    sentences = Sentences(jnp.minimum(max_lengths, max_steps), prefix, required=required)
     setting = Setting(sentences, rules, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
     finished = no_hypotheses(b, beam_size, max_steps, pad_id, record=record)
     # One live beam only: w equal ones would fill the beam with copies of the same hypotheses.

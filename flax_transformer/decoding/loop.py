@@ -52,11 +52,14 @@ class Sentences(NamedTuple):
     max_lengths: (b,) int32, the longest hypothesis, EOS included
     prefix:      what its hypotheses begin with, where any must begin with something
     numbers:     (b,) uint32, by which its samples are drawn, where any are
+    required:    (b,c,p) int32, the c phrases that its hypotheses hold, where any must hold some:
+                 the tokens of each, then PAD
     """
 
     max_lengths: Array
     prefix: Prefix | None = None
     numbers: Any = None
+    required: Any = None
 
 
 class Setting(NamedTuple):

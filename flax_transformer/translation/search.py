@@ -19,6 +19,7 @@ from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.lengths import longest_target
 from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.prefix import Prefix
+from flax_transformer.decoding.required import lengthen_required
 from flax_transformer.decoding.rules import Rule, forbid, minimum_length, no_repeated_ngram
 from flax_transformer.decoding.sampling import Sampler, number_sentences, sample
 from flax_transformer.decoding.scoring import Scoring
@@ -31,6 +32,7 @@ def search(
     params: Any,
     ids: jax.Array,
     prefix: Prefix | None = None,
+    required: jax.Array | None = None,
     *,
     forbidden: Sequence[Sequence[int]] = (),
     record: bool = False,
@@ -43,6 +45,7 @@ def search(
     more than `longest_target`.
 
     prefix:    what the hypotheses of each row begin with, shorter than they may be
+    required:  (b,c,p) int32, tokens of the phrases that those of each row hold, then PAD
     forbidden: tokens of the phrases that they do not hold
     record:    whether they come with a record of the search
     """
@@ -87,7 +90,8 @@ def search(
         scoring=Scoring(
             decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
         ),
-        lengthen=lengthening_of(decoding),
+        lengthen=lengthen_required if required is not None else lengthening_of(decoding),
+        required=required,
         groups=decoding.diversity_groups,
         record=record,
         **shared,

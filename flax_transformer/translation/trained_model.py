@@ -72,10 +72,11 @@ class TrainedModel:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
         progress: str | None = None,
     ) -> list[str]:
         """Returns the best translation of each line; arguments are those of `search`."""
-        found = self.search(lines, prefixes=prefixes, progress=progress)
+        found = self.search(lines, prefixes=prefixes, required=required, progress=progress)
         return [best.text for best, *_ in found]
 
     def search(
@@ -83,6 +84,7 @@ class TrainedModel:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
         beam_size: int | None = None,
         n_best: int | None = None,
         progress: str | None = None,
@@ -92,12 +94,15 @@ class TrainedModel:
 
         prefixes:  a text for each line that its hypotheses begin with, "" where they may begin
                    with anything (translation/prefixes.py says what becomes of it)
+        required:  a list of phrases for each line that its hypotheses hold, [] where they need not
+                   hold any (translation/required.py)
         beam_size: hypotheses kept at each position; by default `config.decoding.beam_size`
         n_best:    most hypotheses of a line, of which there may be fewer; by default all
         progress:  name of a bar on stderr
 
         A line without text has one hypothesis without text. Each beam size is compiled
-        separately. Raises `UserError` where a line cannot be translated with its prefix.
+        separately. Raises `UserError` where a line cannot be translated with its prefix or its
+        phrases.
         """
         for name, texts, wanted in (
             ("lines", lines, "[line]"),
@@ -105,6 +110,14 @@ class TrainedModel:
         ):
             if isinstance(texts, str):
                 raise TypeError(f"{name} is one text, but must be a list of them: {wanted}")
+        if required is not None:
+            if any(isinstance(phrases, str) for phrases in required):
+                raise TypeError("required has a text, but must have a list of them for each line")
+            require(
+                len(required) == len(lines),
+                f"there are {len(lines)} lines and {len(required)} lists of required phrases: give "
+                "one for each line, [] for none",
+            )
         if prefixes is not None:
             require(
                 len(prefixes) == len(lines),
@@ -116,7 +129,9 @@ class TrainedModel:
         most = width if n_best is None else n_best
         require(1 <= most <= width, f"n_best is {n_best}, but must be from 1 to beam_size {width}")
         with jax.transfer_guard("disallow"):
-            found = translator.translate(self.params, lines, prefixes=prefixes, progress=progress)
+            found = translator.translate(
+                self.params, lines, prefixes=prefixes, required=required, progress=progress
+            )
         return [hypotheses[:most] for hypotheses in found]
 
     def pair_scores(

@@ -33,6 +33,7 @@ from flax_transformer.translation.hypotheses import (
 )
 from flax_transformer.translation.long_lines import Piece
 from flax_transformer.translation.prefixes import cut_to_begin
+from flax_transformer.translation.required import cut_to_hold
 from flax_transformer.translation.search import search
 
 
@@ -160,6 +161,7 @@ class Translator:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
         progress: str | None = None,
         interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
@@ -168,14 +170,15 @@ class Translator:
 
         params:       of the model, unboxed; at every call with the same shapes and shardings
         prefixes:     what the translation of each line must begin with
+        required:     the phrases that it must hold
         progress:     name of a bar on stderr
         interruption: what may ask to stop meanwhile
 
         There are `beam_size` of a line, or as many as exist. A line without text has one hypothesis
         without text. Raises `InterruptedRunError` when the `interruption` asks to stop, and
-        `UserError` where a line cannot be translated with its prefix.
+        `UserError` where a line cannot be translated with its prefix or its phrases.
         """
-        cut = cut_to_begin(lines, prefixes, self._config, self._tokenizer, self._trained)
+        cut = cut_to_hold(lines, prefixes, required, self._config, self._tokenizer, self._trained)
         to_search = [piece for pieces in cut for piece in pieces if piece.ids]
         translated = iter(self._translate_pieces(params, to_search, progress, interruption))
         result = [
@@ -225,8 +228,7 @@ class Translator:
         if interruption:
             interruption.poll()
         arrays = jax.tree.map(self._put, rows)
-        b, s = rows[0].shape
-        program = Program(b, s, forces=len(rows) > 1)
+        program = Program.of(rows)
         if program not in self._programs:
             start = time.perf_counter()
             compile_search = self._search.lower(params, arrays).compile

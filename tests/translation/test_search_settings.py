@@ -15,10 +15,12 @@ from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.text.sentences import TrainedLengths
 from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
 from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.translation import search as search_module
 from flax_transformer.translation import translator as translator_module
+from flax_transformer.translation.required import cut_to_hold, shape_of_required
 from flax_transformer.translation.translator import Translator
 
 LINES = ["the cat sees a red house", "we eat", "", "the big cat", "bread and bread and bread"]
@@ -28,7 +30,7 @@ DECODING = DecodingConfig(beam_size=4, extra_length=6, max_source_length=32, bat
 @pytest.fixture(scope="module")
 def tokenizer(small_config, tmp_path_factory):
     path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
-    return train_tokenizer(LINES, small_config.tokenizer, path, seed=0)
+    return train_tokenizer([*LINES, "The We ."], small_config.tokenizer, path, seed=0)
 
 
 @pytest.fixture(scope="module", params=["Transformer", "recurrent"])
@@ -40,12 +42,13 @@ def model(request, small_config, random_params) -> tuple[Config, dict]:
     return config, jax.tree.map(lambda leaf: 2 * leaf, random_params(config))
 
 
-def search(model, tokenizer, lines, **decoding):
+def search(model, tokenizer, lines, required=None, prefixes=None, **decoding):
     config, params = model
     config = dataclasses.replace(config, decoding=dataclasses.replace(DECODING, **decoding))
     mesh = build_mesh(MeshConfig(), jax.devices()[:2])
     params = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
-    return Translator(config, tokenizer, mesh).translate(params, lines)
+    translator = Translator(config, tokenizer, mesh)
+    return translator.translate(params, lines, required=required, prefixes=prefixes)
 
 
 def test_samples_are_those_of_a_sentence_whatever_is_translated_with_it(model, tokenizer):
@@ -105,7 +108,7 @@ def test_rules_hold_for_every_model_searched_and_sampled(model, sampling):
 def test_forbidden_texts_are_forbidden_in_the_pieces_of_the_vocabulary(tokenizer, monkeypatch):
     handed = []
 
-    def find(model, config, params, ids, *, forbidden):
+    def find(model, config, params, ids, *_, forbidden):
         handed.extend(forbidden)
         return Hypotheses(ids[:, None], jnp.zeros((len(ids), 1)))
 
@@ -124,3 +127,43 @@ def test_groups_find_what_one_beam_does_not(model, tokenizer):
         assert {each.text for each in groups[i]} - {each.text for each in beam[i]}
         scores = [each.score for each in groups[i]]
         assert scores == sorted(scores, reverse=True) and len(scores) > 1
+
+
+def test_required_phrases_are_in_translations(model, tokenizer):
+    required = [["red cat"], [], [], ["bread", "the"], ["we"]]
+    found = search(model, tokenizer, LINES, required=required)
+    free = search(model, tokenizer, LINES)
+    for hypotheses, others, phrases in zip(found, free, required, strict=True):
+        assert all(phrase in each.text for phrase in phrases for each in hypotheses)
+        if not phrases:
+            assert [each.text for each in hypotheses] == [each.text for each in others]
+    (prefixed, *_) = search(
+        model, tokenizer, LINES, required=required, prefixes=["we ", "", "", "", "w"]
+    )
+    assert all(each.text.startswith("we") and "red cat" in each.text for each in prefixed)
+
+
+def test_phrases_make_a_line_one_piece(tokenizer):
+    """Whatever its sentences; one that is required twice, or carried over anyway, is not told."""
+    line, config = "The cat sees. We eat bread. \U0001f600", Config(decoding=DECODING)
+    trained, required = TrainedLengths(100, 1), ["red  cat", "", "red  cat", "\U0001f600"]
+    cut = cut_to_hold([line, line], None, [[], required], config, tokenizer, trained)
+    assert len(cut[0]) == 3 and len(cut[1]) == 1
+    assert cut[1][0].required == tokenizer.encode(["red cat"])
+    assert shape_of_required(cut[1]) == (1, 4) and shape_of_required(cut[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "phrases", "settings", "message"),
+    [
+        ("", ["red"], {}, "the phrase 'red' is required of a line without words"),
+        ("we eat", ["the big red house and we eat bread"], {}, "require less, or raise"),
+        ("the cat " * 40, ["red"], {}, "must be translated as a whole: give a shorter one"),
+        ("we", ["red"], {"sampling": True}, "only one beam search sees to"),
+        ("we", ["red"], {"diversity_groups": 2}, "only one beam search sees to"),
+    ],
+)
+def test_phrases_that_cannot_be_required_are_refused(line, phrases, settings, message, tokenizer):
+    config = Config(decoding=dataclasses.replace(DECODING, **settings))
+    with pytest.raises(UserError, match=message):
+        cut_to_hold(["we", line], None, [[], phrases], config, tokenizer)

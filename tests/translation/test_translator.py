@@ -98,7 +98,7 @@ def echo(monkeypatch):
     """A search that finds the source itself; the list grows by one at each trace."""
     traces = []
 
-    def search(model, config, params, ids, **_):
+    def search(model, config, params, ids, *_, **options):
         traces.append(ids.shape)
         lengths = (ids != PAD_ID).sum(axis=1)
         return Hypotheses(ids[:, None], -lengths[:, None].astype(jnp.float32))
@@ -142,7 +142,7 @@ def test_a_text_that_is_found_twice_is_one_hypothesis(monkeypatch, tokenizer):
     split = tokenizer.sample(words[:1], 0.9, seed=0)[0]
     assert split != whole and tokenizer.decode([split]) == words[:1]
 
-    def search(model, config, params, ids, **_):
+    def search(model, config, params, ids, *_, **options):
         rows = [[*row, EOS_ID] for row in (whole, others[0], split, others[1], whole)]
         longest = max(map(len, rows))
         found = jnp.array([[*row, *[PAD_ID] * (longest - len(row))] for row in rows])
@@ -283,7 +283,7 @@ def test_what_has_nothing_to_see_has_nothing_to_translate(echo, tokenizer, line)
 def test_unreadable_words_are_carried_over(monkeypatch, tokenizer):
     """Under a model that repeats the placeholders, in another order."""
 
-    def search(model, config, params, ids, **_):
+    def search(model, config, params, ids, *_, **options):
         reverse = jnp.where((ids != PAD_ID) & (ids != EOS_ID), ids, PAD_ID)[:, None, ::-1]
         return Hypotheses(reverse, jnp.zeros((len(ids), 1)))
 
