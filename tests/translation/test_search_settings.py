@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from functools import partial
 
 import jax
@@ -11,12 +12,14 @@ import pytest
 from support.samples import recurrent
 
 from flax_transformer.config import Config, DecodingConfig, MeshConfig
+from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.sentences import TrainedLengths
-from flax_transformer.text.tokenizer import EOS_ID, PAD_ID
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.translation import search as search_module
 from flax_transformer.translation import translator as translator_module
@@ -167,3 +170,52 @@ def test_phrases_that_cannot_be_required_are_refused(line, phrases, settings, me
     config = Config(decoding=dataclasses.replace(DECODING, **settings))
     with pytest.raises(UserError, match=message):
         cut_to_hold(["we", line], None, [[], phrases], config, tokenizer)
+
+
+def plain_search(network, params, ids):
+    """Beam search without any option, as a caller of `beam_search` would write it."""
+    segments = (ids != PAD_ID).astype(jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32)[None], ids.shape)
+    apply = partial(network.apply, {"params": params})
+    most = ids.shape[1] + DECODING.extra_length
+    memory = apply(ids, segments, positions, method="encode")
+    cache = apply(memory, segments, most, DECODING.beam_size, method="start_cache")
+    lengths = segments.sum(axis=1)
+    return beam_search(
+        partial(apply, method="decode_step"), cache,
+        jnp.where(lengths > 1, lengths + DECODING.extra_length, 0), segments != 0, max_steps=most,
+        beam_size=DECODING.beam_size, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID,
+        scoring=Scoring(), grow=partial(apply, method="grow_cache"),
+    )  # fmt: skip
+
+
+OPTIONS = (
+    {"sampling": True}, {"min_length": 2}, {"no_repeat_ngram": 3}, {"forbidden": [[5, 7]]},
+    {"diversity_groups": 2}, {"required": np.full((3, 1, 4), 9, np.int32)},
+)  # fmt: skip
+
+
+def test_what_is_off_is_not_in_the_program(model):
+    """The search without options is that of a caller who knows none; each option makes another."""
+    config, params = model
+    network = build_model(config.model, config.tokenizer.vocabulary_size)
+    ids = np.array([[5, 7, EOS_ID, PAD_ID], [300, 9, 5, EOS_ID], [4, EOS_ID, PAD_ID, PAD_ID]])
+    ids = jnp.asarray(ids, jnp.int32)
+
+    def program(required=None, forbidden=(), **decoding) -> str:
+        changed = dataclasses.replace(DECODING, **decoding)
+        run = partial(
+            search_module.search, network, dataclasses.replace(config, decoding=changed),
+            required=required, forbidden=forbidden,
+        )  # fmt: skip
+        return without_addresses(jax.make_jaxpr(run)(params, ids))
+
+    plain = program()
+    assert plain == without_addresses(jax.make_jaxpr(partial(plain_search, network))(params, ids))
+    others = [program(**option) for option in OPTIONS]
+    assert len({plain, *others}) == 1 + len(OPTIONS)
+
+
+def without_addresses(jaxpr) -> str:
+    """Of functions, which differ from trace to trace."""
+    return re.sub(r"0x[0-9a-f]+", "", str(jaxpr))

@@ -300,10 +300,8 @@ def test_unreadable_words_are_carried_over(monkeypatch, tokenizer):
 def test_a_translation_without_a_lost_word_goes_before_a_likelier_one(monkeypatch, tokenizer):
     a, placeholder = (ids[-1] for ids in tokenizer.encode(["a", PLACEHOLDERS[0]]))
     found = np.array([[[a, EOS_ID], [placeholder, EOS_ID]]] * 8)
-    monkeypatch.setattr(
-        translator_module, "search",
-        lambda model, config, params, ids: Hypotheses(jnp.asarray(found), jnp.zeros((8, 2)) - 1),
-    )  # fmt: skip
+    everything = Hypotheses(jnp.asarray(found), jnp.zeros((8, 2)) - 1)
+    monkeypatch.setattr(translator_module, "search", lambda *_, **options: everything)
     (hypotheses,) = Translator(CONFIG, tokenizer).translate({}, ["the Ольга a"])
     assert [each.text.strip() for each in hypotheses] == ["Ольга", tokenizer.decode([[a]])[0]]
 
