@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from flax_transformer.decoding.candidates import largest_logits
 from flax_transformer.decoding.hypotheses import Hypotheses, no_hypotheses
 from flax_transformer.decoding.loop import Cache, Grow, Sentences, Setting, State, Step, run, start
 from flax_transformer.decoding.offers import offer, only_offered
@@ -20,6 +21,12 @@ from flax_transformer.decoding.prefix import Prefix
 from flax_transformer.decoding.rules import Rule
 
 _FACTOR = 0x9E3779B1
+
+_WIDTH = 100.0
+"""Tokens whose logit over the temperature is so far below the largest have no probability."""
+
+_HALVINGS = 34
+"""Of `_WIDTH`: what is left is less than the rounding of a logit."""
 
 
 class Sampler(NamedTuple):
@@ -40,16 +47,33 @@ class Sampler(NamedTuple):
 
         Of tokens as probable as the last one that may be drawn, all may.
         """
-        v = logits.shape[2]
-        most = min(self.top_k or v, v)
-        if most == v and self.top_p >= 1:
-            return logits
-        largest, _ = lax.top_k(logits, most)
-        probabilities = jax.nn.softmax(largest / self.temperature, axis=2)
-        before = jnp.cumsum(probabilities, axis=2) - probabilities
-        count = (before < self.top_p).sum(axis=2, keepdims=True)
-        least = jnp.take_along_axis(largest, count - 1, axis=2)
-        return jnp.where(logits >= least, logits, -jnp.inf)
+        if 0 < self.top_k < logits.shape[2]:
+            largest, _ = largest_logits(logits, self.top_k)
+            logits = jnp.where(logits >= largest[:, :, -1:], logits, -jnp.inf)
+        return logits if self.top_p >= 1 else self._nucleus(logits)
+
+    def _nucleus(self, logits: Array) -> Array:
+        """Returns `logits` with -inf where the more probable tokens have `top_p` already.
+
+        The least logit of the nucleus is searched for by halving: on CPUs sorting the vocabulary
+        would take many times as long.
+        """
+        largest = logits.max(axis=2, keepdims=True)
+        weights = jnp.exp((logits - largest) / self.temperature)
+        enough = self.top_p * weights.sum(axis=2, keepdims=True)
+
+        def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+            """Keeps the lower bound where the tokens above it have enough, and the upper where
+            those above it have not."""
+            low, high = bounds
+            middle = (low + high) / 2
+            above = jnp.where(logits > middle, weights, 0.0).sum(axis=2, keepdims=True)
+            return jnp.where(above >= enough, middle, low), jnp.where(above >= enough, high, middle)
+
+        bounds = largest - _WIDTH * self.temperature, largest
+        low, _ = lax.fori_loop(0, _HALVINGS, halve, bounds)
+        # Where the bounds are closer than numbers can be, the most probable token is left.
+        return jnp.where((logits > low) | (logits == largest), logits, -jnp.inf)
 
     def draw(self, keys: Array, logits: Array) -> Array:
         """Returns a token for each key: `keys` (b,w) and `logits` (b,w,v) give (b,w) int32."""

@@ -125,7 +125,8 @@ def test_scores_are_log_probabilities_of_the_model():
 
 
 @pytest.mark.parametrize(
-    "sampler", [Sampler(temperature=1e-4), Sampler(top_k=1), Sampler(top_p=1e-6)]
+    "sampler",
+    [Sampler(temperature=1e-4), Sampler(top_k=1), Sampler(top_p=1e-6), Sampler(1e-9, 0, 0.9)],
 )
 def test_without_chance_left_every_sample_is_that_of_greedy_search(sampler):
     logits_of, max_lengths = tables(seed=4, v=V), (12, 5, 9)
