@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.commands.command_line import DecodingArguments, parse_decoding_arguments
-from flax_transformer.commands.translate import open_input, open_output
+from flax_transformer.commands.text_files import open_output, read_lines
 from flax_transformer.errors import UserError, require
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
@@ -82,10 +82,10 @@ def main(words: Sequence[str]) -> None:
         "--n-best writes text: leave out --output-format jsonl",
     )
     # Read and checked in full before the model is loaded.
-    sources = _read(arguments.source, "--source")
+    sources = read_lines(arguments.source, "--source")
     if arguments.n_best is None:
         assert arguments.target is not None
-        lines, numbers = _read(arguments.target, "--target"), list(range(len(sources)))
+        lines, numbers = read_lines(arguments.target, "--target"), list(range(len(sources)))
         require(
             len(lines) == len(sources),
             f"{arguments.source} has {len(sources):,} lines and {arguments.target} {len(lines):,}: "
@@ -93,7 +93,7 @@ def main(words: Sequence[str]) -> None:
         )
         targets = lines
     else:
-        lines = _read(arguments.n_best, "--n-best")
+        lines = read_lines(arguments.n_best, "--n-best")
         numbers, targets = _parse_n_best(arguments.n_best, lines, len(sources))
 
     from tqdm import tqdm
@@ -115,13 +115,6 @@ def main(words: Sequence[str]) -> None:
                 totals.add(scores)
                 bar.update(len(scores))
     print(totals.describe(), file=sys.stderr)
-
-
-def _read(path: Path, option: str) -> list[str]:
-    from flax_transformer.translation.line_reader import LineReader
-
-    reader = LineReader(*open_input(path, option))
-    return [line for chunk in reader.chunks() for line in chunk]
 
 
 def _parse_n_best(path: Path, lines: Sequence[str], sources: int) -> tuple[list[int], list[str]]:

@@ -7,21 +7,18 @@ One line out for every line in, in order and as soon as it is known: it may also
 from __future__ import annotations
 
 import itertools
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from flax_transformer.commands.command_line import (
     DecodingArguments,
     parse_decoding_arguments,
 )
+from flax_transformer.commands.text_files import open_input, open_output
 from flax_transformer.errors import UserError
-from flax_transformer.files.whole_file import cannot_write, output_file
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.translation.hypotheses import Hypothesis
@@ -111,63 +108,6 @@ class PrefixFile:
     def end(self) -> None:
         if next(self._lines, None) is not None:
             raise UserError(f"{self._name} has more lines than the text: is it that of another?")
-
-
-def open_input(path: Path | None, option: str = "--input") -> tuple[int, str]:
-    """A file descriptor to read from, and what to call it in messages."""
-    if path is None:
-        if sys.__stdin__ is None:
-            raise UserError("standard input is closed: name a file with --input")
-        return 0, "standard input"
-    if path.is_dir():
-        raise UserError(f"{option} {path} is a folder: name a file")
-    try:
-        return os.open(path, os.O_RDONLY), str(path)
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be read: {error.strerror}") from None
-
-
-@contextmanager
-def open_output(path: Path | None) -> Iterator[Callable[[str], None]]:
-    """A function that writes text to standard output, or to `path` as `output_file` does.
-
-    Raises `UserError` where the file cannot be written.
-    """
-    if path is None:
-        if sys.__stdout__ is None:
-            raise UserError("standard output is closed: name a file with --output")
-        yield partial(write_at_once, sys.stdout.buffer)
-        return
-    if path.is_dir():
-        raise UserError(f"--output {path} is a folder: name a file")
-
-    def write(text: str) -> None:
-        try:
-            write_at_once(file, text)
-        except OSError as error:
-            raise not_written(path, error) from None
-
-    others: OSError | None = None
-    try:
-        with output_file(path) as file:
-            try:
-                yield write
-            except OSError as error:  # such as that of a checkpoint
-                others = error
-                raise
-    except OSError as error:
-        if error is others:
-            raise
-        raise not_written(path, error) from None
-
-
-def write_at_once(file: BinaryIO, text: str) -> None:
-    file.write(text.encode())
-    file.flush()
-
-
-def not_written(path: Path, error: OSError) -> UserError:
-    return UserError(f"--output {cannot_write(path, error)}")
 
 
 def translate(
