@@ -87,9 +87,7 @@ def search(
         max_lengths,
         segments != 0,
         beam_size=decoding.beam_size,
-        scoring=Scoring(
-            decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
-        ),
+        scoring=scoring_of(config),
         lengthen=lengthen_required if required is not None else lengthening_of(decoding),
         required=required,
         groups=decoding.diversity_groups,
@@ -115,3 +113,11 @@ def rules_of(decoding: DecodingConfig, forbidden: Sequence[Sequence[int]]) -> li
     if forbidden:
         rules.append(partial(forbid, phrases=forbidden, pad_id=PAD_ID))
     return rules
+
+
+def scoring_of(config: Config) -> Scoring:
+    """Returns how a search compares hypotheses of different lengths."""
+    decoding = config.decoding
+    return Scoring(
+        decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
+    )
