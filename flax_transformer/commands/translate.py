@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.commands.command_line import (
     DecodingArguments,
@@ -23,6 +23,7 @@ from flax_transformer.errors import UserError
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
     from flax_transformer.translation.hypotheses import Hypothesis
     from flax_transformer.translation.line_reader import LineReader
+    from flax_transformer.translation.requests import Requests
     from flax_transformer.translation.trained_model import TrainedModel
 
 
@@ -39,6 +40,14 @@ class TranslateArguments(DecodingArguments):
     """File to translate instead of standard input (compressed by gzip or xz, too)."""
     output: Path | None = None
     """File for the translations instead of standard output; it appears once all are done."""
+    input_format: Literal["text", "jsonl"] = "text"
+    """jsonl: a line is a JSON object with a "source", and with a "prefix" or a "tag" where it has
+    its own."""
+    prefix: str = ""
+    """What every translation must begin with. A space after the last word says that it is whole."""
+    tag: str = ""
+    """A tag of the training text, such as <bt>, to put before every line: translate it like those
+    that had it."""
     prefix_file: Path | None = None
     """File with a line for each line of text: what its translation must begin with; empty where it
     may begin with anything."""
@@ -52,6 +61,10 @@ class TranslateArguments(DecodingArguments):
 def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(TranslateArguments, words)
     n_best, beam_size = arguments.n_best, config.decoding.beam_size
+    if arguments.prefix_file and (arguments.prefix or arguments.input_format == "jsonl"):
+        raise UserError(
+            "--prefix-file has a prefix for each line: leave out --prefix and --input-format jsonl"
+        )
     if n_best is not None and not 1 <= n_best <= beam_size:
         raise UserError(f"--n-best is {n_best}, but must be from 1 to --beam-size {beam_size}")
 
@@ -60,12 +73,12 @@ def main(words: Sequence[str]) -> None:
 
     with open_output(arguments.output) as write:
         # Before the model, so that lines are there when it is ready.
-        lines = LineReader(*open_input(arguments.input))
+        descriptor, name = open_input(arguments.input)
+        lines = LineReader(descriptor, name)
         model = TrainedModel(arguments.workdir, config)
         for note in model.notes:
             print(note, file=sys.stderr)
-        prefixes = PrefixFile(arguments.prefix_file) if arguments.prefix_file else None
-        translate(model, lines, write, n_best, prefixes)
+        translate(model, lines, read_requests(lines, name, arguments), write, n_best)
     if cut := model.translator.counts.cut_lines:
         print(describe_cut(cut, model), file=sys.stderr)
 
@@ -110,12 +123,33 @@ class PrefixFile:
             raise UserError(f"{self._name} has more lines than the text: is it that of another?")
 
 
+def read_requests(
+    lines: LineReader, name: str, arguments: TranslateArguments
+) -> Iterator[Requests]:
+    """What is to be translated, as many lines at a time as have come from the input `name`."""
+    from flax_transformer.translation.requests import parse_requests, plain_requests
+
+    prefixes = PrefixFile(arguments.prefix_file) if arguments.prefix_file else None
+    of_all = arguments.prefix, arguments.tag
+    first = 1
+    for chunk in lines.chunks():
+        if arguments.input_format == "jsonl":
+            yield parse_requests(chunk, name, first, *of_all)
+        elif prefixes:
+            yield plain_requests(chunk, *of_all)._replace(prefixes=prefixes.take(len(chunk)))
+        else:
+            yield plain_requests(chunk, *of_all)
+        first += len(chunk)
+    if prefixes:
+        prefixes.end()
+
+
 def translate(
     model: TrainedModel,
     lines: LineReader,
+    requests: Iterable[Requests],
     write: Callable[[str], None],
     n_best: int | None,
-    prefixes: PrefixFile | None,
 ) -> None:
     """Writes the translation of each line, or the `n_best`, as soon as it is known."""
     from tqdm import tqdm
@@ -124,20 +158,19 @@ def translate(
     # A bar between typed lines would be in the way.
     hidden = True if lines.typed else None
     with tqdm(total=lines.total, desc="Translating", unit=" lines", disable=hidden) as bar:
-        for chunk in lines.chunks():
+        for chunk in requests:
             progress = None if lines.typed else f"from line {first:,}"
-            begun = prefixes.take(len(chunk)) if prefixes else None
-            translations = model.search(chunk, prefixes=begun, progress=progress)
+            translations = model.search(
+                chunk.lines, prefixes=chunk.prefixes, tags=chunk.tags, progress=progress
+            )
             write(
                 "".join(
                     as_text(hypotheses, number, n_best)
                     for number, hypotheses in enumerate(translations, first)
                 )
             )
-            first += len(chunk)
-            bar.update(len(chunk))
-    if prefixes:
-        prefixes.end()
+            first += len(chunk.lines)
+            bar.update(len(chunk.lines))
 
 
 def as_text(hypotheses: Sequence[Hypothesis], number: int, n_best: int | None) -> str:

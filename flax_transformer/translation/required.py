@@ -28,6 +28,7 @@ def cut_to_hold(
     config: Config,
     tokenizer: Tokenizer,
     trained: TrainedLengths | None = None,
+    tags: Sequence[str] | None = None,
 ) -> list[list[Piece]]:
     """Returns the pieces of each line as `cut_to_begin` does, told which phrases they must hold.
 
@@ -36,7 +37,7 @@ def cut_to_hold(
     Raises `UserError` as `cut_to_begin` and `require_phrases`, and where phrases are required of
     other than one beam search.
     """
-    cut = cut_to_begin(lines, prefixes, config, tokenizer, trained)
+    cut = cut_to_begin(lines, prefixes, config, tokenizer, trained, tags)
     for place, phrases in enumerate(required or ()):
         if any(phrases):
             require(
@@ -45,7 +46,8 @@ def cut_to_hold(
                 "decoding.sampling and diversity_groups",
             )
             prefix = None if prefixes is None else [prefixes[place]]
-            (pieces,) = cut_to_begin([lines[place]], prefix, config, tokenizer)
+            tag = None if tags is None else [tags[place]]
+            (pieces,) = cut_to_begin([lines[place]], prefix, config, tokenizer, tags=tag)
             cut[place] = require_phrases(pieces, phrases, config, tokenizer)
     return cut
 

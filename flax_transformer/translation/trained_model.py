@@ -72,11 +72,14 @@ class TrainedModel:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         required: Sequence[Sequence[str]] | None = None,
         progress: str | None = None,
     ) -> list[str]:
         """Returns the best translation of each line; arguments are those of `search`."""
-        found = self.search(lines, prefixes=prefixes, required=required, progress=progress)
+        found = self.search(
+            lines, prefixes=prefixes, tags=tags, required=required, progress=progress
+        )
         return [best.text for best, *_ in found]
 
     def search(
@@ -84,6 +87,7 @@ class TrainedModel:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         required: Sequence[Sequence[str]] | None = None,
         beam_size: int | None = None,
         n_best: int | None = None,
@@ -94,6 +98,8 @@ class TrainedModel:
 
         prefixes:  a text for each line that its hypotheses begin with, "" where they may begin
                    with anything (translation/prefixes.py says what becomes of it)
+        tags:      a tag for each line, such as "<bt>", that training put before sources of its
+                   kind; "" for none
         required:  a list of phrases for each line that its hypotheses hold, [] where they need not
                    hold any (translation/required.py)
         beam_size: hypotheses kept at each position; by default `config.decoding.beam_size`
@@ -101,15 +107,10 @@ class TrainedModel:
         progress:  name of a bar on stderr
 
         A line without text has one hypothesis without text. Each beam size is compiled
-        separately. Raises `UserError` where a line cannot be translated with its prefix or its
-        phrases.
+        separately. Raises `UserError` where a line cannot be translated with its prefix, its tag or
+        its phrases.
         """
-        for name, texts, wanted in (
-            ("lines", lines, "[line]"),
-            ("prefixes", prefixes, "[prefix]"),
-        ):
-            if isinstance(texts, str):
-                raise TypeError(f"{name} is one text, but must be a list of them: {wanted}")
+        _require_for_each(lines, prefixes=prefixes, tags=tags)
         if required is not None:
             if any(isinstance(phrases, str) for phrases in required):
                 raise TypeError("required has a text, but must have a list of them for each line")
@@ -118,19 +119,18 @@ class TrainedModel:
                 f"there are {len(lines)} lines and {len(required)} lists of required phrases: give "
                 "one for each line, [] for none",
             )
-        if prefixes is not None:
-            require(
-                len(prefixes) == len(lines),
-                f"there are {len(lines)} lines and {len(prefixes)} prefixes: give one for each "
-                'line, "" for none',
-            )
         width = self.config.decoding.beam_size if beam_size is None else beam_size
         translator = self._translator(width)
         most = width if n_best is None else n_best
         require(1 <= most <= width, f"n_best is {n_best}, but must be from 1 to beam_size {width}")
         with jax.transfer_guard("disallow"):
             found = translator.translate(
-                self.params, lines, prefixes=prefixes, required=required, progress=progress
+                self.params,
+                lines,
+                prefixes=prefixes,
+                tags=tags,
+                required=required,
+                progress=progress,
             )
         return [hypotheses[:most] for hypotheses in found]
 
@@ -179,3 +179,18 @@ class TrainedModel:
                 config, self.tokenizer, self._mesh, trained, self._rows_ahead
             )
         return self._translators[beam_size]
+
+
+def _require_for_each(lines: Sequence[str], **others: Sequence[str] | None) -> None:
+    """Raises unless `others`, by name, are None or have a text for each line.
+
+    `TypeError` where one text stands for a list, else `UserError`.
+    """
+    for name, texts in {"lines": lines, **others}.items():
+        if isinstance(texts, str):
+            raise TypeError(f"{name} is one text, but must be a list of them: [text]")
+        require(
+            texts is None or len(texts) == len(lines),
+            f"there are {len(lines)} lines and {len(texts or ())} {name}: give one for each line, "
+            '"" for none',
+        )

@@ -161,6 +161,7 @@ class Translator:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         required: Sequence[Sequence[str]] | None = None,
         progress: str | None = None,
         interruption: Interruption | None = None,
@@ -170,15 +171,18 @@ class Translator:
 
         params:       of the model, unboxed; at every call with the same shapes and shardings
         prefixes:     what the translation of each line must begin with
+        tags:         a symbol of the vocabulary before each line, "" for none
         required:     the phrases that it must hold
         progress:     name of a bar on stderr
         interruption: what may ask to stop meanwhile
 
         There are `beam_size` of a line, or as many as exist. A line without text has one hypothesis
         without text. Raises `InterruptedRunError` when the `interruption` asks to stop, and
-        `UserError` where a line cannot be translated with its prefix or its phrases.
+        `UserError` where a line cannot be translated with its prefix, its tag or its phrases.
         """
-        cut = cut_to_hold(lines, prefixes, required, self._config, self._tokenizer, self._trained)
+        cut = cut_to_hold(
+            lines, prefixes, required, self._config, self._tokenizer, self._trained, tags
+        )
         to_search = [piece for pieces in cut for piece in pieces if piece.ids]
         translated = iter(self._translate_pieces(params, to_search, progress, interruption))
         result = [
