@@ -10,6 +10,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,10 +19,10 @@ from flax_transformer.commands.command_line import (
     parse_decoding_arguments,
 )
 from flax_transformer.commands.text_files import open_input, open_output
+from flax_transformer.commands.translation_lines import FormatChunk, as_json, as_text
 from flax_transformer.errors import UserError
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
-    from flax_transformer.translation.hypotheses import Hypothesis
     from flax_transformer.translation.line_reader import LineReader
     from flax_transformer.translation.requests import Requests
     from flax_transformer.translation.trained_model import TrainedModel
@@ -51,6 +52,9 @@ class TranslateArguments(DecodingArguments):
     prefix_file: Path | None = None
     """File with a line for each line of text: what its translation must begin with; empty where it
     may begin with anything."""
+    output_format: Literal["text", "jsonl"] = "text"
+    """jsonl: a line is a JSON object with the translation, its score, its tokens with their log
+    probabilities, and the source token that each renders; with --n-best also the others."""
     n_best: int | None = None
     """Print this many translations of each line, all different, best first, a line each:
     "line number ||| translation ||| score". Line numbers count from 1; a score is the log
@@ -71,6 +75,8 @@ def main(words: Sequence[str]) -> None:
     from flax_transformer.translation.line_reader import LineReader
     from flax_transformer.translation.trained_model import TrainedModel
 
+    format_lines = as_json if arguments.output_format == "jsonl" else as_text
+    format_chunk = partial(format_lines, n_best=n_best)
     with open_output(arguments.output) as write:
         # Before the model, so that lines are there when it is ready.
         descriptor, name = open_input(arguments.input)
@@ -78,7 +84,7 @@ def main(words: Sequence[str]) -> None:
         model = TrainedModel(arguments.workdir, config)
         for note in model.notes:
             print(note, file=sys.stderr)
-        translate(model, lines, read_requests(lines, name, arguments), write, n_best)
+        translate(model, lines, read_requests(lines, name, arguments), write, format_chunk)
     if cut := model.translator.counts.cut_lines:
         print(describe_cut(cut, model), file=sys.stderr)
 
@@ -149,9 +155,9 @@ def translate(
     lines: LineReader,
     requests: Iterable[Requests],
     write: Callable[[str], None],
-    n_best: int | None,
+    format_chunk: FormatChunk,
 ) -> None:
-    """Writes the translation of each line, or the `n_best`, as soon as it is known."""
+    """Writes the translation of each line as soon as it is known."""
     from tqdm import tqdm
 
     first = 1
@@ -163,21 +169,6 @@ def translate(
             translations = model.search(
                 chunk.lines, prefixes=chunk.prefixes, tags=chunk.tags, progress=progress
             )
-            write(
-                "".join(
-                    as_text(hypotheses, number, n_best)
-                    for number, hypotheses in enumerate(translations, first)
-                )
-            )
+            write(format_chunk(model, translations, first))
             first += len(chunk.lines)
             bar.update(len(chunk.lines))
-
-
-def as_text(hypotheses: Sequence[Hypothesis], number: int, n_best: int | None) -> str:
-    """The line, or `n_best` lines, for line `number` of the input."""
-    if n_best is None:
-        return hypotheses[0].text + "\n"
-    return "".join(
-        f"{number} ||| {hypothesis.text} ||| {hypothesis.score:.4f}\n"
-        for hypothesis in hypotheses[:n_best]
-    )

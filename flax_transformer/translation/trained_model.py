@@ -16,6 +16,7 @@ from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.pair_scores import PairScore, PairScorer
+from flax_transformer.translation.token_details import TokenDetails, TokenExplainer
 from flax_transformer.translation.translator import RecordedSearch, Translator
 from flax_transformer.workdir import TOKENIZER_FILE
 
@@ -65,6 +66,7 @@ class TrainedModel:
         self._rows_ahead = rows_ahead
         self._translators: dict[int, Translator] = {}
         self._pair_scorer: PairScorer | None = None
+        self._explainer: TokenExplainer | None = None
         self.translator = self._translator(config.decoding.beam_size)
 
     def translate(
@@ -134,11 +136,29 @@ class TrainedModel:
             )
         return [hypotheses[:most] for hypotheses in found]
 
+    def token_details(self, hypotheses: Sequence[Hypothesis]) -> list[TokenDetails]:
+        """Returns the tokens of translations that `search` has found: how probable each was, and
+        which source token it renders.
+
+        Log probabilities are those of the whole vocabulary, as `pair_scores` has them.
+        """
+        if self._explainer is None:
+            self._explainer = TokenExplainer(
+                self.module, self.config, self.tokenizer, self._mesh, self._scorer()
+            )
+        return self._explainer.explain(self.params, hypotheses)
+
     def pair_scores(
-        self, sources: Sequence[str], targets: Sequence[str], *, progress: str | None = None
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        tags: Sequence[str] | None = None,
+        progress: str | None = None,
     ) -> list[PairScore]:
         """Returns how probable each target is as the translation of its source, token by token.
 
+        tags:     as in `search`
         progress: name of a bar on stderr
 
         Raises `UserError` where the numbers of lines differ, and for a pair that is longer than the
@@ -149,9 +169,13 @@ class TrainedModel:
             f"there are {len(sources)} sources and {len(targets)} targets: give one target for "
             "each source",
         )
+        _require_for_each(sources, tags=tags)
+        return self._scorer().score(self.params, sources, targets, tags, progress)
+
+    def _scorer(self) -> PairScorer:
         if self._pair_scorer is None:
             self._pair_scorer = PairScorer(self.module, self.config, self.tokenizer, self._mesh)
-        return self._pair_scorer.score(self.params, sources, targets, progress)
+        return self._pair_scorer
 
     def record_search(
         self, line: str, *, beam_size: int | None = None, prefix: str = ""

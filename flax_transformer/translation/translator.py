@@ -27,6 +27,7 @@ from flax_transformer.translation.batching import Batching, Program, Rows
 from flax_transformer.translation.hypotheses import (
     NOTHING,
     Hypothesis,
+    IdPair,
     complete,
     distinct,
     join,
@@ -278,11 +279,17 @@ class Translator:
         """Returns every row's hypotheses as text, best first."""
         ids, scores = jax.device_get((hypotheses.ids, hypotheses.scores))
         b, w, t = ids.shape
-        texts = self._tokenizer.decode(ids.reshape(b * w, t).tolist())
+        written = ids.reshape(b * w, t).tolist()
+        texts = self._tokenizer.decode(written)
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
         found = [
             [
-                Hypothesis(texts[i * w + j], scores[i, j].item(), count)
+                Hypothesis(
+                    texts[i * w + j],
+                    scores[i, j].item(),
+                    count,
+                    (IdPair((), tuple(written[i * w + j][: max(count - 1, 0)])),),
+                )
                 for j, count in enumerate(tokens[i].tolist())
                 # There may be fewer than w, but the first one stays: parameters that are not finite
                 # have no translation.

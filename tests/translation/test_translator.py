@@ -129,10 +129,10 @@ def test_every_line_keeps_its_place_and_its_characters(echo, tokenizer):
 
 
 def test_a_hypothesis_is_one_line(echo, tokenizer):
-    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["one\ntwo\rthree"])
-    assert text == "one two three"
-    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["😀\n\rone\r\n😀"])
-    assert text == "😀  one  😀", "what stays as it is also does"
+    ((best,),) = Translator(CONFIG, tokenizer).translate({}, ["one\ntwo\rthree"])
+    assert best.text == "one two three"
+    ((best,),) = Translator(CONFIG, tokenizer).translate({}, ["😀\n\rone\r\n😀"])
+    assert best.text == "😀  one  😀", "what stays as it is also does"
 
 
 def test_a_text_that_is_found_twice_is_one_hypothesis(monkeypatch, tokenizer):
@@ -161,7 +161,7 @@ def test_a_text_that_is_found_twice_is_one_hypothesis(monkeypatch, tokenizer):
     # Of a line in pieces likewise; each of its hypotheses has one of every piece.
     pieces = long[0].text.count(best)
     assert pieces > 1
-    assert [h.text for h in long] == [" ".join([text] * pieces) for text, *_ in short]
+    assert [h.text for h in long] == [" ".join([text] * pieces) for text in [h.text for h in short]]
     assert [h.score for h in long] == [pieces * h.score for h in short]
 
 
@@ -288,12 +288,12 @@ def test_unreadable_words_are_carried_over(monkeypatch, tokenizer):
         return Hypotheses(reverse, jnp.zeros((len(ids), 1)))
 
     monkeypatch.setattr(translator_module, "search", search)
-    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга 😀"])
-    assert text.split() == ["Ольга", "😀"], "one word, not taken apart"
-    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга a 😀"])
-    assert text.replace(" ", "") == "aОльга😀", "a symbol at the end never moves"
-    (((text, *_),),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга a Łódź"])
-    assert text.replace(" ", "") == "ŁódźaОльга"
+    ((best,),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга 😀"])
+    assert best.text.split() == ["Ольга", "😀"], "one word, not taken apart"
+    ((best,),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга a 😀"])
+    assert best.text.replace(" ", "") == "aОльга😀", "a symbol at the end never moves"
+    ((best,),) = Translator(CONFIG, tokenizer).translate({}, ["Ольга a Łódź"])
+    assert best.text.replace(" ", "") == "ŁódźaОльга"
     assert Translator(CONFIG, tokenizer).translate({}, ["😀"]) == [[Hypothesis("😀", 0.0, 0)]]
 
 
