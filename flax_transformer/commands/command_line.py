@@ -68,6 +68,15 @@ class DecodingArguments:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnsembleArguments(DecodingArguments):
+    """What every command is told that several models can do together."""
+
+    ensemble: tuple[Path, ...] = ()
+    """Folders of further runs with the same vocabulary. At each step, tokens have the mean of the
+    probabilities that all the models give them."""
+
+
 WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)
 
 

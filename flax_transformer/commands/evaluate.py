@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from flax_transformer.commands.command_line import (
-    DecodingArguments,
+    EnsembleArguments,
     move_corpus,
     parse_decoding_arguments,
 )
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(DecodingArguments):
+class EvaluateArguments(EnsembleArguments):
     """Translates test sets with a trained model and scores the translations.
 
     Without --split or --source, every test split of the run's corpus. Results go to
@@ -95,7 +95,13 @@ def main(words: Sequence[str]) -> None:
         comet_model=arguments.comet_model if "comet" in arguments.metrics else None,
         comet_command=arguments.comet_command,
     )
-    report_on(arguments.workdir, config, _test_sets(arguments, config), measures=measures)
+    report_on(
+        arguments.workdir,
+        config,
+        _test_sets(arguments, config),
+        measures=measures,
+        others=arguments.ensemble,
+    )
 
 
 def _check(arguments: EvaluateArguments) -> None:

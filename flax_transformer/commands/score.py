@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flax_transformer.commands.command_line import DecodingArguments, parse_decoding_arguments
+from flax_transformer.commands.command_line import EnsembleArguments, parse_decoding_arguments
 from flax_transformer.commands.text_files import open_output, read_lines
 from flax_transformer.errors import require
 
@@ -30,7 +30,7 @@ _AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreArguments(DecodingArguments):
+class ScoreArguments(EnsembleArguments):
     """Scores translations that are given: the natural logarithm of their probability.
 
     Text is UTF-8, a sentence a line, and may be compressed by gzip or xz. Nothing is cut, however
@@ -103,7 +103,7 @@ def main(words: Sequence[str]) -> None:
     from flax_transformer.translation.trained_model import TrainedModel
 
     with open_output(arguments.output) as write:
-        model = TrainedModel(arguments.workdir, config)
+        model = TrainedModel(arguments.workdir, config, others=arguments.ensemble)
         for note in model.notes:
             print(note, file=sys.stderr)
         totals = Totals()

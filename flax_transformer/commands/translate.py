@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.commands.command_line import (
-    DecodingArguments,
+    EnsembleArguments,
     parse_decoding_arguments,
 )
 from flax_transformer.commands.text_files import open_input, open_output
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateArguments(DecodingArguments):
+class TranslateArguments(EnsembleArguments):
     """Translates standard input, text with a sentence a line, to standard output.
 
     Text is UTF-8, or UTF-16 with a byte order mark, and may be compressed by gzip or xz. Every
@@ -81,7 +81,7 @@ def main(words: Sequence[str]) -> None:
         # Before the model, so that lines are there when it is ready.
         descriptor, name = open_input(arguments.input)
         lines = LineReader(descriptor, name)
-        model = TrainedModel(arguments.workdir, config)
+        model = TrainedModel(arguments.workdir, config, others=arguments.ensemble)
         for note in model.notes:
             print(note, file=sys.stderr)
         translate(model, lines, read_requests(lines, name, arguments), write, format_chunk)

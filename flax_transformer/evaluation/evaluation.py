@@ -1,6 +1,7 @@
 """Test sets through a model: translations, scores, and a record of both."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,10 +47,12 @@ def report_on(
     *,
     samples: int = 3,
     measures: Measures = SACREBLEU,
+    others: Sequence[Path] = (),
 ) -> None:
     """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
 
     samples: translations of each set that are printed
+    others:  work directories of models that translate with that one, as an ensemble
 
     Raises `UserError` before the model is loaded if there is nowhere to write, or if something that
     scores is not installed.
@@ -59,7 +62,7 @@ def report_on(
     with_bleu = "bleu" in measures.metrics or measures.by_length
     tokenize = settle_bleu_tokenizer(config, measures.tokenize) if with_bleu else "none"
     measures.require_installed()
-    model = TrainedModel(workdir, config)
+    model = TrainedModel(workdir, config, others=others)
     if is_first_process():
         print("".join(f"{note}\n" for note in model.notes), end="", flush=True)
     for test_set in test_sets:
@@ -113,6 +116,9 @@ def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], d
         "sentences_cut": taken.cut_lines,
         "checkpoints": model.steps,
         "checkpoints_chosen": model.choice,
+        "ensemble_with": [
+            os.fsencode(path).decode(errors="backslashreplace") for path in model.others
+        ],
         "data_changes": list(model.progress.data_changes),
         "decoding": dataclasses.asdict(model.config.decoding),
         "target_tokens": taken.target_tokens,

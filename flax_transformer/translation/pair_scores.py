@@ -18,6 +18,7 @@ from flax_transformer.config import Config
 from flax_transformer.data.token_cache import TokenizedPairs
 from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.errors import UserError
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.long_lines import mark_pair
 from flax_transformer.translation.pair_batches import PairFunction
@@ -41,16 +42,17 @@ class PairScore(NamedTuple):
         return sum(self.log_probabilities)
 
 
-def token_log_probabilities(model: nn.Module, params: Any, batch: Batch) -> jax.Array:
+def token_log_probabilities(model: nn.Module | Ensemble, params: Any, batch: Batch) -> jax.Array:
     """Returns the natural logarithm of the probability of `batch.target_outputs`: (b,t) float32.
 
     One row's logits (t,v) are there at a time.
     """
-    features: Any = model.apply({"params": params}, batch)  # btd
+    features: Any = model.apply({"params": params}, batch)  # btd, of an ensemble one of each
 
-    def of_row(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def of_row(row: tuple[Any, jax.Array]) -> jax.Array:
         one, outputs = row
-        logits: Any = model.apply({"params": params}, one[None], method="logits")
+        one = jax.tree.map(lambda own: own[None], one)
+        logits: Any = model.apply({"params": params}, one, method="logits")
         found = jnp.take_along_axis(logits[0], outputs[:, None], axis=1)[:, 0]
         return found - jax.nn.logsumexp(logits[0], axis=1)
 
@@ -60,7 +62,9 @@ def token_log_probabilities(model: nn.Module, params: Any, batch: Batch) -> jax.
 class PairScorer:
     """Scores pairs in batches of few shapes, each of which is compiled once."""
 
-    def __init__(self, model: nn.Module, config: Config, tokenizer: Tokenizer, mesh: Mesh):
+    def __init__(
+        self, model: nn.Module | Ensemble, config: Config, tokenizer: Tokenizer, mesh: Mesh
+    ):
         self._config, self._tokenizer = config, tokenizer
         self._score = PairFunction(partial(token_log_probabilities, model), config, mesh)
 

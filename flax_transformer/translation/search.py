@@ -23,11 +23,12 @@ from flax_transformer.decoding.required import lengthen_required
 from flax_transformer.decoding.rules import Rule, forbid, minimum_length, no_repeated_ngram
 from flax_transformer.decoding.sampling import Sampler, number_sentences, sample
 from flax_transformer.decoding.scoring import Scoring
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 
 def search(
-    model: nn.Module,
+    model: nn.Module | Ensemble,
     config: Config,
     params: Any,
     ids: jax.Array,

@@ -16,6 +16,7 @@ from flax_transformer.batch import Batch
 from flax_transformer.config import Config
 from flax_transformer.data.token_cache import TokenizedPairs
 from flax_transformer.models.attention_weights import look_at_attention
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.pair_batches import PairFunction
@@ -39,30 +40,38 @@ class TokenDetails(NamedTuple):
     alignment: tuple[int, ...] | None
 
 
-def aligned_positions(model: nn.Module, params: Any, batch: Batch) -> jax.Array:
+def aligned_positions(model: nn.Module | Ensemble, params: Any, batch: Batch) -> jax.Array:
     """Returns the source position that each target position looks at while it is written: (b,t).
 
     It is where the mean over the heads of the last layer has its maximum. Of all heads and layers
-    that was found to be the best alignment (docs/probing.md).
+    that was found to be the best alignment (docs/probing.md). Of an ensemble it is the mean over
+    its models.
     """
 
     def look(name: str, weights: jax.Array) -> jax.Array:
-        if name != "cross":
-            return jnp.zeros((), jnp.int32)
-        return weights.mean(axis=1).argmax(axis=-1).astype(jnp.int32)  # bt of bhts
+        return weights.mean(axis=1) if name == "cross" else jnp.zeros(())  # bts of bhts
 
-    return look_at_attention(model, params, batch, look)["cross"][-1]
+    together = isinstance(model, Ensemble)
+    members: Any = zip(model.models, params, strict=True) if together else [(model, params)]
+    looks = [look_at_attention(one, own, batch, look)["cross"][-1] for one, own in members]
+    return sum(looks[1:], looks[0]).argmax(axis=-1).astype(jnp.int32)
 
 
 class TokenExplainer:
     """Tells the details of translations, in batches of few shapes."""
 
     def __init__(
-        self, model: nn.Module, config: Config, tokenizer: Tokenizer, mesh: Mesh, scorer: PairScorer
+        self,
+        model: nn.Module | Ensemble,
+        config: Config,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        scorer: PairScorer,
     ):
         self._tokenizer, self._scorer = tokenizer, scorer
         self._align: PairFunction | None = None
-        if config.model.attends_to_source:
+        members: Any = model.models if isinstance(model, Ensemble) else [model]
+        if all(member.config.attends_to_source for member in members):
             self._align = PairFunction(partial(aligned_positions, model), config, mesh)
 
     def explain(self, params: Any, hypotheses: Sequence[Hypothesis]) -> list[TokenDetails]:

@@ -4,12 +4,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 
 from flax_transformer.checkpoints.averaging import load_parameters
 from flax_transformer.config import Config, MeshConfig
+from flax_transformer.config.json import load_config
+from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.errors import UserError, require
 from flax_transformer.models import build_model
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.models.initialization import abstract_params
 from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
@@ -18,13 +22,14 @@ from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.pair_scores import PairScore, PairScorer
 from flax_transformer.translation.token_details import TokenDetails, TokenExplainer
 from flax_transformer.translation.translator import RecordedSearch, Translator
-from flax_transformer.workdir import TOKENIZER_FILE
+from flax_transformer.workdir import CONFIG_FILE, TOKENIZER_FILE
 
 
 class TrainedModel:
     """The parameters of a work directory that `config.decoding` chooses, and what they can do.
 
     workdir:    where the run left it
+    others:     work directories of the other models, where it is an ensemble
     config:     the settings of the run, `config.decoding` those of the search
     params:     float32, unboxed, whole on every device
     tokenizer:  text to ids and back
@@ -36,19 +41,29 @@ class TrainedModel:
     notes:      for a person, about the choice
     """
 
-    def __init__(self, workdir: Path, config: Config, rows_ahead: Sequence[int] = ()):
+    def __init__(
+        self,
+        workdir: Path,
+        config: Config,
+        rows_ahead: Sequence[int] = (),
+        others: Sequence[Path] = (),
+    ):
         """Reads what a run left in `workdir`.
 
         config:     as `load_config` reads it from there; its `decoding` may be changed
         rows_ahead: where programs are to be compiled before lines need them, the numbers of lines
                     that these are for, ascending; see `programs_ahead`
+        others:     work directories of models that translate with this one, as an ensemble; their
+                    parameters, chosen likewise, make `params` a tuple
 
         Matrix products are those of the run, but in float32 where bfloat16 is only emulated.
 
         Raises `UserError` where the work directory lacks a vocabulary or checkpoints, or where the
-        vocabulary is not that of the checkpoints.
+        vocabulary is not that of the checkpoints, and where one of `others` has another vocabulary,
+        or has learned positions for shorter sentences.
         """
         self.workdir = workdir
+        self.others = tuple(others)
         # Every device translates sentences of its own, however many the run was trained on.
         self._mesh = build_mesh(MeshConfig())
         self.config = config = decoding_config(config, self._mesh.devices.flat[0])
@@ -62,12 +77,39 @@ class TrainedModel:
                 f"{workdir / TOKENIZER_FILE} is not the vocabulary that the checkpoints were "
                 "trained with: put that one back"
             )
-        self.module = build_model(config.model, vocabulary_size)
+        self.module: nn.Module | Ensemble = build_model(config.model, vocabulary_size)
+        if others:
+            self._join(others)
         self._rows_ahead = rows_ahead
         self._translators: dict[int, Translator] = {}
         self._pair_scorer: PairScorer | None = None
         self._explainer: TokenExplainer | None = None
         self.translator = self._translator(config.decoding.beam_size)
+
+    def _join(self, others: Sequence[Path]) -> None:
+        """Makes this model an ensemble with those of `others`."""
+        members = [(self.module, self.params)]
+        for workdir in others:
+            config = dataclasses.replace(
+                load_config(workdir / CONFIG_FILE), decoding=self.config.decoding
+            )
+            other = TrainedModel(workdir, config)
+            require(
+                other.tokenizer.fingerprint == self.tokenizer.fingerprint,
+                f"{workdir} has another vocabulary than {self.workdir}: only models of one "
+                "vocabulary translate together",
+            )
+            most = longest_source(self.config)
+            require(
+                most <= longest_source(other.config)
+                and longest_target(self.config, most) <= longest_target(other.config, most),
+                f"{workdir} has learned positions for shorter sentences than {self.workdir}: name "
+                "it first, as --workdir",
+            )
+            members.append((other.module, other.params))
+            self.notes = [*self.notes, *other.notes]
+        modules, self.params = zip(*members, strict=True)
+        self.module = Ensemble(modules)
 
     def translate(
         self,
@@ -200,7 +242,7 @@ class TrainedModel:
             config = dataclasses.replace(self.config, decoding=decoding)
             trained = self.progress.trained_lengths
             self._translators[beam_size] = Translator(
-                config, self.tokenizer, self._mesh, trained, self._rows_ahead
+                config, self.tokenizer, self._mesh, trained, self._rows_ahead, self.module
             )
         return self._translators[beam_size]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -19,6 +20,7 @@ from flax_transformer.decoding.lengths import longest_source
 from flax_transformer.decoding.record import Record
 from flax_transformer.errors import require
 from flax_transformer.models import build_model
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.runtime.interruption import Interruption
 from flax_transformer.text.sentences import TrainedLengths
@@ -86,6 +88,7 @@ class Translator:
         mesh: Mesh | None = None,
         trained: TrainedLengths | None = None,
         rows_ahead: Sequence[int] = (),
+        model: nn.Module | Ensemble | None = None,
     ):
         """Makes a translator that has compiled nothing yet.
 
@@ -93,12 +96,14 @@ class Translator:
         trained:    lines of several sentences that are longer are translated in pieces, if
                     `decoding.split_sentences`
         rows_ahead: numbers of rows of the batches that `programs_ahead` are for
+        model:      by default that of `config`
         """
         self._config = config
         self._trained = trained if config.decoding.split_sentences else None
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
-        model = build_model(config.model, config.tokenizer.vocabulary_size)
+        if model is None:
+            model = build_model(config.model, config.tokenizer.vocabulary_size)
         self._batching = Batching(config, tokenizer, self._mesh.size, rows_ahead)
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
         forbidden = tokenizer.encode(config.decoding.forbidden)

@@ -123,7 +123,8 @@ def test_the_record_of_an_evaluation_has_the_commands_scores(tmp_path):
     """evaluation/<name>.json, of more lines than TER takes at a time."""
     hypotheses, references = corpus(30)
     model = SimpleNamespace(
-        translator=SimpleNamespace(counts=Counts()), steps=[7], choice="latest", config=Config(),
+        translator=SimpleNamespace(counts=Counts()), steps=[7], choice="latest",
+        config=Config(), others=(),
         progress=SimpleNamespace(data_changes=()),
         translate=lambda lines, progress: hypotheses,
     )  # fmt: skip
