@@ -17,6 +17,7 @@ from flax_transformer.inspection.attention import Attention, attend
 from flax_transformer.inspection.heads import HeadImportance, MaskedModel, measure_heads
 from flax_transformer.inspection.pruning import remove_heads
 from flax_transformer.inspection.search_tree import SearchTree, trace_search
+from flax_transformer.translation.minimum_risk import RiskMetric, sampling_config
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.workdir import CONFIG_FILE
 
@@ -155,10 +156,18 @@ def rate(
     )
 
 
-def load(workdir: str | Path | Sequence[str | Path], **decoding: Any) -> Model:
+def load(
+    workdir: str | Path | Sequence[str | Path],
+    *,
+    mbr: int | None = None,
+    mbr_metric: RiskMetric = "chrf",
+    **decoding: Any,
+) -> Model:
     """Returns the model that was trained in `workdir`, ready to translate; of several work
     directories an ensemble, whose probabilities are the mean of those of its models.
 
+    mbr: samples of each line, of which the one is taken that is most like the others, by the
+        mbr_metric (minimum Bayes risk, Eikema and Aziz 2020), in place of a search
     decoding: fields of `DecodingConfig` to be other than in the run, such as beam_size=8 or
         checkpoint="best"
 
@@ -173,7 +182,10 @@ def load(workdir: str | Path | Sequence[str | Path], **decoding: Any) -> Model:
         if name not in known:
             raise UserError(f"decoding.{name} is no setting; there is: {', '.join(known)}")
     chosen = dataclasses.replace(config.decoding, **decoding)
-    model = Model(workdir, dataclasses.replace(config, decoding=chosen), others=others)
+    config = dataclasses.replace(config, decoding=chosen)
+    if mbr is not None:
+        config = sampling_config(config, mbr)
+    model = Model(workdir, config, others=others, risk_metric=mbr_metric if mbr else None)
     for note in model.notes:
         warnings.warn(note.removeprefix("warning: "), stacklevel=2)
     return model

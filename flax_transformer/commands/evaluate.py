@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from flax_transformer.commands.command_line import (
-    EnsembleArguments,
+    TranslatingArguments,
     move_corpus,
     parse_decoding_arguments,
 )
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(EnsembleArguments):
+class EvaluateArguments(TranslatingArguments):
     """Translates test sets with a trained model and scores the translations.
 
     Without --split or --source, every test split of the run's corpus. Results go to
@@ -80,6 +80,10 @@ class EvaluateArguments(EnsembleArguments):
 def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(EvaluateArguments, words)
     _check(arguments)
+    if arguments.mbr is not None:
+        from flax_transformer.translation.minimum_risk import sampling_config
+
+        config = sampling_config(config, arguments.mbr)
 
     from flax_transformer.evaluation.evaluation import report_on
     from flax_transformer.evaluation.measures import Measures
@@ -101,6 +105,7 @@ def main(words: Sequence[str]) -> None:
         _test_sets(arguments, config),
         measures=measures,
         others=arguments.ensemble,
+        risk_metric=arguments.risk_metric,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.commands.command_line import (
-    EnsembleArguments,
+    TranslatingArguments,
     parse_decoding_arguments,
 )
 from flax_transformer.commands.text_files import open_input, open_output
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateArguments(EnsembleArguments):
+class TranslateArguments(TranslatingArguments):
     """Translates standard input, text with a sentence a line, to standard output.
 
     Text is UTF-8, or UTF-16 with a byte order mark, and may be compressed by gzip or xz. Every
@@ -64,6 +64,10 @@ class TranslateArguments(EnsembleArguments):
 
 def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(TranslateArguments, words)
+    if arguments.mbr is not None:
+        from flax_transformer.translation.minimum_risk import sampling_config
+
+        config = sampling_config(config, arguments.mbr)
     n_best, beam_size = arguments.n_best, config.decoding.beam_size
     if arguments.prefix_file and (arguments.prefix or arguments.input_format == "jsonl"):
         raise UserError(
@@ -81,7 +85,12 @@ def main(words: Sequence[str]) -> None:
         # Before the model, so that lines are there when it is ready.
         descriptor, name = open_input(arguments.input)
         lines = LineReader(descriptor, name)
-        model = TrainedModel(arguments.workdir, config, others=arguments.ensemble)
+        model = TrainedModel(
+            arguments.workdir,
+            config,
+            others=arguments.ensemble,
+            risk_metric=arguments.risk_metric,
+        )
         for note in model.notes:
             print(note, file=sys.stderr)
         translate(model, lines, read_requests(lines, name, arguments), write, format_chunk)

@@ -17,6 +17,7 @@ from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer, require
 from flax_transformer.evaluation.measures import SACREBLEU, Measures, measure
 from flax_transformer.evaluation.report import TestSet, make_room, summary, write_report
 from flax_transformer.parallel.hosts import is_first_process
+from flax_transformer.translation.minimum_risk import RiskMetric
 from flax_transformer.translation.trained_model import TrainedModel
 
 
@@ -48,11 +49,13 @@ def report_on(
     samples: int = 3,
     measures: Measures = SACREBLEU,
     others: Sequence[Path] = (),
+    risk_metric: RiskMetric | None = None,
 ) -> None:
     """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
 
     samples: translations of each set that are printed
     others:  work directories of models that translate with that one, as an ensemble
+    risk_metric: by which samples are ranked, where such are drawn
 
     Raises `UserError` before the model is loaded if there is nowhere to write, or if something that
     scores is not installed.
@@ -62,7 +65,7 @@ def report_on(
     with_bleu = "bleu" in measures.metrics or measures.by_length
     tokenize = settle_bleu_tokenizer(config, measures.tokenize) if with_bleu else "none"
     measures.require_installed()
-    model = TrainedModel(workdir, config, others=others)
+    model = TrainedModel(workdir, config, others=others, risk_metric=risk_metric)
     if is_first_process():
         print("".join(f"{note}\n" for note in model.notes), end="", flush=True)
     for test_set in test_sets:
@@ -120,6 +123,7 @@ def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], d
             os.fsencode(path).decode(errors="backslashreplace") for path in model.others
         ],
         "data_changes": list(model.progress.data_changes),
+        "mbr_metric": model.risk_metric,
         "decoding": dataclasses.asdict(model.config.decoding),
         "target_tokens": taken.target_tokens,
         "seconds": round(seconds, 3),

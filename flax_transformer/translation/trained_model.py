@@ -19,6 +19,7 @@ from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.minimum_risk import RiskMetric, rank_by_risk
 from flax_transformer.translation.pair_scores import PairScore, PairScorer
 from flax_transformer.translation.token_details import TokenDetails, TokenExplainer
 from flax_transformer.translation.translator import RecordedSearch, Translator
@@ -31,6 +32,7 @@ class TrainedModel:
     workdir:    where the run left it
     others:     work directories of the other models, where it is an ensemble
     config:     the settings of the run, `config.decoding` those of the search
+    risk_metric: by which samples are ranked, if they are
     params:     float32, unboxed, whole on every device
     tokenizer:  text to ids and back
     module:     the network, which is pure: `module.apply({"params": params}, ...)`
@@ -47,6 +49,7 @@ class TrainedModel:
         config: Config,
         rows_ahead: Sequence[int] = (),
         others: Sequence[Path] = (),
+        risk_metric: RiskMetric | None = None,
     ):
         """Reads what a run left in `workdir`.
 
@@ -55,6 +58,8 @@ class TrainedModel:
                     that these are for, ascending; see `programs_ahead`
         others:     work directories of models that translate with this one, as an ensemble; their
                     parameters, chosen likewise, make `params` a tuple
+        risk_metric: by which the samples that `config.decoding` asks for are ranked, those most
+                    like the others first; None leaves them as they were drawn
 
         Matrix products are those of the run, but in float32 where bfloat16 is only emulated.
 
@@ -64,6 +69,7 @@ class TrainedModel:
         """
         self.workdir = workdir
         self.others = tuple(others)
+        self.risk_metric = risk_metric
         # Every device translates sentences of its own, however many the run was trained on.
         self._mesh = build_mesh(MeshConfig())
         self.config = config = decoding_config(config, self._mesh.devices.flat[0])
@@ -176,6 +182,8 @@ class TrainedModel:
                 required=required,
                 progress=progress,
             )
+        if self.risk_metric is not None:
+            found = [rank_by_risk(samples, self.risk_metric) for samples in found]
         return [hypotheses[:most] for hypotheses in found]
 
     def token_details(self, hypotheses: Sequence[Hypothesis]) -> list[TokenDetails]:

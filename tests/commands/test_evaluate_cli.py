@@ -319,8 +319,8 @@ def test_lines_before_a_broken_one_still_come_out(workdir):
 class Shouting:
     """A model that needs no training, and translates into capitals."""
 
-    def __init__(self, workdir, config, others=()):
-        self.others = others
+    def __init__(self, workdir, config, others=(), risk_metric=None):
+        self.others, self.risk_metric = others, risk_metric
         self.translator = SimpleNamespace(counts=Counts())
         self.notes = []
         self.steps, self.choice, self.config = [1], "latest", config

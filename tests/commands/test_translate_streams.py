@@ -25,7 +25,7 @@ from types import SimpleNamespace
 from flax_transformer.commands.command_line import run_command
 
 class Shouting:
-    def __init__(self, workdir, config, others):
+    def __init__(self, workdir, config, others, risk_metric):
         self.translator = SimpleNamespace(counts=SimpleNamespace(cut_lines=0))
         self.notes = []
 

@@ -124,7 +124,7 @@ def test_the_record_of_an_evaluation_has_the_commands_scores(tmp_path):
     hypotheses, references = corpus(30)
     model = SimpleNamespace(
         translator=SimpleNamespace(counts=Counts()), steps=[7], choice="latest",
-        config=Config(), others=(),
+        config=Config(), others=(), risk_metric=None,
         progress=SimpleNamespace(data_changes=()),
         translate=lambda lines, progress: hypotheses,
     )  # fmt: skip

@@ -100,7 +100,7 @@ def test_confidence_and_several_references_are_sacrebleus(extra):
 def test_a_report_shows_all_of_it():
     model = SimpleNamespace(
         translator=SimpleNamespace(counts=Counts()), steps=[7], choice="latest",
-        config=Config(), others=(),
+        config=Config(), others=(), risk_metric=None,
         progress=SimpleNamespace(data_changes=()), translate=lambda lines, progress: GOOD,
     )  # fmt: skip
     test_set = report.TestSet(
