@@ -49,6 +49,8 @@ class ScoreArguments(EnsembleArguments):
     """With --n-best: write the list anew, the best candidates of each line first. A score is then
     (1 - weight) times that of the list, plus weight times this model's own, which is the log
     probability over the length penalty."""
+    tag: str = ""
+    """A tag of the training text to put before every source, as by translate --tag."""
     output: Path | None = None
     """File for the scores instead of standard output; it appears once all are done."""
     output_format: Literal["text", "jsonl"] = "text"
@@ -108,14 +110,18 @@ def main(words: Sequence[str]) -> None:
             print(note, file=sys.stderr)
         totals = Totals()
         if arguments.n_best is not None and arguments.weight is not None:
-            scores = [one for chunk in _score(model, texts, targets, totals) for one in chunk]
+            scores = [
+                one
+                for chunk in _score(model, texts, targets, arguments.tag, totals)
+                for one in chunk
+            ]
             scoring = scoring_of(config)
             found = rerank(arguments.n_best, candidates, scores, arguments.weight, scoring)
             as_text = _list_as_json if arguments.output_format == "jsonl" else _list_as_text
             write("".join(as_text(number, ranked) for number, ranked in found.items()))
         else:
             format_score, remaining = _format(arguments), iter(lines)
-            for chunk in _score(model, texts, targets, totals):
+            for chunk in _score(model, texts, targets, arguments.tag, totals):
                 write("".join(format_score(next(remaining), one) for one in chunk))
     print(totals.describe(), file=sys.stderr)
 
@@ -151,7 +157,11 @@ def _read_list(arguments: ScoreArguments, sources: int) -> tuple[list[str], list
 
 
 def _score(
-    model: TrainedModel, sources: Sequence[str], targets: Sequence[str], totals: Totals
+    model: TrainedModel,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    tag: str,
+    totals: Totals,
 ) -> Iterator[list[PairScore]]:
     """Yields the scores of all pairs, so many at a time, and adds them to the `totals`."""
     from tqdm import tqdm
@@ -159,7 +169,8 @@ def _score(
     with tqdm(total=len(targets), desc="Scoring", unit=" pairs", disable=None) as bar:
         for first in range(0, len(targets), _AT_ONCE):
             chunk = slice(first, first + _AT_ONCE)
-            scores = model.pair_scores(sources[chunk], targets[chunk])
+            tags = [tag] * len(targets[chunk])
+            scores = model.pair_scores(sources[chunk], targets[chunk], tags=tags)
             totals.add(scores)
             yield scores
             bar.update(len(scores))

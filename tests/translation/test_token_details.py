@@ -115,7 +115,7 @@ def test_the_command_writes_objects_that_score_puts_in_the_same_order(
     assert "alternatives" not in json.loads((tmp_path / "list").read_text().splitlines()[0])
 
 
-def test_a_tag_is_a_source_token(quick, small_config, tmp_path):
+def test_a_tag_is_a_source_token(quick, small_config, tmp_path, capsys):
     size = dataclasses.replace(small_config.tokenizer, vocabulary_size=305)
     decoding = DecodingConfig(beam_size=2, extra_length=3, length_penalty=0.0)
     config = dataclasses.replace(small_config, tokenizer=size, decoding=decoding)
@@ -131,3 +131,8 @@ def test_a_tag_is_a_source_token(quick, small_config, tmp_path):
         assert scored.total != pytest.approx(other.total, rel=1e-4)
         if scored.tokens == details.tokens:
             assert scored.total == pytest.approx(best.score, rel=1e-4)
+        (tmp_path / "source").write_text("a cat\n")
+        (tmp_path / "target").write_text(f"{best.text}\n")
+        files = ["--source", str(tmp_path / "source"), "--target", str(tmp_path / "target")]
+        score.main(["--workdir", str(tmp_path), *files, "--tag", tag])
+        assert capsys.readouterr().out == f"{scored.total:.4f}\t{len(scored.tokens)}\n"
