@@ -42,8 +42,8 @@ class TranslateArguments(TranslatingArguments):
     output: Path | None = None
     """File for the translations instead of standard output; it appears once all are done."""
     input_format: Literal["text", "jsonl"] = "text"
-    """jsonl: a line is a JSON object with a "source", and with a "prefix" or a "tag" where it has
-    its own."""
+    """jsonl: a line is a JSON object with a "source", and with a "prefix", a "tag" or a list of
+    "required" phrases where it has its own."""
     prefix: str = ""
     """What every translation must begin with. A space after the last word says that it is whole."""
     tag: str = ""
@@ -176,7 +176,11 @@ def translate(
         for chunk in requests:
             progress = None if lines.typed else f"from line {first:,}"
             translations = model.search(
-                chunk.lines, prefixes=chunk.prefixes, tags=chunk.tags, progress=progress
+                chunk.lines,
+                prefixes=chunk.prefixes,
+                tags=chunk.tags,
+                required=chunk.required,
+                progress=progress,
             )
             write(format_chunk(model, translations, first))
             first += len(chunk.lines)

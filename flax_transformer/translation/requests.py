@@ -6,11 +6,11 @@ misspelled has a name to complain of.
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax_transformer.errors import UserError
 
-KEYS = ("source", "prefix", "tag")
+KEYS = ("source", "prefix", "tag", "required")
 
 
 class Requests(NamedTuple):
@@ -18,16 +18,18 @@ class Requests(NamedTuple):
 
     prefixes: what the translation of each begins with, "" where it may begin with anything
     tags:     the symbol of the vocabulary before each, "" for none
+    required: phrases that the translation of each holds
     """
 
     lines: list[str]
     prefixes: list[str]
     tags: list[str]
+    required: list[list[str]]
 
 
 def plain_requests(lines: Sequence[str], prefix: str = "", tag: str = "") -> Requests:
     """Returns `lines`, which all have that prefix and that tag."""
-    return Requests(list(lines), [prefix] * len(lines), [tag] * len(lines))
+    return Requests(list(lines), [prefix] * len(lines), [tag] * len(lines), [[]] * len(lines))
 
 
 def parse_requests(
@@ -40,12 +42,14 @@ def parse_requests(
 
     Raises `UserError` for a line that is no object with a "source", or has other keys than `KEYS`.
     """
-    default = {"prefix": prefix, "tag": tag}
-    rows = [default | _parse(line, f"{name} line {i}") for i, line in enumerate(lines, first)]
+    default = {"prefix": prefix, "tag": tag, "required": []}
+    rows: list[dict[str, Any]] = [
+        default | _parse(line, f"{name} line {i}") for i, line in enumerate(lines, first)
+    ]
     return Requests(*([row[key] for row in rows] for key in KEYS))
 
 
-def _parse(line: str, where: str) -> dict[str, str]:
+def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except ValueError:
@@ -57,6 +61,9 @@ def _parse(line: str, where: str) -> dict[str, str]:
     for key, value in found.items():
         if key not in KEYS:
             raise UserError(f'{where} has "{key}", but known are: {", ".join(KEYS)}')
-        if not isinstance(value, str):
+        texts = value if key == "required" and isinstance(value, list) else [value]
+        if key == "required" and texts is not value:
+            raise UserError(f'{where} has a "required" that is no list: write ["phrase", ...]')
+        if not all(isinstance(text, str) for text in texts):
             raise UserError(f'{where} has a "{key}" that is no text: write it in quotes')
     return found

@@ -329,7 +329,7 @@ class Shouting:
     def translate(self, lines, progress=None):
         return [best.text for (best,) in self.search(lines)]
 
-    def search(self, lines, prefixes=None, tags=None, progress=None):
+    def search(self, lines, prefixes=None, tags=None, required=None, progress=None):
         return [[Hypothesis(line.upper(), 0.0, 1)] for line in lines]
 
 

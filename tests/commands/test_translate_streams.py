@@ -29,11 +29,11 @@ class Shouting:
         self.translator = SimpleNamespace(counts=SimpleNamespace(cut_lines=0))
         self.notes = []
 
-    def search(self, lines, prefixes=None, tags=None, progress=None):
+    def search(self, lines, prefixes=None, tags=None, required=None, progress=None):
         if "broken" in lines:
             open("/absent/checkpoint")
-        parts = zip(prefixes, tags, lines)
-        texts = [begun + tag + line.upper() for begun, tag, line in parts]
+        parts = zip(prefixes, tags, lines, map("".join, required))
+        texts = [begun + tag + line.upper() + held for begun, tag, line, held in parts]
         return [[SimpleNamespace(text=text, score=0.0)] for text in texts]
 
 module = types.ModuleType("flax_transformer.translation.trained_model")
@@ -265,11 +265,15 @@ def test_a_signal_leaves_no_unfinished_file(start, tmp_path, number, code):
 
 
 def test_prefixes_and_tags_come_with_the_line_or_with_the_command(run):
-    lines = ["{}", '{"source": "a\\tb", "tag": "<x>"}', '{"prefix": "", "source": ""}']
+    lines = [
+        "{}",
+        '{"source": "a\\tb", "tag": "<x>", "required": ["y", "z"]}',
+        '{"prefix": "", "source": ""}',
+    ]
     lines[0] = '{"source": "a", "prefix": "p "}'
     words = "exec $TRANSLATE --prefix 'all ' --tag '<t>'"
     code, output, errors = run(f"{words} --input-format jsonl", "\n".join(lines).encode())
-    assert (code, output.decode(), errors) == (0, "p <t>A\nall <x>A\tB\n<t>\n", "")
+    assert (code, output.decode(), errors) == (0, "p <t>A\nall <x>A\tByz\n<t>\n", "")
     code, output, _ = run(words, b"a\nb\n")
     assert (code, output.decode()) == (0, "all <t>A\nall <t>B\n")
 
@@ -280,6 +284,8 @@ def test_prefixes_and_tags_come_with_the_line_or_with_the_command(run):
         ("the cat", 'standard input line 2 is no JSON object with a "source": write each text as'),
         ('["the cat"]', "standard input line 2 is no JSON object"),
         ('{"prefix": "a"}', "standard input line 2 is no JSON object with"),
+        ('{"source": "", "required": "a"}', 'standard input line 2 has a "required" that is no li'),
+        ('{"source": "", "required": [3]}', 'standard input line 2 has a "required" that is no te'),
         ('{"source": 3}', 'standard input line 2 has a "source" that is no text'),
         ('{"source": "a", "prefxi": "a"}', 'standard input line 2 has "prefxi", but known are: so'),
     ],

@@ -12,6 +12,7 @@ from flax_transformer.text.sentences import TrainedLengths
 from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.translation.long_lines import Piece
 from flax_transformer.translation.prefixes import PLACES, cut_to_begin, lead_through
+from flax_transformer.translation.required import cut_to_hold
 
 CONFIG = Config(decoding=DecodingConfig(max_source_length=32, extra_length=20))
 TEXT = ["the cat sees a red house and we eat bread", "le chat voit la maison rouge", "The We . ! ?"]
@@ -158,6 +159,14 @@ def test_a_line_with_a_prefix_and_a_tag_is_not_split(tagged):
         (pieces,) = cut_to_begin([line], [prefix], CONFIG, tagged, trained, ["<bt>"])
         assert len(pieces) == count
         assert all(piece.ids[0] == tagged.tag_id("<bt>") for piece in pieces)
+
+
+def test_a_line_with_required_phrases_keeps_its_tag(tagged):
+    lines, tags = ["the cat", "The cat. We eat."], ["", "<bt>"]
+    trained = TrainedLengths(tokens=8, sentences=1)
+    (free,), (piece,) = cut_to_hold(lines, None, [[], ["le"]], CONFIG, tagged, trained, tags)
+    assert piece.ids[0] == tagged.tag_id("<bt>") and piece.required == tagged.encode(["le"])
+    assert not free.required
 
 
 def test_unknown_tags_are_refused_by_what_there_is(tagged, tokenizer):
