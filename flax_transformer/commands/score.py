@@ -87,14 +87,8 @@ def main(words: Sequence[str]) -> None:
     sources = read_lines(arguments.source, "--source")
     candidates: list[Candidate] = []
     if arguments.n_best is None:
-        assert arguments.target is not None
-        lines, texts = read_lines(arguments.target, "--target"), sources
-        require(
-            len(lines) == len(sources),
-            f"{arguments.source} has {len(sources):,} lines and {arguments.target} {len(lines):,}: "
-            "give one translation for each line",
-        )
-        targets = lines
+        texts, targets = sources, _read_targets(arguments, len(sources))
+        lines = targets
     else:
         lines, candidates = _read_list(arguments, len(sources))
         texts = [sources[candidate.line - 1] for candidate in candidates]
@@ -109,14 +103,14 @@ def main(words: Sequence[str]) -> None:
         for note in model.notes:
             print(note, file=sys.stderr)
         totals = Totals()
-        if arguments.n_best is not None and arguments.weight is not None:
+        if arguments.weight is not None:
             scores = [
                 one
                 for chunk in _score(model, texts, targets, arguments.tag, totals)
                 for one in chunk
             ]
             scoring = scoring_of(config)
-            found = rerank(arguments.n_best, candidates, scores, arguments.weight, scoring)
+            found = rerank(candidates, scores, arguments.weight, scoring)
             as_text = _list_as_json if arguments.output_format == "jsonl" else _list_as_text
             write("".join(as_text(number, ranked) for number, ranked in found.items()))
         else:
@@ -143,9 +137,21 @@ def _check(arguments: ScoreArguments) -> None:
     )
 
 
+def _read_targets(arguments: ScoreArguments, sources: int) -> list[str]:
+    """The lines of --target, as many as there are sources."""
+    assert arguments.target is not None
+    lines = read_lines(arguments.target, "--target")
+    require(
+        len(lines) == sources,
+        f"{arguments.source} has {sources:,} lines and {arguments.target} {len(lines):,}: give one "
+        "translation for each line",
+    )
+    return lines
+
+
 def _read_list(arguments: ScoreArguments, sources: int) -> tuple[list[str], list[Candidate]]:
     """The lines of --n-best, and the candidates in them, for a text of so many lines."""
-    from flax_transformer.translation.n_best_lists import is_json, parse_n_best
+    from flax_transformer.translation.n_best_lists import is_json, parse_n_best, require_scores
 
     assert arguments.n_best is not None
     lines = read_lines(arguments.n_best, "--n-best")
@@ -153,7 +159,10 @@ def _read_list(arguments: ScoreArguments, sources: int) -> tuple[list[str], list
         arguments.weight is not None or not is_json(lines),
         f"{arguments.n_best} is of JSON, which --weight puts in order: give that, too",
     )
-    return lines, parse_n_best(arguments.n_best, lines, sources)
+    candidates = parse_n_best(arguments.n_best, lines, sources)
+    if arguments.weight is not None:
+        require_scores(arguments.n_best, candidates)
+    return lines, candidates
 
 
 def _score(

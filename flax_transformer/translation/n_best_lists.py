@@ -98,8 +98,17 @@ def _parse_json(where: str, line: str, place: int) -> Iterator[Candidate]:
         ) from None
 
 
+def require_scores(path: Path, candidates: Sequence[Candidate]) -> None:
+    """Raises `UserError` for a candidate of the list at `path` that has no score."""
+    for candidate in candidates:
+        require(
+            candidate.score is not None,
+            f"{path} has no score for {candidate.text[:40]!r} of line {candidate.line:,}: "
+            "put one behind each translation, such as 0 with --weight 1",
+        )
+
+
 def rerank(
-    path: Path,
     candidates: Sequence[Candidate],
     probable: Sequence[PairScore],
     weight: float,
@@ -107,20 +116,16 @@ def rerank(
 ) -> dict[int, list[Ranked]]:
     """Returns the candidates of each line, lines in order, the best first.
 
-    probable: how probable a model finds each candidate
-    weight:   of that model, 0 to 1: a score is (1 - weight) times the one given, plus weight times
-              the log probability over the length penalty of `scoring`
-    path:     of the list, for messages
+    candidates: each with a score
+    probable:   how probable a model finds each of them
+    weight:     of that model, 0 to 1: a score is (1 - weight) times the one given, plus weight
+                times the log probability over the length penalty of `scoring`
 
-    Of equally good ones the first stays first. Raises `UserError` for a candidate without a score.
+    Of equally good ones the first stays first.
     """
     lines: dict[int, list[Ranked]] = {}
     for candidate, one in zip(candidates, probable, strict=True):
-        if candidate.score is None:
-            raise UserError(
-                f"{path} has no score for {candidate.text[:40]!r} of line {candidate.line:,}: "
-                "put one behind each translation, such as 0 with --weight 1"
-            )
+        assert candidate.score is not None
         length: Any = np.float64(len(one.tokens))
         own = float(scoring.score(one.total, length))  # type: ignore[arg-type]
         score = (1 - weight) * candidate.score + weight * own
