@@ -27,7 +27,7 @@ from flax_transformer.evaluation.report import TestSet, hypotheses_path, report_
 from flax_transformer.evaluation.source_length import bleu_by_source_length
 from flax_transformer.models.initialization import abstract_params
 from flax_transformer.parallel.sharding import build_mesh
-from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.workdir import TOKENIZER_FILE
 
@@ -92,7 +92,7 @@ def _scored(workdir: Path, test_set: TestSet) -> dict[str, Any]:
 
 def _alignments(arguments: Arguments, systems: dict[System, Config]) -> dict[str, Any]:
     """Of each system that has attention: the pieces of both sentences, and the weights (t,s)."""
-    tokenizer = Tokenizer.load(arguments.workdir / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(arguments.workdir / TOKENIZER_FILE)
     mesh, found = build_mesh(MeshConfig(data=1), jax.devices()[:1]), {}
     for system, config in systems.items():
         if not config.model.attends_to_source:

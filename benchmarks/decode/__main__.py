@@ -47,7 +47,8 @@ from flax_transformer.models import build_model
 from flax_transformer.models.initialization import abstract_params
 from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
-from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.text.tokenizer import EOS_ID
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.workdir import TOKENIZER_FILE
 
 
@@ -67,7 +68,7 @@ def sources_of(arguments: Arguments) -> list[list[int]]:
     """Reads the sentences to translate, or makes them up."""
     if arguments.workdir is None or arguments.source is None:
         return made_up_sources(arguments.settings, arguments.sentences, arguments.source)
-    tokenizer = Tokenizer.load(arguments.workdir / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(arguments.workdir / TOKENIZER_FILE)
     lines = arguments.source.read_text(encoding="utf-8").splitlines()[: arguments.sentences]
     longest = arguments.settings.decoding.max_source_length
     return [[*ids[: longest - 1], EOS_ID] for ids in tokenizer.encode(lines)]

@@ -20,7 +20,8 @@ from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
-from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.workdir import TOKENIZER_FILE
 
 Translate = Callable[[Batch], int]
@@ -127,6 +128,6 @@ def _vocabulary_map(arguments: Arguments) -> Any:
     from benchmarks.decode.peers.ctranslate2 import candidates_of
 
     assert arguments.workdir is not None and arguments.vocabulary_map is not None
-    tokenizer = Tokenizer.load(arguments.workdir / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(arguments.workdir / TOKENIZER_FILE)
     sides = [path.read_text(encoding="utf-8").split("\n") for path in arguments.vocabulary_map]
     return candidates_of(zip(*map(tokenizer.encode, sides), strict=True))

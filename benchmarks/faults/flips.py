@@ -21,7 +21,7 @@ from flax_transformer.data.corpus import open_corpus
 from flax_transformer.data.token_cache import TokenizedPairs, tokenize_pairs
 from flax_transformer.errors import UserError
 from flax_transformer.runtime.compiled_programs import check_entries
-from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 
 
 class Place(NamedTuple):
@@ -81,11 +81,11 @@ def _checkpoint(workdir: Path) -> Place:
 
 def _vocabulary(workdir: Path) -> Place:
     path = workdir / "tokenizer.model"
-    fingerprint = Tokenizer.load(path).fingerprint  # which every checkpoint holds
+    fingerprint = load_tokenizer(path).fingerprint  # which every checkpoint holds
 
     def sees(path: Path) -> bool:
         try:
-            return Tokenizer.load(path).fingerprint != fingerprint
+            return load_tokenizer(path).fingerprint != fingerprint
         except UserError:
             return True
 
@@ -94,7 +94,7 @@ def _vocabulary(workdir: Path) -> Place:
 
 def _tokens(workdir: Path, cache: Path) -> Place:
     corpus = open_corpus(load_config(workdir / "config.json").data)
-    tokenizer = Tokenizer.load(workdir / "tokenizer.model")
+    tokenizer = load_tokenizer(workdir / "tokenizer.model")
     directory = cache / "flax_transformer"
 
     def read() -> TokenizedPairs:

@@ -23,7 +23,8 @@ from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.serving.listener import allowed_hosts, listen, url_of
 from flax_transformer.serving.server import Server
 from flax_transformer.serving.service import Service
-from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.text.tokenizer import EOS_ID
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.workdir import TOKENIZER_FILE
 
@@ -37,7 +38,7 @@ class CTranslate2Searcher:
         params = load_parameters(workdir, config, abstract_params(config, mesh)).params
         threads = len(os.sched_getaffinity(0))
         self._model = CTranslate2Model(config, jax.device_get(params), "float32", threads)
-        self._tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE)
+        self._tokenizer = load_tokenizer(workdir / TOKENIZER_FILE)
         self._decoding = config.decoding
 
     def search(

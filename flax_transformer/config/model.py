@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from flax_transformer.config.conventions import Conventions
 from flax_transformer.config.setting_types import require_types
 from flax_transformer.errors import require, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(Conventions):
     """The model of Section 3; the defaults are the paper's base model."""
 
     num_encoder_layers: int = 6
@@ -35,8 +36,9 @@ class TransformerConfig:
     """Rate on every sub-layer's output and on the embedding sums (Section 5.4)."""
     norm: Literal["post", "pre"] = "post"
     """Layer normalisation after each residual sum (the paper) or before each sub-layer."""
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    """Position encoding: Section 3.5's sines, or a learned table (Table 3, row E)."""
+    positions: Literal["sinusoidal", "learned", "fairseq"] = "sinusoidal"
+    """Position encoding: Section 3.5's sines, a learned table (Table 3, row E) or fairseq's sines.
+    """
     max_positions: int = 1024
     """Rows of the learned position table, at least as many as batch.* allow; sinusoids have no
     limit."""
@@ -56,6 +58,7 @@ class TransformerConfig:
 
     def __post_init__(self):
         require_types(self, "model")
+        self.check_conventions()
         require_positive(
             self, "model", "num_encoder_layers", "num_decoder_layers", "d_model", "num_heads",
             "d_ff", "max_positions",
@@ -75,7 +78,7 @@ class TransformerConfig:
                 f"model.{name} is {left}, but must be from 1 to model.num_heads {self.num_heads}",
             )
         require(
-            self.positions == "learned" or self.d_model % 2 == 0,
+            self.learns_positions or self.d_model % 2 == 0,
             f"model.d_model ({self.d_model}) must be even for sinusoidal positions",
         )
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")

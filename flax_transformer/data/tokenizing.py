@@ -82,7 +82,8 @@ class Encoder:
         if self.augmentation:
             pairs = self.augmentation(pairs, (sample, start))
         source, target = (
-            self._split([pair[side] for pair in pairs], (sample, start, side)) for side in (0, 1)
+            self._split(tokenizer, [pair[side] for pair in pairs], (sample, start, side))
+            for side, tokenizer in enumerate((self.tokenizer, self.tokenizer.target))
         )
         for numbers, tag in self.tagged:
             for number in range(max(numbers.start, start), min(numbers.stop, start + len(pairs))):
@@ -98,11 +99,13 @@ class Encoder:
         source, target = tokenizer.normalize(pair)
         return put_in_both(source, target, tokenizer.characters)
 
-    def _split(self, texts: list[str], place: tuple[int, ...]) -> list[list[int]]:
+    def _split(
+        self, tokenizer: Tokenizer, texts: list[str], place: tuple[int, ...]
+    ) -> list[list[int]]:
         if self.dropout:
-            rows = self.dropout.encode(self.tokenizer, texts, place)
+            rows = self.dropout.encode(tokenizer, texts, place)
         else:
-            rows = self.tokenizer.encode(texts)
+            rows = tokenizer.encode(texts)
         # A blank text has no ids, as in translation, where there is nothing to translate.
         return [[] if is_blank(text) else row for text, row in zip(texts, rows, strict=True)]
 

@@ -20,6 +20,7 @@ from flax_transformer.text.normalization import typographic_spaces
 from flax_transformer.text.sentences import TrainedLengths, split_sentences
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.workdir import TOKENIZER_FILE
 
 _LOOKED_AT = 100_000
@@ -89,7 +90,7 @@ def _open_vocabulary(corpus: Corpus, config: Config, path: Path) -> Tokenizer:
     differ in weights alone share the vocabulary, and with it the cached ids.
     """
     if path.exists():
-        return Tokenizer.load(path, config.tokenizer.vocabulary_size)
+        return load_tokenizer(path, config.tokenizer.vocabulary_size)
     tags = {part.tag for part in corpus.split(corpus.train).parts if part.tag is not None}
     # Spaces are made uniform on both sides; decoded text gets them as the target's text has them.
     spaces = typographic_spaces(target for _, target in _some_pairs(corpus, _LOOKED_AT))

@@ -36,11 +36,14 @@ def align(config: Config, params: Any, tokenizer: Tokenizer, source: str, target
     last, the one nearest to the token chosen, and of several heads the mean. Raises `UserError` for
     a model without attention.
     """
-    source_ids, target_ids = ([*ids, EOS_ID] for ids in tokenizer.encode([source, target]))
+    source_ids = [*tokenizer.encode([source])[0], EOS_ID]
+    target_ids = [*tokenizer.target.encode([target])[0], EOS_ID]
     inputs = jnp.asarray([BOS_ID, *target_ids[:-1]], jnp.int32)
     attend = jax.jit(partial(forced_attention, config))
     weights = attend(params, jnp.asarray(source_ids, jnp.int32), inputs)
-    return Alignment(tokenizer.pieces(source_ids), tokenizer.pieces(target_ids), np.array(weights))
+    return Alignment(
+        tokenizer.pieces(source_ids), tokenizer.target.pieces(target_ids), np.array(weights)
+    )
 
 
 def forced_attention(

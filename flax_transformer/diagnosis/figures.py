@@ -152,14 +152,15 @@ def shuffle_sources(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 def _outputs(run: Run) -> OutputFigures:
     pairs, outputs = Validation(run).translate(run.state.params, _SENTENCES)
-    encode = run.data.tokenizer.encode
+    tokenizer = run.data.tokenizer
+    encode, encode_target = tokenizer.encode, tokenizer.target.encode
     sources = [source for source, _ in pairs]
     return output_figures(
         sources,
         outputs,
         [longest_target(run.config, len(ids) + 1) for ids in encode(sources)],
-        encode([output.text for output in outputs]),
-        encode([reference for _, reference in pairs]),
+        encode_target([output.text for output in outputs]),
+        encode_target([reference for _, reference in pairs]),
     )
 
 

@@ -63,7 +63,8 @@ def attend(
     config: Config, params: Any, tokenizer: Tokenizer, source: str, target: str
 ) -> Attention:
     """Returns the weights for `source` while the decoder is fed `target`."""
-    source_ids, target_ids = ([*ids, EOS_ID] for ids in tokenizer.encode([source, target]))
+    source_ids = [*tokenizer.encode([source])[0], EOS_ID]
+    target_ids = [*tokenizer.target.encode([target])[0], EOS_ID]
     return attend_ids(config, params, tokenizer, source_ids, target_ids)
 
 
@@ -89,8 +90,8 @@ def attend_ids(
     }
     return Attention(
         source=tuple(tokenizer.pieces(source_ids)),
-        target=tuple(tokenizer.pieces(target_ids)),
-        inputs=tuple(tokenizer.pieces(inputs)),
+        target=tuple(tokenizer.target.pieces(target_ids)),
+        inputs=tuple(tokenizer.target.pieces(inputs)),
         **{name: found.get(name) for name in ("encoder", "decoder", "cross")},
     )
 

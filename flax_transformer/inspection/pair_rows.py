@@ -36,7 +36,7 @@ def lay_out_pairs(tokenizer: Tokenizer, pairs: Sequence[AnalysedPair]) -> Iterat
     Raises `UserError` where the vocabulary writes a text differently.
     """
     sources = tokenizer.encode([pair.source for pair in pairs])
-    targets = tokenizer.encode([pair.target for pair in pairs])
+    targets = tokenizer.target.encode([pair.target for pair in pairs])
     tokens = TokenizedPairs.of(sources, targets)
     rows = [
         PairRow(

@@ -100,7 +100,7 @@ def _steps(
     counts = np.isfinite(record.log_probs).sum(axis=1)
     steps = []
     for position, count in enumerate(counts[: np.count_nonzero(counts)]):
-        pieces = _pieces(record.tokens[position, :count].tolist(), tokenizer, words)
+        pieces = _pieces(record.tokens[position, :count].tolist(), tokenizer.target, words)
         before = record.survivors[position - 1] if position else None
         steps.append(
             tuple(

@@ -61,8 +61,8 @@ def describe_sentence(
     path = hypotheses[0]["path"] if target is None else None
     source_ids = [*searched.piece.ids, EOS_ID]
     if path is None:
-        target_ids = [*model.tokenizer.encode([translation])[0], EOS_ID]
-        pieces = model.tokenizer.pieces(target_ids)
+        target_ids = [*model.tokenizer.target.encode([translation])[0], EOS_ID]
+        pieces = model.tokenizer.target.pieces(target_ids)
     else:
         target_ids = [tree.steps[step][place].token for step, place in enumerate(path)]
         pieces = _pieces_on(path, tree)

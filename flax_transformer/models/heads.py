@@ -43,8 +43,8 @@ def all_heads(params: Any) -> dict[str, np.ndarray]:
 def mask_heads(params: Any, masks: Mapping[str, jax.Array | np.ndarray]) -> Any:
     """Returns `params` with which each head adds `masks` (l,h) times what it added before.
 
-    That is exact: a head reaches what comes after it through its rows of the output matrix alone,
-    and no bias is added there.
+    That is exact: a head reaches what comes after it through its rows of the output matrix alone.
+    A bias that is added there belongs to no head.
     """
     for kind, mask in masks.items():
         output = _at(params, kind)["output"]  # lhkd
@@ -62,11 +62,18 @@ def keep_heads(params: Any, masks: Mapping[str, np.ndarray]) -> Any:
     for kind, mask in masks.items():
         slots = np.argsort(-mask, axis=1, stable=True)[:, : _slots(mask)]  # lm
         filled = np.take_along_axis(mask, slots, axis=1)
-        left = {
-            name: jnp.take_along_axis(kernel, _along(slots, axis), axis) * _along(filled, axis)
-            for name, kernel in _at(params, kind).items()
-            for axis in [_HEADS_AXIS[name]]
-        }
+
+        def take(leaf, axis, slots=slots, filled=filled):
+            taken = jnp.take_along_axis(leaf, _along(slots, axis, leaf.ndim), axis)
+            return taken * _along(filled, axis, leaf.ndim)
+
+        attention = _at(params, kind)
+        left = {name: take(attention[name], axis) for name, axis in _HEADS_AXIS.items()}
+        if biases := attention.get("bias"):
+            left["bias"] = biases | {
+                name: take(biases[name], 1)  # lhk
+                for name in ("query", "key", "value")
+            }
         params = _replace(params, _PLACES[kind], left)
     return params
 
@@ -88,9 +95,9 @@ def _slots(mask: np.ndarray) -> int:
     return max(int(np.count_nonzero(mask, axis=1).max()), 1)
 
 
-def _along(array: np.ndarray, axis: int) -> np.ndarray:
-    """`array` (l,m) for kernels of four axes, of which `axis` is that of the heads."""
-    return np.expand_dims(array, tuple({1, 2, 3} - {axis}))
+def _along(array: np.ndarray, axis: int, num_axes: int) -> np.ndarray:
+    """`array` (l,m) for leaves of `num_axes`, of which `axis` is that of the heads."""
+    return np.expand_dims(array, tuple({*range(1, num_axes)} - {axis}))
 
 
 def _at(params: Any, kind: str) -> Any:

@@ -77,10 +77,8 @@ class IncrementalTransformer(Transformer):
         for layer, old in zip(self._layers(), cache["layers"], strict=True):
             x, new, weights = _step_layer(layer, x, old, position, ancestors, source_mask)
             layers.append(new)
-        if self.config.norm == "pre":
-            x = self.decoder_norm(x)
         cache = cache | {"layers": layers, "ancestors": ancestors}
-        return self.logits(x), cache, weights.mean(axis=1)
+        return self.logits(self.features(x)), cache, weights.mean(axis=1)
 
     def _layers(self) -> list[DecoderLayer]:
         """The decoder's layers one by one.

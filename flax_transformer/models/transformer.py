@@ -17,6 +17,13 @@ from flax.linen.initializers import normal, ones, xavier_uniform, zeros
 
 from flax_transformer.batch import Batch
 from flax_transformer.config import RecurrentConfig, TransformerConfig
+from flax_transformer.models.conventions import (
+    Output,
+    ProjectionBiases,
+    activate,
+    fairseq_sinusoids,
+    scale_embedding,
+)
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.parameters import output_init, projection_init, with_axes
 from flax_transformer.models.tap import Tap
@@ -49,6 +56,7 @@ class MultiHeadAttention(nn.Module):
     config: TransformerConfig | RecurrentConfig
     heads_left: int | None = None  # after pruning; by default all of num_heads
     causal: bool = False
+    biases: bool = False
 
     def setup(self):
         d, k = self.config.d_model, self.config.d_model // self.config.num_heads
@@ -57,6 +65,7 @@ class MultiHeadAttention(nn.Module):
         self.key = self.param("key", with_axes(projection_init, "dhk"), (d, h, k))
         self.value = self.param("value", with_axes(projection_init, "dhk"), (d, h, k))
         self.output = self.param("output", with_axes(output_init, "hkd"), (h, k, d))
+        self.bias = ProjectionBiases(self.config, h, self.biases)
         self.tap = Tap()
 
     def __call__(self, x, memory, segments, memory_segments) -> jax.Array:
@@ -68,15 +77,16 @@ class MultiHeadAttention(nn.Module):
         return self.merge_heads(heads)  # btd
 
     def queries(self, x: jax.Array) -> jax.Array:
-        return ops_for(self.config).einsum("btd,dhk->bthk", x, self.query)
+        return self.bias("query", ops_for(self.config).einsum("btd,dhk->bthk", x, self.query))
 
     def keys_and_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
         einsum = ops_for(self.config).einsum
-        key = einsum("bsd,dhk->bshk", memory, self.key)
-        return key, einsum("bsd,dhk->bshk", memory, self.value)
+        key = self.bias("key", einsum("bsd,dhk->bshk", memory, self.key))
+        return key, self.bias("value", einsum("bsd,dhk->bshk", memory, self.value))
 
     def merge_heads(self, heads: jax.Array) -> jax.Array:
-        return ops_for(self.config).einsum("bthk,hkd->btd", heads, self.output)
+        x = ops_for(self.config).einsum("bthk,hkd->btd", heads, self.output)
+        return self.bias("output", x)
 
 
 class FeedForward(nn.Module):
@@ -91,12 +101,13 @@ class FeedForward(nn.Module):
         b1 = self.param("b1", with_axes(zeros, "f"), (f,))
         w2 = self.param("w2", with_axes(xavier_uniform(), "fd"), (f, d))
         b2 = self.param("b2", with_axes(zeros, "d"), (d,))
-        hidden = jax.nn.relu(ops.add_bias(ops.einsum("btd,df->btf", x, w1), b1))  # btf
+        hidden = ops.add_bias(ops.einsum("btd,df->btf", x, w1), b1)  # btf
+        hidden = activate(self.config, hidden)  # max(0, .) in the paper
         return ops.add_bias(ops.einsum("btf,fd->btd", hidden, w2), b2)  # btd
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + 1e-6) * scale + bias over the width (Ba et al. 2016)."""
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the width (Ba et al. 2016)."""
 
     config: TransformerConfig
 
@@ -104,7 +115,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", with_axes(ones, "d"), x.shape[2:])
         bias = self.param("bias", with_axes(zeros, "d"), x.shape[2:])
-        return ops_for(self.config).layer_norm(x, scale, bias)  # btd
+        return ops_for(self.config).layer_norm(x, scale, bias, self.config.norm_epsilon)  # btd
 
 
 class Residual(nn.Module):
@@ -127,8 +138,9 @@ class EncoderLayer(nn.Module):
     config: TransformerConfig
 
     def setup(self):
-        config, heads = self.config, self.config.encoder_heads
-        self.attention, self.feed_forward = MultiHeadAttention(config, heads), FeedForward(config)
+        config, biases = self.config, self.config.attention_biases
+        self.attention = MultiHeadAttention(config, config.encoder_heads, biases=biases)
+        self.feed_forward = FeedForward(config)
         self.attention_residual, self.feed_forward_residual = Residual(config), Residual(config)
 
     def __call__(self, x: jax.Array, segments: jax.Array) -> tuple[jax.Array, None]:
@@ -143,9 +155,9 @@ class DecoderLayer(nn.Module):
     config: TransformerConfig
 
     def setup(self):
-        config = self.config
-        self.self_attention = MultiHeadAttention(config, config.decoder_heads, causal=True)
-        self.cross_attention = MultiHeadAttention(config, config.cross_heads)
+        config, biases = self.config, self.config.attention_biases
+        self.self_attention = MultiHeadAttention(config, config.decoder_heads, True, biases)
+        self.cross_attention = MultiHeadAttention(config, config.cross_heads, biases=biases)
         self.self_residual, self.cross_residual = Residual(config), Residual(config)
         self.feed_forward, self.feed_forward_residual = FeedForward(config), Residual(config)
 
@@ -164,8 +176,8 @@ def sinusoids(num_positions: int, d_model: int) -> jax.Array:
 
 
 class Embedding(nn.Module):
-    """One table for source, target and output, times sqrt(d) on the way in (Section 3.4), with
-    positions added (Section 3.5) and dropped out (Section 5.4)."""
+    """Rows of a table times sqrt(d) (Section 3.4), with positions added (Section 3.5) and dropped
+    out (Section 5.4)."""
 
     config: TransformerConfig
     vocabulary_size: int
@@ -179,15 +191,16 @@ class Embedding(nn.Module):
 
     def __call__(self, ids: jax.Array, positions: jax.Array, num_positions: int) -> jax.Array:
         """Embeds `ids` (b,t) at `positions` (b,t), all less than `num_positions`: (b,t,d)."""
+        formula = fairseq_sinusoids if self.config.positions == "fairseq" else sinusoids
         learned, d = self.config.positions == "learned", self.config.d_model
-        encodings = self.position_table if learned else sinusoids(num_positions, d)  # pd
-        vectors = ops_for(self.config).lookup(self.table, ids) * d**0.5  # btd
+        encodings = self.position_table if learned else formula(num_positions, d)  # pd
+        vectors = scale_embedding(self.config, ops_for(self.config).lookup(self.table, ids))
         x = self.dropout(constrain_rows(vectors + encodings[positions]))  # btd
         return x.astype(self.config.compute_dtype)
 
 
 class Transformer(nn.Module):
-    """Encoder, decoder and the embedding that they share (figure 1)."""
+    """Encoder, decoder and the table that both and the output share (figure 1, Section 3.4)."""
 
     config: TransformerConfig
     vocabulary_size: int
@@ -195,6 +208,10 @@ class Transformer(nn.Module):
     def setup(self):
         config, stack = self.config, ops_for(self.config).stack_layers
         self.embedding = Embedding(config, self.vocabulary_size)
+        self.source_embedding = self.embedding
+        if config.own_source_table:
+            self.source_embedding = Embedding(config, self.vocabulary_size)
+        self.output = Output(config, self.vocabulary_size)
         self.encoder = stack(EncoderLayer, config, config.num_encoder_layers, 1)
         self.decoder = stack(DecoderLayer, config, config.num_decoder_layers, 3)
         if config.norm == "pre":
@@ -209,7 +226,7 @@ class Transformer(nn.Module):
     def encode(self, ids: jax.Array, segments: jax.Array, positions: jax.Array) -> jax.Array:
         """The memory (b,s,d) of source `ids` (b,s)."""
         chex.assert_equal_shape([ids, segments, positions])
-        x, _ = self.encoder(self.embedding(ids, positions, ids.shape[1]), segments)  # bsd
+        x, _ = self.encoder(self.source_embedding(ids, positions, ids.shape[1]), segments)  # bsd
         return self.encoder_norm(x) if self.config.norm == "pre" else x
 
     def decode(self, ids, segments, positions, memory, source_segments) -> jax.Array:
@@ -218,11 +235,15 @@ class Transformer(nn.Module):
         chex.assert_shape(source_segments, memory.shape[:2])
         x = self.embedding(ids, positions, ids.shape[1])  # btd
         x, _ = self.decoder(x, memory, segments, source_segments)  # btd
-        return self.decoder_norm(x) if self.config.norm == "pre" else x
+        return self.features(x)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """What the output is made of, of the last layer's `x` (b,t,d)."""
+        return self.output.features(self.decoder_norm(x) if self.config.norm == "pre" else x)
 
     def output_table(self) -> jax.Array:
         """The matrix (v,d) whose product with features gives logits: the embedding, tied."""
-        return self.embedding.table
+        return self.output.table(self.embedding.table)
 
     def logits(self, features: jax.Array) -> jax.Array:
         """Scores (b,t,v) of every token before the softmax, for features (b,t,d) (Section 3.4)."""

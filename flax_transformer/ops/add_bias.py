@@ -1,6 +1,6 @@
 """A bias at every position, and the sum over positions that is its gradient.
 
-Letters: b batch, t position, d width.
+Letters: b batch, t position, d width, of one axis or more.
 """
 
 import functools
@@ -48,7 +48,8 @@ def sum_over_positions(x: jax.Array) -> jax.Array:
     Sums in stages: XLA's CPU backend takes a sum over thousands of rows column by column through
     memory, which took a quarter of a training step.
     """
-    rows = x.astype(jnp.float32).reshape(-1, x.shape[-1])
+    b, t, *width = x.shape
+    rows = x.astype(jnp.float32).reshape(b * t, -1)
     while collectives.platform() == "cpu" and len(rows) > _STAGE and len(rows) % _STAGE == 0:
         rows = rows.reshape(-1, _STAGE, rows.shape[1]).sum(axis=1)
-    return rows.sum(axis=0)
+    return rows.sum(axis=0).reshape(width)

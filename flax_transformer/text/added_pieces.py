@@ -14,7 +14,9 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import NamedTuple
 
+from flax_transformer.errors import require
 from flax_transformer.text.byte_pairs import merge
+from flax_transformer.text.imported_tokenizer import ImportedTokenizer
 from flax_transformer.text.placeholders import PLACEHOLDERS
 from flax_transformer.text.tokenizer import SPACE_SIGN, Tokenizer
 
@@ -46,9 +48,16 @@ def add_pieces(vocabulary: Tokenizer, pieces: Sequence[str], tags: Sequence[str]
 
     Text is merged as before, and `pieces` are made of what is left, the first of them first: a word
     whose split has no two neighbours that make one of `pieces` keeps its split.
+
+    Raises `UserError` for an imported vocabulary, which cannot have any.
     """
     if not pieces and not tags:
         return vocabulary.model
+    require(
+        not isinstance(vocabulary, ImportedTokenizer),
+        "an imported vocabulary takes no more pieces: leave out tokenizer.added_pieces, and the "
+        "tags in data.train",
+    )
     from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
 
     proto = ModelProto.FromString(vocabulary.model)

@@ -15,12 +15,10 @@ import random
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import sentencepiece
 
 from flax_transformer.errors import UserError
-from flax_transformer.files.ordinary_file import read_ordinary
 from flax_transformer.text.byte_pairs import merge
 from flax_transformer.text.placeholders import PLACEHOLDERS
 
@@ -32,8 +30,6 @@ SPACE_SIGN = "\u2581"
 """By which SentencePiece writes a space."""
 
 _TAG = re.compile(r"<[^<>]+>")
-_MOST_BYTES = 1 << 28
-_OR_DELETE = "; or, where nothing has been trained yet, delete it to have one learned"
 _PROBE = "a 1 \U0001f600"  # which every normalisation keeps
 
 
@@ -116,28 +112,13 @@ class Tokenizer:
         """Has another process load the model afresh."""
         return Tokenizer, (self.model,)
 
-    @classmethod
-    def load(cls, path: Path, vocabulary_size: int | None = None) -> "Tokenizer":
-        """Reads the file that `train_tokenizer` wrote, for a model of `vocabulary_size` pieces.
+    before: Sequence[int] = ()
+    """Ids that every text begins with: none."""
 
-        Raises `UserError` where it cannot be read, is damaged or has another size.
-        """
-        try:
-            tokenizer = cls(read_ordinary(path, _MOST_BYTES))
-        except OSError as error:
-            raise UserError(f"the vocabulary {path} cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise UserError(
-                f"{path} is not a vocabulary of this program, or damaged: {error}. Put a whole "
-                f"copy there{_OR_DELETE}"
-            ) from None
-        if vocabulary_size is not None and tokenizer.vocabulary_size != vocabulary_size:
-            raise UserError(
-                f"{path} is another vocabulary: it has {tokenizer.vocabulary_size} pieces, but "
-                f"tokenizer.vocabulary_size is {vocabulary_size}. Put the run's own there"
-                f"{_OR_DELETE}"
-            )
-        return tokenizer
+    @property
+    def target(self) -> "Tokenizer":
+        """What splits targets: the same, as source and target share the vocabulary."""
+        return self
 
     @functools.cached_property
     def tags(self) -> Mapping[str, int]:

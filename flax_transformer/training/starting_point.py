@@ -22,6 +22,7 @@ from flax_transformer.parallel.console import Console
 from flax_transformer.text.added_pieces import add_pieces, learn_pieces
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.text.tokenizer_training import sample_sentences
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.workdir import CONFIG_FILE, TOKENIZER_FILE
 
 _OWN = ("added_pieces", "dropout", "samples")
@@ -48,7 +49,7 @@ def take_vocabulary(config: Config, before: Config | None) -> Config:
     else:
         start = _start_directory(config)
         tokenizer = load_config(start / CONFIG_FILE).tokenizer
-        vocabulary = Tokenizer.load(start / TOKENIZER_FILE, tokenizer.vocabulary_size)
+        vocabulary = load_tokenizer(start / TOKENIZER_FILE, tokenizer.vocabulary_size)
         size = tokenizer.vocabulary_size + added + len(_missing_tags(config, vocabulary))
         tokenizer = dataclasses.replace(tokenizer, vocabulary_size=size)
     kept = {name: getattr(config.tokenizer, name) for name in _OWN}
@@ -64,7 +65,7 @@ def copy_vocabulary(config: Config, workdir: Path, corpus: Corpus) -> None:
     path = workdir / TOKENIZER_FILE
     if config.training.start_from is None or path.exists():
         return
-    vocabulary = Tokenizer.load(_start_directory(config) / TOKENIZER_FILE)
+    vocabulary = load_tokenizer(_start_directory(config) / TOKENIZER_FILE)
     tags = _missing_tags(config, vocabulary)
     pieces = _learn_pieces(config, vocabulary, tags, corpus)
     write_whole(path, add_pieces(vocabulary, pieces, tags))
@@ -118,7 +119,7 @@ def load_start(
     decoding = dataclasses.replace(theirs.decoding, checkpoint=config.training.start_checkpoint)
     theirs = dataclasses.replace(theirs, decoding=decoding)
     loaded = load_parameters(start, theirs, abstract_params(theirs, mesh))
-    before = Tokenizer.load(start / TOKENIZER_FILE)
+    before = load_tokenizer(start / TOKENIZER_FILE)
     if loaded.progress.tokenizer != before.fingerprint:
         raise UserError(
             f"{start / TOKENIZER_FILE} is not the vocabulary that its checkpoints were trained "

@@ -145,5 +145,5 @@ class Batching:
         nexts[:, 0] = 0
         for row, piece in enumerate(pieces):
             tokens[row, : len(piece.forced)] = piece.forced
-            lead_through(piece.word, self._tokenizer, nexts[row])
+            lead_through(piece.word, self._tokenizer.target, nexts[row])
         return Rows(ids, Prefix(tokens, nexts))

@@ -86,7 +86,8 @@ class PairScorer:
         positions that the model has learned, and for a tag that the vocabulary lacks.
         """
         marked = [mark_pair(*pair, self._tokenizer) for pair in zip(sources, targets, strict=True)]
-        ids = [self._tokenizer.encode([pair[side] for pair in marked]) for side in (0, 1)]
+        sides = (self._tokenizer, self._tokenizer.target)
+        ids = [side.encode([pair[i] for pair in marked]) for i, side in enumerate(sides)]
         for place, tag in enumerate(tags or ()):
             if tag:
                 ids[0][place].insert(0, require_tag(tag, self._tokenizer))
@@ -101,7 +102,7 @@ class PairScorer:
         found = self._score(params, pairs, progress)
         targets = (pairs.target[i].tolist() for i in range(len(pairs)))
         return [
-            PairScore(tuple(self._tokenizer.pieces(target)), tuple(scores.tolist()))
+            PairScore(tuple(self._tokenizer.target.pieces(target)), tuple(scores.tolist()))
             for target, scores in zip(targets, found, strict=True)
         ]
 

@@ -56,6 +56,8 @@ def cut_to_begin(
         if tag:
             (pieces,) = cut_lines([lines[place]], tokenizer, most - 1, trained)
             cut[place] = _tagged(pieces, tag, tokenizer)
+    if before := tokenizer.target.before:
+        cut = [[piece._replace(forced=before) for piece in pieces] for pieces in cut]
     for place, prefix in enumerate(prefixes or ()):
         if is_blank(prefix):
             continue
@@ -63,8 +65,8 @@ def cut_to_begin(
         if len(pieces) > 1:
             (pieces,) = cut_lines([lines[place]], tokenizer, most - bool(tag))
             pieces = _tagged(pieces, tag, tokenizer) if tag else pieces
-        first = _begin(pieces[0] if pieces else Piece([], {}), prefix, tokenizer)
-        _require_room(first, prefix, config, tokenizer)
+        first = _begin(pieces[0] if pieces else Piece([], {}), prefix, tokenizer.target)
+        _require_room(first, prefix, config, tokenizer.target)
         cut[place] = [first, *pieces[1:]]
     return cut
 
@@ -106,7 +108,7 @@ def _begin(piece: Piece, prefix: str, tokenizer: Tokenizer) -> Piece:
     if ended or len(word) + 1 >= PLACES or not tokenizer.characters.issuperset(word):
         (forced,) = tokenizer.encode([text])
         return piece._replace(forced=forced)
-    (forced,) = tokenizer.encode([" ".join(finished)]) if finished else ([],)
+    (forced,) = tokenizer.encode([" ".join(finished)]) if finished else (list(tokenizer.before),)
     return piece._replace(forced=forced, word=_SPACE + word)
 
 

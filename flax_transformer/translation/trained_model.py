@@ -17,7 +17,7 @@ from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.models.initialization import abstract_params
 from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
-from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.minimum_risk import RiskMetric, rank_by_risk
 from flax_transformer.translation.pair_scores import PairScore, PairScorer
@@ -74,7 +74,7 @@ class TrainedModel:
         self._mesh = build_mesh(MeshConfig())
         self.config = config = decoding_config(config, self._mesh.devices.flat[0])
         vocabulary_size = config.tokenizer.vocabulary_size
-        self.tokenizer = Tokenizer.load(workdir / TOKENIZER_FILE, vocabulary_size)
+        self.tokenizer = load_tokenizer(workdir / TOKENIZER_FILE, vocabulary_size)
         self.params, self.steps, self.choice, self.progress, self.notes = load_parameters(
             workdir, config, abstract_params(config, self._mesh)
         )

@@ -106,7 +106,7 @@ class Translator:
             model = build_model(config.model, config.tokenizer.vocabulary_size)
         self._batching = Batching(config, tokenizer, self._mesh.size, rows_ahead)
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
-        forbidden = tokenizer.encode(config.decoding.forbidden)
+        forbidden = tokenizer.target.encode(config.decoding.forbidden)
         find = partial(search, model, config, forbidden=forbidden)
         self._search = self._on_mesh(find)
         self._recorded_search = self._on_mesh(partial(find, record=True))
@@ -285,7 +285,7 @@ class Translator:
         ids, scores = jax.device_get((hypotheses.ids, hypotheses.scores))
         b, w, t = ids.shape
         written = ids.reshape(b * w, t).tolist()
-        texts = self._tokenizer.decode(written)
+        texts = self._tokenizer.target.decode(written)
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
         found = [
             [

@@ -14,8 +14,9 @@ from flax_transformer.config import TokenizerConfig
 from flax_transformer.data import tokenizing
 from flax_transformer.data.tokenizing import BpeDropout, Encoder, encode_pairs
 from flax_transformer.errors import UserError
-from flax_transformer.text.tokenizer import EOS_ID, Tokenizer
+from flax_transformer.text.tokenizer import EOS_ID
 from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "near"]
@@ -39,7 +40,7 @@ def some_pairs(count: int) -> list[tuple[str, str]]:
 def test_the_number_of_processes_changes_nothing(model, monkeypatch, dropout):
     monkeypatch.setattr(tokenizing, "_PAIRS_AT_A_TIME", 30)
     pairs = some_pairs(200)
-    encoder = Encoder(Tokenizer.load(model), np.dtype("<u2"), dropout)
+    encoder = Encoder(load_tokenizer(model), np.dtype("<u2"), dropout)
     alone, shared = (encode_pairs(pairs, encoder, "tokens", processes=n) for n in (1, 2))
     assert [len(side) for side in shared] == 2 * [7 * (dropout.samples if dropout else 1)]
     for side, other in zip(alone, shared, strict=True):
@@ -56,7 +57,7 @@ def test_few_pairs_start_no_process(model, monkeypatch):
 
     monkeypatch.setattr(tokenizing, "_in_processes", refuse)
     monkeypatch.setattr(tokenizing, "_usable_cores", lambda: 2)
-    encoder = Encoder(Tokenizer.load(model), np.dtype("<u2"), None)
+    encoder = Encoder(load_tokenizer(model), np.dtype("<u2"), None)
     pairs = some_pairs(20)
     encode_pairs(pairs, encoder, "tokens")
     monkeypatch.setattr(tokenizing, "_PAIRS_WORTH_PROCESSES", 20)
@@ -97,7 +98,7 @@ class Endless:
         return [("the cat", "a dog")] * 1000
 
 def main(words):
-    encoder = Encoder(Tokenizer.load(Path(words[0])), np.dtype("<u2"), None)
+    encoder = Encoder(load_tokenizer(Path(words[0])), np.dtype("<u2"), None)
     encode_pairs(Endless(), encoder, "tokens", processes=2)
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from flax_transformer.decoding.loop import stages
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.training.state import abstract_state
 from flax_transformer.translation.hypotheses import Hypothesis
 from flax_transformer.translation.translator import Translator
@@ -61,7 +62,7 @@ def search(config: Config, params, tokenizer: Tokenizer, sizes: Sizes) -> Transl
 
 def search_all(results: Connection, models: dict[str, tuple[Config, dict]], vocabulary: Path):
     """Sends ((model, sizes), what `search` found) as soon as it is known."""
-    tokenizer = Tokenizer.load(vocabulary)
+    tokenizer = load_tokenizer(vocabulary)
     for model, (config, params) in models.items():
         for sizes in (ONE, *MESHES[model]):
             results.send(((model, sizes), search(config, params, tokenizer, sizes)))

@@ -52,7 +52,7 @@ def test_transformers_weights_equal_those_of_the_formulas(
         return weights, heads
 
     monkeypatch.setattr(reference, "attention", attend)
-    reference.features(norm, params, packed_batch)
+    reference.features(config.model, params, packed_batch)
     found = look(config, params, packed_batch)
     expected = {
         "encoder": by_hand[:LAYERS],

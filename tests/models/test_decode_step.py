@@ -75,6 +75,14 @@ class Decoder:
 TRANSFORMERS = {
     "post-learned": {"norm": "post", "positions": "learned"},
     "pre-sinusoidal": {"norm": "pre", "positions": "sinusoidal"},
+    "imported": {
+        "positions": "fairseq",
+        "activation": "swish",
+        "attention_biases": True,
+        "output_bias": "learned",
+        "own_source_table": True,
+        "own_output_table": True,
+    },
 }
 
 

@@ -20,7 +20,19 @@ from flax_transformer.models.transformer import DecoderLayer, Embedding, Encoder
 from flax_transformer.training.state import count_parameters
 from flax_transformer.training.step import loss_sums
 
-VARIANTS = [("post", "sinusoidal"), ("pre", "learned")]
+VARIANTS = {
+    "post-sinusoidal": {"norm": "post", "positions": "sinusoidal"},
+    "pre-learned": {"norm": "pre", "positions": "learned"},
+    "marian": {
+        "activation": "swish", "attention_biases": True, "output_bias": "learned",
+        "own_source_table": True, "norm_epsilon": 1e-2,
+    },
+    "fairseq": {
+        "norm": "pre", "positions": "fairseq", "activation": "gelu", "attention_biases": True,
+        "own_output_table": True, "scale_embedding": False,
+    },
+}  # fmt: skip
+"""Settings of the model; the last two are those of models that others have trained."""
 
 
 def vary(config: Config, **model) -> Config:
@@ -37,11 +49,10 @@ def rows(batch: Batch, *choice) -> Batch:
     return Batch(*(array[slice(*choice)] for array in batch))
 
 
-@pytest.fixture(params=VARIANTS, ids="-".join)
+@pytest.fixture(params=VARIANTS)
 def variant(request, small_config, random_params):
     """A configuration and parameters for it."""
-    norm, positions = request.param
-    config = vary(small_config, norm=norm, positions=positions)
+    config = vary(small_config, **VARIANTS[request.param])
     return config, random_params(config)
 
 
@@ -65,7 +76,7 @@ def test_layers_equal_the_formulas(order, small_config, random_params):
         one = jax.tree.map(lambda leaf: leaf[1], params[name])
         float32 = [np.asarray(i, np.float32) for i in inputs]
         result, _ = jax.jit(layer(config).apply)({"params": one}, *float32, *segments)
-        expected = formula(order, one, *inputs, *seen)
+        expected = formula(config, one, *inputs, *seen)
         chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -73,9 +84,11 @@ def test_equals_the_formulas(variant, packed_batch):
     config, params = variant
     real = packed_batch.target_segments > 0
     features = compiled_features(config)(params, packed_batch)
-    chex.assert_shape(features, (8, 16, 16))
-    expected = reference.features(config.model.norm, params, packed_batch)
-    chex.assert_trees_all_close(features[real], expected[real], rtol=1e-3, atol=1e-3)
+    chex.assert_shape(features, (8, 16, 17 if config.model.output_bias == "learned" else 16))
+    model = build_model(config.model, config.tokenizer.vocabulary_size)
+    logits = model.apply({"params": params}, features, method="logits")
+    expected = reference.logits(config.model, params, packed_batch)
+    chex.assert_trees_all_close(logits[real], expected[real], rtol=1e-3, atol=1e-3)
 
 
 def influence(config, params, batch):
@@ -112,14 +125,13 @@ def test_gradients_reach_exactly_what_a_position_may_see(small_config, random_pa
     np.testing.assert_array_equal(of_source[real] != 0, (target[:, None] == source)[real])
 
 
-@pytest.fixture(params=[*map("-".join, VARIANTS), "general", "concat"])
+@pytest.fixture(params=[*VARIANTS, "general", "concat"])
 def family(request, small_config, random_params):
     """As `variant`, recurrent models among them."""
     if request.param in RECURRENT:
         config = recurrent(small_config, request.param)
     else:
-        norm, positions = request.param.split("-")
-        config = vary(small_config, norm=norm, positions=positions)
+        config = vary(small_config, **VARIANTS[request.param])
     return config, random_params(config)
 
 

@@ -44,14 +44,14 @@ def test_result_and_gradients_equal_those_of_the_formula():
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(x, scale, bias)
 
-    result = both(lambda *arrays: layer_norm(*arrays, jnp.dtype("float32")))
+    result = both(lambda *arrays: layer_norm(*arrays, 1e-6, jnp.dtype("float32")))
     chex.assert_trees_all_close(result, both(formula), rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_comes_in_and_goes_out_and_float32_is_between():
     x = (100 + draw(2, 3, 8)).astype(jnp.bfloat16)  # of which bfloat16 would lose the variance
     ones, zeros = jnp.ones(8), jnp.zeros(8)
-    y, pull = jax.vjp(lambda x: layer_norm(x, ones, zeros, jnp.dtype("bfloat16")), x)
+    y, pull = jax.vjp(lambda x: layer_norm(x, ones, zeros, 1e-6, jnp.dtype("bfloat16")), x)
     chex.assert_type([y, *pull(y)], jnp.bfloat16)
     expected = formula(x.astype(jnp.float32), ones, zeros)
     chex.assert_trees_all_close(y.astype(jnp.float32), expected, atol=0.02)
@@ -94,7 +94,7 @@ def test_the_kernel_for_gpus_gives_the_same_gradients(monkeypatch, d, mesh):
         monkeypatch.setattr(collectives, "platform", lambda: platform)
 
         def loss(x, scale, bias):
-            return (layer_norm(x, scale, bias, jnp.dtype("float32")) * weights).sum()
+            return (layer_norm(x, scale, bias, 1e-6, jnp.dtype("float32")) * weights).sum()
 
         traced = jax.jit(on_mesh(mesh, jax.grad(loss, argnums=(0, 1, 2)))).trace(x, scale, bias)
         assert ("pallas_call" in str(traced.jaxpr)) == (platform == "gpu")

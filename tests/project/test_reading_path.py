@@ -39,6 +39,7 @@ SIDE_ROADS = {
     "config.data": "where the text lies",
     "config.tokenizer": "how the vocabulary is made",
     "config.recurrent": "of the other family",
+    r"(config|models)\.conventions": "models that others have trained",
     "config.decoding": "search",
     "config.hosts": "where processes find each other",
     "text": "from text to ids",

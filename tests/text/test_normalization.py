@@ -7,8 +7,8 @@ import pytest
 
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.text.normalization import is_blank, nfc_rules, typographic_spaces
-from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 
 SENTENCES = ["le chat noir dort ici", "un été à Noël", "the cat sees a dog", "naïve l'été !"] * 50
 FRENCH = [
@@ -23,7 +23,7 @@ FRENCH = [
 def learnt(tmp_path_factory):
     path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
     train_tokenizer(SENTENCES, TokenizerConfig(vocabulary_size=320), path, 0)
-    return Tokenizer.load(path)  # what is kept is in the file
+    return load_tokenizer(path)  # what is kept is in the file
 
 
 @pytest.mark.parametrize(

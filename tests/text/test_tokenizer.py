@@ -9,8 +9,9 @@ import sentencepiece
 from flax_transformer.config import TokenizerConfig
 from flax_transformer.data.builtin import generate
 from flax_transformer.errors import UserError
-from flax_transformer.text.tokenizer import EOS_ID, UNK_ID, Tokenizer
+from flax_transformer.text.tokenizer import EOS_ID, UNK_ID
 from flax_transformer.text.tokenizer_training import train_tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 
 WORDS = ["the", "cat", "sees", "a", "dog", "house", "über", "dog's", "l'été", "near"]
 
@@ -79,7 +80,7 @@ def test_decoding_drops_special_symbols_and_mends_bytes(tokenizer):
 def test_size_and_file(tmp_path):
     path = tmp_path / "tokenizer.model"
     trained = train(path)
-    loaded = Tokenizer.load(path)
+    loaded = load_tokenizer(path)
     assert loaded.vocabulary_size == trained.vocabulary_size == 320
     assert loaded.fingerprint == trained.fingerprint
     assert loaded.encode(["a dog"]) == trained.encode(["a dog"])
@@ -98,7 +99,7 @@ def test_sampling_is_reproducible_across_processes(tmp_path):
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert done.stdout == done.stderr == ""  # SentencePiece is talkative unless silenced.
-    assert Tokenizer.load(tmp_path / "there.model").fingerprint == here.fingerprint
+    assert load_tokenizer(tmp_path / "there.model").fingerprint == here.fingerprint
     assert train(tmp_path / "other.model", seed=4, **settings).fingerprint != here.fingerprint
 
 
@@ -139,14 +140,14 @@ def test_no_text(tmp_path):
 def test_missing_and_broken_files(tmp_path, tokenizer):
     path = tmp_path / "tokenizer.model"
     with pytest.raises(UserError, match=r"tokenizer\.model cannot be read"):
-        Tokenizer.load(path)
+        load_tokenizer(path)
     whole = tmp_path / "whole.model"
     train(whole)
     model = whole.read_bytes()
     for broken in (b"", b"not a model", model[: len(model) // 2], model[:-200]):
         path.write_bytes(broken)
         with pytest.raises(UserError, match=r"tokenizer\.model is not a vocabulary"):
-            Tokenizer.load(path)
+            load_tokenizer(path)
 
 
 def damaged(draw, model):
@@ -176,7 +177,7 @@ def test_whatever_the_damage_it_is_a_vocabulary_or_one_error(tmp_path, normaliza
     for _ in range(750):
         path.write_bytes(damaged(draw, model))
         try:
-            tokenizer = Tokenizer.load(path, size)
+            tokenizer = load_tokenizer(path, size)
             rows = tokenizer.encode(texts) + tokenizer.sample(texts, 0.1, seed=0)
             assert all(UNK_ID < i < size for row in rows for i in row)
             tokenizer.decode([*rows, list(range(size))])
@@ -194,14 +195,14 @@ def test_what_is_no_file_is_no_vocabulary(tmp_path):
     (tmp_path / "zeros").symlink_to("/dev/zero")
     for name in ("folder", "pipe", "zeros"):
         with pytest.raises(UserError, match=f"{name} cannot be read: it is not an ordinary file"):
-            Tokenizer.load(tmp_path / name)
+            load_tokenizer(tmp_path / name)
 
 
 def test_another_size_is_another_vocabulary(tmp_path):
     train(tmp_path / "tokenizer.model")
-    assert Tokenizer.load(tmp_path / "tokenizer.model", 320).vocabulary_size == 320
+    assert load_tokenizer(tmp_path / "tokenizer.model", 320).vocabulary_size == 320
     with pytest.raises(UserError, match=r"tokenizer\.model .*has 320 pieces.*_size is 400"):
-        Tokenizer.load(tmp_path / "tokenizer.model", 400)
+        load_tokenizer(tmp_path / "tokenizer.model", 400)
 
 
 def test_tags_are_symbols_that_text_never_becomes(tmp_path):

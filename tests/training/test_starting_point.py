@@ -28,7 +28,7 @@ from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.errors import UserError
 from flax_transformer.parallel.sharding import build_mesh
-from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.training.run import Run
 from flax_transformer.training.starting_point import _with_rows_of
 from flax_transformer.training.state import create_state
@@ -161,7 +161,7 @@ def test_new_tags_leave_what_there_was(config, base, other_text, tmp_path):
         old = params_of(base)["embedding"]["table"]
         np.testing.assert_array_equal(table[:400], old)
         assert table.shape == (402, 16) and np.abs(table[400:]).min() > 0
-        vocabulary, before = run.data.tokenizer, Tokenizer.load(base / "tokenizer.model")
+        vocabulary, before = run.data.tokenizer, load_tokenizer(base / "tokenizer.model")
         assert [vocabulary.tag_id(tag) for tag in ("<aa>", "<bt>")] == [400, 401]
         lines = ["The <bt> cat sleeps.", "<aa>", "Ça va ?"]
         assert vocabulary.encode(lines) == before.encode(lines)
@@ -195,7 +195,7 @@ def test_new_pieces_leave_what_there_was(config, base, odd_text, tmp_path, capsy
     with Run(dataclasses.replace(settings, data=data), tmp_path) as run:
         table = jax.device_get(run.state.params["embedding"]["table"])
         old = params_of(base)["embedding"]["table"]
-        vocabulary, before = run.data.tokenizer, Tokenizer.load(base / "tokenizer.model")
+        vocabulary, before = run.data.tokenizer, load_tokenizer(base / "tokenizer.model")
         assert run.config.tokenizer.vocabulary_size == vocabulary.vocabulary_size == 413
         np.testing.assert_array_equal(table[:400], old)
         for piece, row in zip(vocabulary.pieces(range(400, 412)), table[400:412], strict=True):
