@@ -14,8 +14,9 @@ from benchmarks.decode import full_pass
 from benchmarks.decode.arguments import Arguments
 from benchmarks.decode.batches import Batch
 from flax_transformer.config import Config
-from flax_transformer.decoding.beam_search import beam_search, stages
+from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model

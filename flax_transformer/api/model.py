@@ -17,6 +17,7 @@ from flax_transformer.inspection.attention import Attention, attend
 from flax_transformer.inspection.heads import HeadImportance, MaskedModel, measure_heads
 from flax_transformer.inspection.pruning import remove_heads
 from flax_transformer.inspection.search_tree import SearchTree, trace_search
+from flax_transformer.translation.minimum_risk import RiskMetric, sampling_config
 from flax_transformer.translation.trained_model import TrainedModel
 from flax_transformer.workdir import CONFIG_FILE
 
@@ -75,6 +76,7 @@ class Model(TrainedModel):
         By the reference attention, whatever kernels the model runs with. A text is not cut, however
         long it is.
         """
+        self._require_one("attention")
         written = self.translate([source])[0] if target is None else target
         return attend(self.config, self.params, self.tokenizer, source, written)
 
@@ -98,6 +100,7 @@ class Model(TrainedModel):
 
         Raises `UserError` for a recurrent model, and for pairs that cannot be used.
         """
+        self._require_one("heads")
         return measure_heads(MaskedModel(self, sources, references))
 
     def prune(
@@ -119,12 +122,19 @@ class Model(TrainedModel):
         # Imported here, as matplotlib takes long to load.
         from flax_transformer.inspection.pruned_model import write_pruned
 
+        self._require_one("heads")
         require_no_folder(Path(output))
         masked = MaskedModel(self, sources, references)
         importance = measure_heads(masked)
         pruning = remove_heads(masked, importance, max_loss=max_loss, heads=heads)
         write_pruned(Path(output), self, importance, pruning)
         return load(output)
+
+    def _require_one(self, what: str) -> None:
+        require(
+            not self.others,
+            f"an ensemble has no {what} of its own: load the models one by one",
+        )
 
 
 def rate(
@@ -146,23 +156,36 @@ def rate(
     )
 
 
-def load(workdir: str | Path, **decoding: Any) -> Model:
-    """Returns the model that was trained in `workdir`, ready to translate.
+def load(
+    workdir: str | Path | Sequence[str | Path],
+    *,
+    mbr: int | None = None,
+    mbr_metric: RiskMetric = "chrf",
+    **decoding: Any,
+) -> Model:
+    """Returns the model that was trained in `workdir`, ready to translate; of several work
+    directories an ensemble, whose probabilities are the mean of those of its models.
 
+    mbr: samples of each line, of which the one is taken that is most like the others, by the
+        mbr_metric (minimum Bayes risk, Eikema and Aziz 2020), in place of a search
     decoding: fields of `DecodingConfig` to be other than in the run, such as beam_size=8 or
         checkpoint="best"
 
     What is to be said about the choice of checkpoints, such as that one is damaged, is warned of.
-    Raises `UserError` where `workdir` holds no trained model, and for wrong fields or values.
+    Raises `UserError` where `workdir` holds no trained model, for wrong fields or values, and for
+    models whose vocabularies differ.
     """
-    workdir = Path(workdir)
+    workdir, *others = map(Path, [workdir] if isinstance(workdir, str | Path) else workdir)
     config = load_config(workdir / CONFIG_FILE)
     known = [each.name for each in dataclasses.fields(DecodingConfig)]
     for name in decoding:
         if name not in known:
             raise UserError(f"decoding.{name} is no setting; there is: {', '.join(known)}")
     chosen = dataclasses.replace(config.decoding, **decoding)
-    model = Model(workdir, dataclasses.replace(config, decoding=chosen))
+    config = dataclasses.replace(config, decoding=chosen)
+    if mbr is not None:
+        config = sampling_config(config, mbr)
+    model = Model(workdir, config, others=others, risk_metric=mbr_metric if mbr else None)
     for note in model.notes:
         warnings.warn(note.removeprefix("warning: "), stacklevel=2)
     return model

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -66,6 +66,31 @@ class DecodingArguments:
     decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = field(
         default_factory=DecodingConfig
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleArguments(DecodingArguments):
+    """What every command is told that several models can do together."""
+
+    ensemble: tuple[Path, ...] = ()
+    """Folders of further runs with the same vocabulary. At each step, tokens have the mean of the
+    probabilities that all the models give them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatingArguments(EnsembleArguments):
+    """What every command is told that writes translations."""
+
+    mbr: int | None = None
+    """Draw so many samples of each line, and take the one that is most like the others (minimum
+    Bayes risk, Eikema and Aziz 2020). Takes the place of the search and of --beam-size."""
+    mbr_metric: Literal["chrf", "bleu"] = "chrf"
+    """With --mbr: what tells how like two translations are."""
+
+    @property
+    def risk_metric(self) -> Literal["chrf", "bleu"] | None:
+        """By which samples are ranked, if they are."""
+        return None if self.mbr is None else self.mbr_metric
 
 
 WithDecoding = TypeVar("WithDecoding", bound=DecodingArguments)

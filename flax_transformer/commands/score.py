@@ -1,10 +1,10 @@
 """Says how probable a model finds translations: log probabilities of pairs, token by token.
 
     flax-transformer score --workdir runs/base --source test.en --target test.fr
-    flax-transformer score --workdir runs/base --source test.en --n-best candidates.txt
+    flax-transformer score --workdir runs/base --source test.en --n-best candidates.txt --weight 0.5
 
-The first writes a line for each pair and the perplexity of all, the second adds a score to each
-line of a list that `translate --n-best` has written.
+The first writes a line for each pair and the perplexity of all, the second puts the candidates of a
+list that `translate --n-best` has written into a new order.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from flax_transformer.commands.command_line import DecodingArguments, parse_decoding_arguments
-from flax_transformer.commands.translate import open_input, open_output
-from flax_transformer.errors import UserError, require
+from flax_transformer.commands.command_line import EnsembleArguments, parse_decoding_arguments
+from flax_transformer.commands.text_files import open_output, read_lines
+from flax_transformer.errors import require
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
+    from flax_transformer.translation.n_best_lists import Candidate, Ranked
     from flax_transformer.translation.pair_scores import PairScore
+    from flax_transformer.translation.trained_model import TrainedModel
 
-_SEPARATOR = " ||| "
 _AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreArguments(DecodingArguments):
+class ScoreArguments(EnsembleArguments):
     """Scores translations that are given: the natural logarithm of their probability.
 
     Text is UTF-8, a sentence a line, and may be compressed by gzip or xz. Nothing is cut, however
@@ -42,12 +43,20 @@ class ScoreArguments(DecodingArguments):
     """File of their translations, line by line."""
     n_best: Path | None = None
     """In place of --target: a list as by translate --n-best, "line number ||| translation ||| ...".
-    Each of its lines comes out with " ||| log probability" added."""
+    Each of its lines comes out with " ||| log probability" added. With --weight it may also be of
+    JSON, as by translate --output-format jsonl."""
+    weight: float | None = None
+    """With --n-best: write the list anew, the best candidates of each line first. A score is then
+    (1 - weight) times that of the list, plus weight times this model's own, which is the log
+    probability over the length penalty."""
+    tag: str = ""
+    """A tag of the training text to put before every source, as by translate --tag."""
     output: Path | None = None
     """File for the scores instead of standard output; it appears once all are done."""
     output_format: Literal["text", "jsonl"] = "text"
-    """text: log probability and number of tokens, end symbol included, with a tab between; jsonl:
-    an object a line, with every token and its log probability too."""
+    """text: log probability and number of tokens, end symbol included, with a tab between, or the
+    list that --weight has put in order; jsonl: an object a line, with every token and its log
+    probability too."""
 
 
 @dataclass
@@ -67,97 +76,143 @@ class Totals:
         mean = self.log_probability / max(self.tokens, 1)
         return (
             f"{self.pairs:,} pairs, {self.tokens:,} tokens: log probability {mean:.4f} per token, "
-            f"perplexity {math.exp(-mean):.3f}"
+            f"perplexity {math.exp(-mean):.3f} (e to the power of minus that)"
         )
 
 
 def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(ScoreArguments, words)
+    _check(arguments)
+    # Read and checked in full before the model is loaded.
+    sources = read_lines(arguments.source, "--source")
+    candidates: list[Candidate] = []
+    if arguments.n_best is None:
+        texts, targets = sources, _read_targets(arguments, len(sources))
+        lines = targets
+    else:
+        lines, candidates = _read_list(arguments, len(sources))
+        texts = [sources[candidate.line - 1] for candidate in candidates]
+        targets = [candidate.text for candidate in candidates]
+
+    from flax_transformer.translation.n_best_lists import rerank
+    from flax_transformer.translation.search import scoring_of
+    from flax_transformer.translation.trained_model import TrainedModel
+
+    with open_output(arguments.output) as write:
+        model = TrainedModel(arguments.workdir, config, others=arguments.ensemble)
+        for note in model.notes:
+            print(note, file=sys.stderr)
+        totals = Totals()
+        if arguments.weight is not None:
+            scores = [
+                one
+                for chunk in _score(model, texts, targets, arguments.tag, totals)
+                for one in chunk
+            ]
+            scoring = scoring_of(config)
+            found = rerank(candidates, scores, arguments.weight, scoring)
+            as_text = _list_as_json if arguments.output_format == "jsonl" else _list_as_text
+            write("".join(as_text(number, ranked) for number, ranked in found.items()))
+        else:
+            format_score, remaining = _format(arguments), iter(lines)
+            for chunk in _score(model, texts, targets, arguments.tag, totals):
+                write("".join(format_score(next(remaining), one) for one in chunk))
+    print(totals.describe(), file=sys.stderr)
+
+
+def _check(arguments: ScoreArguments) -> None:
     require(
         (arguments.target is None) != (arguments.n_best is None),
         "give either --target or --n-best",
     )
+    weight = arguments.weight
     require(
-        arguments.n_best is None or arguments.output_format == "text",
-        "--n-best writes text: leave out --output-format jsonl",
+        weight is None or arguments.n_best is not None,
+        f"--weight is {weight}, but there is no list to put in order: give --n-best",
     )
-    # Read and checked in full before the model is loaded.
-    sources = _read(arguments.source, "--source")
-    if arguments.n_best is None:
-        assert arguments.target is not None
-        lines, numbers = _read(arguments.target, "--target"), list(range(len(sources)))
-        require(
-            len(lines) == len(sources),
-            f"{arguments.source} has {len(sources):,} lines and {arguments.target} {len(lines):,}: "
-            "give one translation for each line",
-        )
-        targets = lines
-    else:
-        lines = _read(arguments.n_best, "--n-best")
-        numbers, targets = _parse_n_best(arguments.n_best, lines, len(sources))
+    require(weight is None or 0 <= weight <= 1, f"--weight is {weight}, but is a share: use 0 to 1")
+    require(
+        arguments.n_best is None or weight is not None or arguments.output_format == "text",
+        "--n-best without --weight writes text: leave out --output-format jsonl",
+    )
 
+
+def _read_targets(arguments: ScoreArguments, sources: int) -> list[str]:
+    """The lines of --target, as many as there are sources."""
+    assert arguments.target is not None
+    lines = read_lines(arguments.target, "--target")
+    require(
+        len(lines) == sources,
+        f"{arguments.source} has {sources:,} lines and {arguments.target} {len(lines):,}: give one "
+        "translation for each line",
+    )
+    return lines
+
+
+def _read_list(arguments: ScoreArguments, sources: int) -> tuple[list[str], list[Candidate]]:
+    """The lines of --n-best, and the candidates in them, for a text of so many lines."""
+    from flax_transformer.translation.n_best_lists import is_json, parse_n_best, require_scores
+
+    assert arguments.n_best is not None
+    lines = read_lines(arguments.n_best, "--n-best")
+    require(
+        arguments.weight is not None or not is_json(lines),
+        f"{arguments.n_best} is of JSON, which --weight puts in order: give that, too",
+    )
+    candidates = parse_n_best(arguments.n_best, lines, sources)
+    if arguments.weight is not None:
+        require_scores(arguments.n_best, candidates)
+    return lines, candidates
+
+
+def _score(
+    model: TrainedModel,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    tag: str,
+    totals: Totals,
+) -> Iterator[list[PairScore]]:
+    """Yields the scores of all pairs, so many at a time, and adds them to the `totals`."""
     from tqdm import tqdm
 
-    from flax_transformer.translation.trained_model import TrainedModel
-
-    as_text = _format(arguments)
-    totals = Totals()
-    with open_output(arguments.output) as write:
-        model = TrainedModel(arguments.workdir, config)
-        for note in model.notes:
-            print(note, file=sys.stderr)
-        with tqdm(total=len(targets), desc="Scoring", unit=" pairs", disable=None) as bar:
-            for first in range(0, len(targets), _AT_ONCE):
-                chunk = slice(first, first + _AT_ONCE)
-                texts = [sources[number] for number in numbers[chunk]]
-                scores = model.pair_scores(texts, targets[chunk])
-                write("".join(map(as_text, lines[chunk], scores)))
-                totals.add(scores)
-                bar.update(len(scores))
-    print(totals.describe(), file=sys.stderr)
+    with tqdm(total=len(targets), desc="Scoring", unit=" pairs", disable=None) as bar:
+        for first in range(0, len(targets), _AT_ONCE):
+            chunk = slice(first, first + _AT_ONCE)
+            tags = [tag] * len(targets[chunk])
+            scores = model.pair_scores(sources[chunk], targets[chunk], tags=tags)
+            totals.add(scores)
+            yield scores
+            bar.update(len(scores))
 
 
-def _read(path: Path, option: str) -> list[str]:
-    from flax_transformer.translation.line_reader import LineReader
-
-    reader = LineReader(*open_input(path, option))
-    return [line for chunk in reader.chunks() for line in chunk]
+def _list_as_text(number: int, ranked: Sequence[Ranked]) -> str:
+    """The candidates of one line, a line each."""
+    return "".join(f"{number} ||| {one.candidate.text} ||| {one.score:.4f}\n" for one in ranked)
 
 
-def _parse_n_best(path: Path, lines: Sequence[str], sources: int) -> tuple[list[int], list[str]]:
-    """Returns the place of the source, from 0, and the translation of each line."""
-
-    def parse() -> Iterator[tuple[int, str]]:
-        for place, line in enumerate(lines, 1):
-            number, *rest = line.split(_SEPARATOR)
-            if not rest or not number.strip().isdecimal():
-                raise UserError(
-                    f'{path} line {place} is no "line number ||| translation": give a list that '
-                    "translate --n-best has written"
-                )
-            if not 1 <= int(number) <= sources:
-                raise UserError(
-                    f"{path} line {place} is of line {int(number):,}, but the source has "
-                    f"{sources:,} lines: is it the list of another text?"
-                )
-            yield int(number) - 1, rest[0]
-
-    found = list(parse())
-    return [number for number, _ in found], [text for _, text in found]
+def _list_as_json(number: int, ranked: Sequence[Ranked]) -> str:
+    """The candidates of one line, in one line."""
+    best, *others = (
+        {"translation": one.candidate.text, "score": round(one.score, 4), **_tokens(one.probable)}
+        for one in ranked
+    )
+    found = {"line": number, **best, "alternatives": others}
+    return json.dumps(found, ensure_ascii=False) + "\n"
 
 
 def _format(arguments: ScoreArguments) -> Callable[[str, PairScore], str]:
     if arguments.n_best is not None:
-        return lambda line, score: f"{line}{_SEPARATOR}{score.total:.4f}\n"
+        return lambda line, score: f"{line} ||| {score.total:.4f}\n"
     if arguments.output_format == "jsonl":
         return lambda line, score: _as_json(score)
     return lambda line, score: f"{score.total:.4f}\t{len(score.tokens)}\n"
 
 
 def _as_json(score: PairScore) -> str:
-    found = {
-        "log_probability": round(score.total, 4),
-        "tokens": score.tokens,
-        "log_probabilities": [round(each, 4) for each in score.log_probabilities],
-    }
+    found = {"log_probability": round(score.total, 4), **_tokens(score)}
     return json.dumps(found, ensure_ascii=False) + "\n"
+
+
+def _tokens(score: PairScore) -> dict[str, Any]:
+    logs = [round(each, 4) for each in score.log_probabilities]
+    return {"tokens": score.tokens, "log_probabilities": logs}

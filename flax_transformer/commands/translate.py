@@ -7,30 +7,29 @@ One line out for every line in, in order and as soon as it is known: it may also
 from __future__ import annotations
 
 import itertools
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.commands.command_line import (
-    DecodingArguments,
+    TranslatingArguments,
     parse_decoding_arguments,
 )
+from flax_transformer.commands.text_files import open_input, open_output
+from flax_transformer.commands.translation_lines import FormatChunk, as_json, as_text
 from flax_transformer.errors import UserError
-from flax_transformer.files.whole_file import cannot_write, output_file
 
 if TYPE_CHECKING:  # the libraries take seconds to load, which --help should not
-    from flax_transformer.translation.hypotheses import Hypothesis
     from flax_transformer.translation.line_reader import LineReader
+    from flax_transformer.translation.requests import Requests
     from flax_transformer.translation.trained_model import TrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateArguments(DecodingArguments):
+class TranslateArguments(TranslatingArguments):
     """Translates standard input, text with a sentence a line, to standard output.
 
     Text is UTF-8, or UTF-16 with a byte order mark, and may be compressed by gzip or xz. Every
@@ -42,9 +41,20 @@ class TranslateArguments(DecodingArguments):
     """File to translate instead of standard input (compressed by gzip or xz, too)."""
     output: Path | None = None
     """File for the translations instead of standard output; it appears once all are done."""
+    input_format: Literal["text", "jsonl"] = "text"
+    """jsonl: a line is a JSON object with a "source", and with a "prefix", a "tag" or a list of
+    "required" phrases where it has its own."""
+    prefix: str = ""
+    """What every translation must begin with. A space after the last word says that it is whole."""
+    tag: str = ""
+    """A tag of the training text, such as <bt>, to put before every line: translate it like those
+    that had it."""
     prefix_file: Path | None = None
     """File with a line for each line of text: what its translation must begin with; empty where it
     may begin with anything."""
+    output_format: Literal["text", "jsonl"] = "text"
+    """jsonl: a line is a JSON object with the translation, its score, its tokens with their log
+    probabilities, and the source token that each renders; with --n-best also the others."""
     n_best: int | None = None
     """Print this many translations of each line, all different, best first, a line each:
     "line number ||| translation ||| score". Line numbers count from 1; a score is the log
@@ -54,21 +64,36 @@ class TranslateArguments(DecodingArguments):
 
 def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(TranslateArguments, words)
+    if arguments.mbr is not None:
+        from flax_transformer.translation.minimum_risk import sampling_config
+
+        config = sampling_config(config, arguments.mbr)
     n_best, beam_size = arguments.n_best, config.decoding.beam_size
+    if arguments.prefix_file and (arguments.prefix or arguments.input_format == "jsonl"):
+        raise UserError(
+            "--prefix-file has a prefix for each line: leave out --prefix and --input-format jsonl"
+        )
     if n_best is not None and not 1 <= n_best <= beam_size:
         raise UserError(f"--n-best is {n_best}, but must be from 1 to --beam-size {beam_size}")
 
     from flax_transformer.translation.line_reader import LineReader
     from flax_transformer.translation.trained_model import TrainedModel
 
+    format_lines = as_json if arguments.output_format == "jsonl" else as_text
+    format_chunk = partial(format_lines, n_best=n_best)
     with open_output(arguments.output) as write:
         # Before the model, so that lines are there when it is ready.
-        lines = LineReader(*open_input(arguments.input))
-        model = TrainedModel(arguments.workdir, config)
+        descriptor, name = open_input(arguments.input)
+        lines = LineReader(descriptor, name)
+        model = TrainedModel(
+            arguments.workdir,
+            config,
+            others=arguments.ensemble,
+            risk_metric=arguments.risk_metric,
+        )
         for note in model.notes:
             print(note, file=sys.stderr)
-        prefixes = PrefixFile(arguments.prefix_file) if arguments.prefix_file else None
-        translate(model, lines, write, n_best, prefixes)
+        translate(model, lines, read_requests(lines, name, arguments), write, format_chunk)
     if cut := model.translator.counts.cut_lines:
         print(describe_cut(cut, model), file=sys.stderr)
 
@@ -113,98 +138,50 @@ class PrefixFile:
             raise UserError(f"{self._name} has more lines than the text: is it that of another?")
 
 
-def open_input(path: Path | None, option: str = "--input") -> tuple[int, str]:
-    """A file descriptor to read from, and what to call it in messages."""
-    if path is None:
-        if sys.__stdin__ is None:
-            raise UserError("standard input is closed: name a file with --input")
-        return 0, "standard input"
-    if path.is_dir():
-        raise UserError(f"{option} {path} is a folder: name a file")
-    try:
-        return os.open(path, os.O_RDONLY), str(path)
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be read: {error.strerror}") from None
+def read_requests(
+    lines: LineReader, name: str, arguments: TranslateArguments
+) -> Iterator[Requests]:
+    """What is to be translated, as many lines at a time as have come from the input `name`."""
+    from flax_transformer.translation.requests import parse_requests, plain_requests
 
-
-@contextmanager
-def open_output(path: Path | None) -> Iterator[Callable[[str], None]]:
-    """A function that writes text to standard output, or to `path` as `output_file` does.
-
-    Raises `UserError` where the file cannot be written.
-    """
-    if path is None:
-        if sys.__stdout__ is None:
-            raise UserError("standard output is closed: name a file with --output")
-        yield partial(write_at_once, sys.stdout.buffer)
-        return
-    if path.is_dir():
-        raise UserError(f"--output {path} is a folder: name a file")
-
-    def write(text: str) -> None:
-        try:
-            write_at_once(file, text)
-        except OSError as error:
-            raise not_written(path, error) from None
-
-    others: OSError | None = None
-    try:
-        with output_file(path) as file:
-            try:
-                yield write
-            except OSError as error:  # such as that of a checkpoint
-                others = error
-                raise
-    except OSError as error:
-        if error is others:
-            raise
-        raise not_written(path, error) from None
-
-
-def write_at_once(file: BinaryIO, text: str) -> None:
-    file.write(text.encode())
-    file.flush()
-
-
-def not_written(path: Path, error: OSError) -> UserError:
-    return UserError(f"--output {cannot_write(path, error)}")
+    prefixes = PrefixFile(arguments.prefix_file) if arguments.prefix_file else None
+    of_all = arguments.prefix, arguments.tag
+    first = 1
+    for chunk in lines.chunks():
+        if arguments.input_format == "jsonl":
+            yield parse_requests(chunk, name, first, *of_all)
+        elif prefixes:
+            yield plain_requests(chunk, *of_all)._replace(prefixes=prefixes.take(len(chunk)))
+        else:
+            yield plain_requests(chunk, *of_all)
+        first += len(chunk)
+    if prefixes:
+        prefixes.end()
 
 
 def translate(
     model: TrainedModel,
     lines: LineReader,
+    requests: Iterable[Requests],
     write: Callable[[str], None],
-    n_best: int | None,
-    prefixes: PrefixFile | None,
+    format_chunk: FormatChunk,
 ) -> None:
-    """Writes the translation of each line, or the `n_best`, as soon as it is known."""
+    """Writes the translation of each line as soon as it is known."""
     from tqdm import tqdm
 
     first = 1
     # A bar between typed lines would be in the way.
     hidden = True if lines.typed else None
     with tqdm(total=lines.total, desc="Translating", unit=" lines", disable=hidden) as bar:
-        for chunk in lines.chunks():
+        for chunk in requests:
             progress = None if lines.typed else f"from line {first:,}"
-            begun = prefixes.take(len(chunk)) if prefixes else None
-            translations = model.search(chunk, prefixes=begun, progress=progress)
-            write(
-                "".join(
-                    as_text(hypotheses, number, n_best)
-                    for number, hypotheses in enumerate(translations, first)
-                )
+            translations = model.search(
+                chunk.lines,
+                prefixes=chunk.prefixes,
+                tags=chunk.tags,
+                required=chunk.required,
+                progress=progress,
             )
-            first += len(chunk)
-            bar.update(len(chunk))
-    if prefixes:
-        prefixes.end()
-
-
-def as_text(hypotheses: Sequence[Hypothesis], number: int, n_best: int | None) -> str:
-    """The line, or `n_best` lines, for line `number` of the input."""
-    if n_best is None:
-        return hypotheses[0].text + "\n"
-    return "".join(
-        f"{number} ||| {hypothesis.text} ||| {hypothesis.score:.4f}\n"
-        for hypothesis in hypotheses[:n_best]
-    )
+            write(format_chunk(model, translations, first))
+            first += len(chunk.lines)
+            bar.update(len(chunk.lines))

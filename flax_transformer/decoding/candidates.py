@@ -25,7 +25,7 @@ def best_candidates(
     live_log_probs: Array,
     must_end: Array,
     forced: Array | None = None,
-    allowed: Array | None = None,
+    offered: Array | None = None,
     *,
     bos_id: int,
     eos_id: int,
@@ -36,21 +36,22 @@ def best_candidates(
     logits:         (b,w,v)
     live_log_probs: (b,w)
     must_end:       (b,) bool, the sentences whose hypotheses have EOS as their only continuation
-    forced:         (b,) int32, the only continuation of the others; PAD where there are more
-    allowed:        (b,w,v) bool, what may follow where nothing is forced; both are None where
-                    anything may in all
+    forced:         (b,) int32, the only continuation of the others; PAD where there are more; None
+                    where nothing is forced in all
+    offered:        (b,w,v), the logits with -inf where a token may not follow; a token that is
+                    forced may. None where any may in all
 
     Only reductions read the (b,w,v) logits, and no array of that size is written. Each beam offers
     EOS and its largest logits: so many that 2w are left without EOS, PAD and BOS.
     """
     b, w, v = logits.shape
-    offered = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
-    values, tokens = largest_logits(offered, min(2 * w + 3, v))
+    values, tokens = largest_logits(logits if offered is None else offered, min(2 * w + 3, v))
     # Not values[:, :, :1]: a second slice of them turns XLA's top-k into a sort of everything.
-    largest = (values if allowed is None else logits).max(axis=2, keepdims=True)
+    largest = (values if offered is None else logits).max(axis=2, keepdims=True)
     normalizer = _log_sum_exp(logits, largest)
     excluded = (tokens == eos_id) | (tokens == pad_id) | (tokens == bos_id)
-    first, first_values, alone = _first(logits, offered, must_end, forced, eos_id, pad_id)
+    end_values = (logits if offered is None else offered)[:, :, eos_id, None]
+    first, first_values, alone = _first(logits, end_values, must_end, forced, eos_id, pad_id)
     values = jnp.where(excluded | alone[:, None, None], -jnp.inf, values)
     values = jnp.concatenate([first_values, values], axis=2)
     tokens = jnp.concatenate([first, tokens], axis=2)
@@ -66,7 +67,7 @@ def best_candidates(
 
 def _first(
     logits: Array,
-    offered: Array,
+    end_values: Array,
     must_end: Array,
     forced: Array | None,
     eos_id: int,
@@ -74,17 +75,16 @@ def _first(
 ) -> tuple[Array, Array, Array]:
     """Returns what every beam offers: tokens (b,w,1), their logits, and whether nothing else (b,).
 
-    That is EOS, as it is `offered`, or the token that is forced.
+    That is EOS, with its `end_values` (b,w,1), or the token that is forced.
     """
     b, w, _ = logits.shape
     end = jnp.full((b, w, 1), eos_id, jnp.int32)
     if forced is None:
-        return end, offered[:, :, eos_id, None], must_end
+        return end, end_values, must_end
     goes_on = ~must_end & (forced != pad_id)
     tokens = jnp.where(goes_on[:, None, None], forced[:, None, None], end)
     given = jnp.take_along_axis(logits, tokens, axis=2)
-    end_given = offered[:, :, eos_id, None]
-    return tokens, jnp.where(goes_on[:, None, None], given, end_given), must_end | goes_on
+    return tokens, jnp.where(goes_on[:, None, None], given, end_values), must_end | goes_on
 
 
 def _log_sum_exp(logits: Array, largest: Array) -> Array:
@@ -128,8 +128,7 @@ def gather_beams(values: Array, beams: Array) -> Array:
     return jnp.take_along_axis(values, beams.reshape(*beams.shape, *[1] * (values.ndim - 2)), 1)
 
 
-def gather_tokens(values: Array, candidates: Candidates) -> Array:
-    """Returns values[i, parent, token] (b,n) of every candidate, for values (b,w,v)."""
+def gather_tokens(values: Array, parents: Array, tokens: Array) -> Array:
+    """Returns values[i, parent, token] (b,n) of `parents` and `tokens` (b,n), for (b,w,v)."""
     b, _, v = values.shape
-    flat = values.reshape(b, -1)
-    return jnp.take_along_axis(flat, candidates.parents * v + candidates.tokens, axis=1)
+    return jnp.take_along_axis(values.reshape(b, -1), parents * v + tokens, axis=1)

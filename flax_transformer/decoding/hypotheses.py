@@ -35,6 +35,11 @@ class Hypotheses(NamedTuple):
         ids = gather_beams(jnp.concatenate([self.ids, ids], axis=1), chosen)
         return self._replace(ids=ids, scores=scores)
 
+    def best_first(self) -> "Hypotheses":
+        """Returns them in the order of their scores; of equals the first stays first."""
+        scores, chosen = lax.top_k(self.scores, self.scores.shape[1])
+        return self._replace(ids=gather_beams(self.ids, chosen), scores=scores)
+
 
 def no_hypotheses(b: int, w: int, t: int, pad_id: int, *, record: bool) -> Hypotheses:
     """Returns room for w hypotheses of b sentences, and for a record if there is to be one."""

@@ -13,10 +13,11 @@ from flax_transformer.config import BleuTokenizer, Config
 from flax_transformer.config.json import config_to_dict
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.pairs import Pairs
-from flax_transformer.evaluation import compounds, scores
 from flax_transformer.evaluation.bleu_tokenizer import choose_tokenizer, require_tokenizer
+from flax_transformer.evaluation.measures import SACREBLEU, Measures, measure
 from flax_transformer.evaluation.report import TestSet, make_room, summary, write_report
 from flax_transformer.parallel.hosts import is_first_process
+from flax_transformer.translation.minimum_risk import RiskMetric
 from flax_transformer.translation.trained_model import TrainedModel
 
 
@@ -46,36 +47,29 @@ def report_on(
     test_sets: Iterable[TestSet],
     *,
     samples: int = 3,
-    metrics: Sequence[scores.Metric] = scores.METRICS,
-    lowercase: bool = False,
-    tokenize: BleuTokenizer = "auto",
-    compound_split: bool = False,
+    measures: Measures = SACREBLEU,
+    others: Sequence[Path] = (),
+    risk_metric: RiskMetric | None = None,
 ) -> None:
     """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
 
-    samples:  translations of each set that are printed
-    tokenize: for BLEU; "auto" as in the run's validations
+    samples: translations of each set that are printed
+    others:  work directories of models that translate with that one, as an ensemble
+    risk_metric: by which samples are ranked, where such are drawn
 
-    The other arguments are those of `evaluate`. Raises `UserError` before the model is loaded if
-    there is nowhere to write, or if something that scores is not installed.
+    Raises `UserError` before the model is loaded if there is nowhere to write, or if something that
+    scores is not installed.
     """
     test_sets = list(test_sets)
     make_room(workdir, test_sets)
-    bleu_tokenizer = settle_bleu_tokenizer(config, tokenize) if "bleu" in metrics else "none"
-    if compound_split:
-        compounds.require_moses()
-    model = TrainedModel(workdir, config)
+    with_bleu = "bleu" in measures.metrics or measures.by_length
+    tokenize = settle_bleu_tokenizer(config, measures.tokenize) if with_bleu else "none"
+    measures.require_installed()
+    model = TrainedModel(workdir, config, others=others, risk_metric=risk_metric)
     if is_first_process():
         print("".join(f"{note}\n" for note in model.notes), end="", flush=True)
     for test_set in test_sets:
-        hypotheses, record = evaluate(
-            model,
-            test_set,
-            metrics=metrics,
-            lowercase=lowercase,
-            tokenize=bleu_tokenizer,
-            compound_split=compound_split,
-        )
+        hypotheses, record = evaluate(model, test_set, measures, tokenize)
         if is_first_process():
             paths = write_report(workdir, test_set, record, hypotheses)
             print(summary(test_set, record, hypotheses, samples))
@@ -100,33 +94,16 @@ def settle_bleu_tokenizer(config: Config, tokenize: BleuTokenizer) -> str:
 
 
 def evaluate(
-    model: TrainedModel,
-    test_set: TestSet,
-    *,
-    metrics: Sequence[scores.Metric] = scores.METRICS,
-    lowercase: bool = False,
-    tokenize: str = "13a",
-    compound_split: bool = False,
+    model: TrainedModel, test_set: TestSet, measures: Measures, tokenize: str
 ) -> tuple[Sequence[str], dict[str, Any]]:
     """Returns the best translation of each line, and a record of the scores and what they took.
 
-    `metrics` and flags are those of `scores.score`; `compound_split` adds the measure of the
-    paper's tables. Speed is in target tokens per second of decoding, without compilation.
+    tokenize: one of sacreBLEU's, for BLEU
+
+    Speed is in target tokens per second of decoding, without compilation.
     """
     hypotheses, taken = _translate(model, test_set)
-    record = scores.score(
-        hypotheses,
-        test_set.references,
-        metrics=metrics,
-        lowercase=lowercase,
-        tokenize=tokenize,
-        processes=os.cpu_count() or 1,
-        progress=test_set.name,
-    )
-    if compound_split:
-        value, signature = compounds.compound_split_bleu(hypotheses, test_set.references)
-        record |= {"compound_split_bleu": value, "compound_split_bleu_signature": signature}
-    return hypotheses, record | taken
+    return hypotheses, measure(hypotheses, test_set, measures, tokenize) | taken
 
 
 def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], dict[str, Any]]:
@@ -142,7 +119,11 @@ def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], d
         "sentences_cut": taken.cut_lines,
         "checkpoints": model.steps,
         "checkpoints_chosen": model.choice,
+        "ensemble_with": [
+            os.fsencode(path).decode(errors="backslashreplace") for path in model.others
+        ],
         "data_changes": list(model.progress.data_changes),
+        "mbr_metric": model.risk_metric,
         "decoding": dataclasses.asdict(model.config.decoding),
         "target_tokens": taken.target_tokens,
         "seconds": round(seconds, 3),

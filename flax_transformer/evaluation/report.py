@@ -14,15 +14,29 @@ from flax_transformer.workdir import EVALUATION
 
 _SHOWN_CHARACTERS = 200
 
+_NAMES = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ter": "TER",
+    "compound_split_bleu": "split BLEU",
+    "comet": "COMET",
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """Sentences to translate. `origin` says where they come from; `name` becomes a file name."""
+    """Sentences to translate. `origin` says where they come from; `name` becomes a file name.
+
+    extra_references: further texts, each with a reference for every sentence
+    baseline:         translations by another system to compare with
+    """
 
     name: str
     origin: Mapping[str, Any]
     sources: Sequence[str]
     references: Sequence[str]
+    extra_references: Sequence[Sequence[str]] = ()
+    baseline: Sequence[str] | None = None
 
 
 def report_path(workdir: Path, test_set: TestSet) -> Path:
@@ -85,12 +99,10 @@ def summary(
     test_set: TestSet, record: Mapping[str, Any], hypotheses: Sequence[str], samples: int = 3
 ) -> str:
     """Returns scores, speed and some translations, for a person."""
-    names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "compound_split_bleu": "split BLEU"}
     lines = [f"{test_set.name}: {record['sentences']:,} sentences"]
     if record["sentences_cut"]:
         lines.append(f"  {record['sentences_cut']:,} longer than in training, translated in pieces")
-    for key in (key for key in names if key in record):
-        lines.append(f"  {names[key]:<12}{record[key]:6.2f}  {record[f'{key}_signature']}")
+    lines += _scores(record)
     lines.append(
         f"  {record['target_tokens']:,} target tokens in {record['seconds']:.1f} s, "
         f"{record['tokens_per_second']:,.0f} per second; "
@@ -101,6 +113,25 @@ def summary(
         lines.append(f"  {'reference':<12}{_shown(test_set.references[index])}")
         lines.append(f"  {'translation':<12}{_shown(hypotheses[index])}")
     return "\n".join(lines)
+
+
+def _scores(record: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of a summary that have scores in them."""
+    lines = []
+    for key in (key for key in _NAMES if key in record):
+        interval = f" ± {record[f'{key}_confidence']:.2f}" if f"{key}_confidence" in record else ""
+        signature = record[f"{key}_signature"]
+        lines.append(f"  {_NAMES[key]:<12}{record[key]:6.2f}{interval}  {signature}")
+    for key, other in record.get("baseline", {}).items():
+        lines.append(
+            f"  {_NAMES[key]:<12}{record[key] - other['score']:+6.2f}  against the baseline's "
+            f"{other['score']:.2f}: p {other['bootstrap_p']:.4f} by bootstrap, "
+            f"{other['randomisation_p']:.4f} by randomisation"
+        )
+    for one in record.get("bleu_by_source_length", ()):
+        bleu = "     -" if one["bleu"] is None else f"{one['bleu']:6.2f}"
+        lines.append(f"  {'BLEU':<12}{bleu}  {one['sentences']:,} sources of {one['words']} words")
+    return lines
 
 
 def _shown(text: str) -> str:

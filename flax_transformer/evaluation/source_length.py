@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flax_transformer.evaluation.scores import bleu_only
 
@@ -37,23 +38,31 @@ def bleu_by_source_length(
     hypotheses: Sequence[str],
     references: Sequence[str],
     first_lengths: Sequence[int] = FIRST_LENGTHS,
+    *,
+    extra_references: Sequence[Sequence[str]] = (),
+    tokenize: str = "13a",
+    lowercase: bool = False,
 ) -> list[LengthBin]:
     """Returns BLEU in bins of the number of words in the source, split at white space.
 
     first_lengths: words of the shortest source of each bin, rising
 
+    The other arguments are those of `scores.bleu_only`.
     Shorter sentences, such as empty ones, are in no bin.
     """
     lengths = [len(source.split()) for source in sources]
-    pairs = list(zip(hypotheses, references, strict=True))
+    rows = list(zip(hypotheses, references, *extra_references, strict=True))
     bins = []
     for shortest, following in zip(first_lengths, [*first_lengths[1:], None], strict=True):
         chosen = [
-            pair
-            for length, pair in zip(lengths, pairs, strict=True)
+            row
+            for length, row in zip(lengths, rows, strict=True)
             if shortest <= length and (following is None or length < following)
         ]
-        texts, right = ([pair[side] for pair in chosen] for side in (0, 1))
-        bleu = bleu_only(texts, right) if chosen else None
+        bleu = None
+        if chosen:
+            texts, right, *more = (list(column) for column in zip(*chosen, strict=True))
+            options: dict[str, Any] = {"tokenize": tokenize, "lowercase": lowercase}
+            bleu = bleu_only(texts, right, extra_references=more, **options)
         bins.append(LengthBin(shortest, following and following - 1, len(chosen), bleu))
     return bins

@@ -149,6 +149,11 @@ class ImportedTokenizer(Tokenizer):
     def ids_of_piece(self, piece: str) -> list[int]:
         return [self._ids.get(piece, UNK_ID)]
 
+    @cached_property
+    def tags(self) -> Mapping[str, int]:
+        """None: its symbols for languages are settled with the model."""
+        return {}
+
     def has_tag(self, tag: str) -> bool:
         return tag in self._ids
 

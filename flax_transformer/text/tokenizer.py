@@ -120,6 +120,14 @@ class Tokenizer:
         """What splits targets: the same, as source and target share the vocabulary."""
         return self
 
+    @functools.cached_property
+    def tags(self) -> Mapping[str, int]:
+        """The symbols for a corpus' tags, and their ids."""
+        every = list(range(self.vocabulary_size))
+        controls = itertools.compress(every, self._processor.is_control(every))
+        ids = [i for i in controls if i not in (PAD_ID, EOS_ID, BOS_ID)]
+        return dict(zip(self.pieces(ids), ids, strict=True))
+
     def has_tag(self, tag: str) -> bool:
         """Returns whether there is a symbol for a corpus' tag."""
         return bool(self._processor.is_control(self._processor.piece_to_id(tag)))

@@ -14,9 +14,21 @@ from flax_transformer.decoding.prefix import Prefix
 from flax_transformer.text.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from flax_transformer.translation.long_lines import Piece
 from flax_transformer.translation.prefixes import PLACES, lead_through
+from flax_transformer.translation.required import Shape, lay_out_required, shape_of_required
 
-Rows = tuple[np.ndarray] | tuple[np.ndarray, Prefix]
-"""What a search is given beside the parameters, a row for each piece."""
+
+class Rows(NamedTuple):
+    """What a search is given beside the parameters, a row for each piece.
+
+    ids:      (b,s) int32, of the sources
+    prefix:   what translations begin with, where any is told
+    required: (b,c,p) int32, the phrases that they hold, where any must hold some
+    """
+
+    ids: np.ndarray
+    prefix: Prefix | None = None
+    required: np.ndarray | None = None
+
 
 _SHORTEST_BUCKET = 16
 
@@ -33,11 +45,20 @@ def most_rows(config: Config, length: int, devices: int) -> int:
 
 
 class Program(NamedTuple):
-    """What a search is compiled for: (b,s), and whether it can force tokens."""
+    """What a search is compiled for: (b,s), whether it can force tokens, and which phrases it can
+    require."""
 
     b: int
     s: int
     forces: bool
+    required: Shape | None = None
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Program":
+        """Returns what searches with `rows`."""
+        required = None if rows.required is None else rows.required.shape[1:]
+        b, s = rows.ids.shape
+        return cls(b, s, rows.prefix is not None, required)
 
 
 class Batching:
@@ -76,16 +97,21 @@ class Batching:
         compiled first: compiling takes longer than a few batches.
         """
         forces = any(piece.forced or piece.word for piece in pieces)
+        required = shape_of_required(pieces)
         order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index].ids))
         start, before = 0, None
         while start < len(order):
             waiting = len(order) - start
             shape = self.shape(len(pieces[order[start]].ids) + 1, waiting, forces)
-            known = Program(*shape, forces) in compiled
+            known = Program(*shape, forces, required) in compiled
             if before is not None and not known and waiting < _WORTH_COMPILING * shape[0]:
                 shape = before
             indices = order[start : start + shape[0]]
-            yield indices, self.lay_out([pieces[index] for index in indices], shape, forces)
+            members = [pieces[index] for index in indices]
+            rows = self.lay_out(members, shape, forces)
+            if required is not None:
+                rows = rows._replace(required=lay_out_required(members, shape[0], required))
+            yield indices, rows
             start, before = start + len(indices), shape
 
     def shape(self, longest: int, waiting: int, forces: bool = False) -> tuple[int, int]:
@@ -113,11 +139,11 @@ class Batching:
         for row, piece in enumerate(pieces):
             ids[row, : len(piece.ids) + 1] = [*piece.ids, EOS_ID]
         if not forces:
-            return (ids,)
+            return Rows(ids)
         tokens = np.full((b, longest_target(self._config, s)), PAD_ID, np.int32)
         nexts = np.full((b, PLACES, self._tokenizer.vocabulary_size), -1, np.int8)
         nexts[:, 0] = 0
         for row, piece in enumerate(pieces):
             tokens[row, : len(piece.forced)] = piece.forced
             lead_through(piece.word, self._tokenizer.target, nexts[row])
-        return ids, Prefix(tokens, nexts)
+        return Rows(ids, Prefix(tokens, nexts))

@@ -1,6 +1,7 @@
 """What a search has found for the pieces of a line, as translations of the line."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from flax_transformer.text.placeholders import are_all_there, put_back
@@ -9,18 +10,28 @@ from flax_transformer.translation.long_lines import Piece, join_texts
 _LINE_ENDS = str.maketrans("\n\r", "  ")
 
 
-class Hypothesis(NamedTuple):
+class IdPair(NamedTuple):
+    """The ids of what was translated and of what the search made of it, end symbols left out."""
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
     """One translation.
 
     text:   without "\\n" and "\\r", so that it is one line of a file
     score:  natural-log probability divided by the length penalty, plus the coverage penalty; of a
-            line that was cut, the sum over its pieces
+            sample the log probability alone; of a line that was cut, the sum over its pieces
     tokens: number of target tokens, end symbols included
+    pairs:  the ids, a pair for each piece of the line; what is equal without them is equal
     """
 
     text: str
     score: float
     tokens: int
+    pairs: tuple[IdPair, ...] = field(default=(), repr=False, compare=False)
 
 
 NOTHING = [Hypothesis("", 0.0, 0)]
@@ -34,13 +45,20 @@ def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
     ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
     texts = [f"{piece.before}{put_back(each.text, piece.words)}{piece.after}" for each in ordered]
     return [
-        each._replace(text=text.translate(_LINE_ENDS))
+        replace(
+            each,
+            text=text.translate(_LINE_ENDS),
+            pairs=tuple(pair._replace(source=tuple(piece.ids)) for pair in each.pairs),
+        )
         for each, text in zip(ordered, texts, strict=True)
     ]
 
 
-def join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
-    """Joins the best hypotheses of the pieces in order, then the second best, and so on."""
+def join(pieces: list[list[Hypothesis]], *, keep_equal: bool = False) -> list[Hypothesis]:
+    """Joins the best hypotheses of the pieces in order, then the second best, and so on.
+
+    keep_equal: whether the same text may come twice, as among samples
+    """
     if not pieces:
         return NOTHING
     joined = []
@@ -48,8 +66,9 @@ def join(pieces: list[list[Hypothesis]]) -> list[Hypothesis]:
         parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
         text = join_texts([part.text for part in parts])
         score = sum(part.score for part in parts)
-        joined.append(Hypothesis(text, score, sum(part.tokens for part in parts)))
-    return distinct(joined)
+        pairs = tuple(pair for part in parts for pair in part.pairs)
+        joined.append(Hypothesis(text, score, sum(part.tokens for part in parts), pairs))
+    return joined if keep_equal else distinct(joined)
 
 
 def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:

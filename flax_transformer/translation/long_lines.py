@@ -17,12 +17,13 @@ _WHITE_SPACE = re.compile(r"\s+")
 class Piece(NamedTuple):
     """A piece of a line, to be translated in one go.
 
-    ids:    without an end symbol; none where there is nothing to translate
-    words:  what the placeholders among the ids stand for
-    before: text before it that stays as it is
-    after: text after it that stays as it is
-    forced: ids that its translation begins with
-    word:   then the beginning of a word, as SentencePiece writes it, in whatever pieces
+    ids:      without an end symbol; none where there is nothing to translate
+    words:    what the placeholders among the ids stand for
+    before:   text before it that stays as it is
+    after:    text after it that stays as it is
+    forced:   ids that its translation begins with
+    word:     then the beginning of a word, as SentencePiece writes it, in whatever pieces
+    required: ids of phrases that its translation holds
     """
 
     ids: list[int]
@@ -31,6 +32,7 @@ class Piece(NamedTuple):
     after: str = ""
     forced: Sequence[int] = ()
     word: str = ""
+    required: Sequence[Sequence[int]] = ()
 
 
 def cut_lines(

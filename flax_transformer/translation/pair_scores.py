@@ -3,7 +3,7 @@
 Letters: b batch, s source length, t target length, v vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,21 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from flax_transformer.batch import Batch
 from flax_transformer.config import Config
-from flax_transformer.data.packing import lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
 from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.errors import UserError
-from flax_transformer.parallel.rows import place_rows
-from flax_transformer.parallel.sharding import on_mesh, replicated
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.text.tokenizer import Tokenizer
-from flax_transformer.translation.batching import most_rows
 from flax_transformer.translation.long_lines import mark_pair
-
-_SHORTEST = 16
+from flax_transformer.translation.pair_batches import PairFunction
+from flax_transformer.translation.prefixes import require_tag
 
 
 class PairScore(NamedTuple):
@@ -46,16 +42,17 @@ class PairScore(NamedTuple):
         return sum(self.log_probabilities)
 
 
-def token_log_probabilities(model: nn.Module, params: Any, batch: Batch) -> jax.Array:
+def token_log_probabilities(model: nn.Module | Ensemble, params: Any, batch: Batch) -> jax.Array:
     """Returns the natural logarithm of the probability of `batch.target_outputs`: (b,t) float32.
 
     One row's logits (t,v) are there at a time.
     """
-    features: Any = model.apply({"params": params}, batch)  # btd
+    features: Any = model.apply({"params": params}, batch)  # btd, of an ensemble one of each
 
-    def of_row(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def of_row(row: tuple[Any, jax.Array]) -> jax.Array:
         one, outputs = row
-        logits: Any = model.apply({"params": params}, one[None], method="logits")
+        one = jax.tree.map(lambda own: own[None], one)
+        logits: Any = model.apply({"params": params}, one, method="logits")
         found = jnp.take_along_axis(logits[0], outputs[:, None], axis=1)[:, 0]
         return found - jax.nn.logsumexp(logits[0], axis=1)
 
@@ -65,61 +62,49 @@ def token_log_probabilities(model: nn.Module, params: Any, batch: Batch) -> jax.
 class PairScorer:
     """Scores pairs in batches of few shapes, each of which is compiled once."""
 
-    def __init__(self, model: nn.Module, config: Config, tokenizer: Tokenizer, mesh: Mesh):
-        self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
-        score = on_mesh(mesh, partial(token_log_probabilities, model))
-        # Every process gets all results.
-        self._score = jax.jit(score, out_shardings=replicated(mesh))
+    def __init__(
+        self, model: nn.Module | Ensemble, config: Config, tokenizer: Tokenizer, mesh: Mesh
+    ):
+        self._config, self._tokenizer = config, tokenizer
+        self._score = PairFunction(partial(token_log_probabilities, model), config, mesh)
 
     def score(
         self,
         params: Any,
         sources: Sequence[str],
         targets: Sequence[str],
+        tags: Sequence[str] | None = None,
         progress: str | None = None,
     ) -> list[PairScore]:
         """Returns the score of each pair, in order.
 
         params:   of the model, unboxed
+        tags:     a symbol of the vocabulary before each source, "" for none
         progress: names a bar on stderr
 
         A pair is not cut, however long it is. Raises `UserError` where one is too long for the
-        positions that the model has learned.
+        positions that the model has learned, and for a tag that the vocabulary lacks.
         """
         marked = [mark_pair(*pair, self._tokenizer) for pair in zip(sources, targets, strict=True)]
         sides = (self._tokenizer, self._tokenizer.target)
         ids = [side.encode([pair[i] for pair in marked]) for i, side in enumerate(sides)]
+        for place, tag in enumerate(tags or ()):
+            if tag:
+                ids[0][place].insert(0, require_tag(tag, self._tokenizer))
         pairs = TokenizedPairs.of(*ids)
         self._require_positions(pairs)
-        found: list[PairScore] = [PairScore((), ())] * len(marked)
-        with tqdm(
-            total=len(marked), desc=progress, leave=False, disable=None if progress else True
-        ) as bar:
-            for members, batch in self._batches(pairs):
-                scores = jax.device_get(self._score(params, batch))
-                for row, index in enumerate(members):
-                    target = pairs.target[index].tolist()
-                    pieces = self._tokenizer.target.pieces(target)
-                    found[index] = PairScore(
-                        tuple(pieces), tuple(scores[row][: len(target)].tolist())
-                    )
-                bar.update(len(members))
-        return found
+        return self.score_ids(params, pairs, progress)
 
-    def _batches(self, pairs: TokenizedPairs) -> Iterator[tuple[list[int], Batch]]:
-        """Yields the numbers of pairs, the longest first, and a batch with each in a row."""
-        lengths = np.maximum(pairs.source.lengths, pairs.target.lengths)
-        order, start = np.argsort(-lengths, kind="stable"), 0
-        while start < len(order):
-            length = max(1 << (int(lengths[order[start]]) - 1).bit_length(), _SHORTEST)
-            many = most_rows(self._config, length, self._mesh.size)
-            members = order[start : start + many]
-            rows = np.split(members, range(1, many))
-            yield (
-                members.tolist(),
-                place_rows(self._mesh, many, lay_out(pairs, rows, length, length)),
-            )
-            start += many
+    def score_ids(
+        self, params: Any, pairs: TokenizedPairs, progress: str | None = None
+    ) -> list[PairScore]:
+        """As `score`, of pairs that are ids already, such as those of a search."""
+        found = self._score(params, pairs, progress)
+        targets = (pairs.target[i].tolist() for i in range(len(pairs)))
+        return [
+            PairScore(tuple(self._tokenizer.target.pieces(target)), tuple(scores.tolist()))
+            for target, scores in zip(targets, found, strict=True)
+        ]
 
     def _require_positions(self, pairs: TokenizedPairs) -> None:
         if not self._config.model.learns_positions:

@@ -1,4 +1,4 @@
-"""Texts that translations must begin with.
+"""Texts that translations must begin with, and tags that stand before sources.
 
 The search is forced to take the tokens of a prefix, split as any text is. Its last word may be
 unfinished, and then the pieces of the finished word are others: "ch" is the beginning of "chat". So
@@ -6,6 +6,9 @@ of that word not the pieces are forced but the characters, and the search choose
 that spell them or go on from them. White space after the last word says that it is finished; its
 pieces are then forced like the others. So are those of a word of 15 characters or more, or with
 characters that are spelled in bytes.
+
+A tag is a symbol that a share of the training text had before its sources, such as <bt> (the data's
+`tag`). Before a source it asks for a translation like those.
 """
 
 from collections.abc import Sequence
@@ -35,30 +38,52 @@ def cut_to_begin(
     config: Config,
     tokenizer: Tokenizer,
     trained: TrainedLengths | None = None,
+    tags: Sequence[str] | None = None,
 ) -> list[list[Piece]]:
-    """Returns the pieces of each line as `cut_lines` does, the first told how to begin.
+    """Returns the pieces of each line as `cut_lines` does, each with the line's tag before it, and
+    the first told how to begin.
 
     A line with a prefix is one piece if the model can read it as a whole, since nobody knows which
     of its sentences the prefix translates.
 
-    Raises `UserError` where a prefix leaves no room for an end symbol, and where its line has
-    nothing to translate.
+    Raises `UserError` where a prefix leaves no room for an end symbol, where its line has nothing
+    to translate, and for a tag that the vocabulary lacks.
     """
     # The end symbol takes the last place of a piece.
     most = longest_source(config) - 1
     cut = cut_lines(lines, tokenizer, most, trained)
+    for place, tag in enumerate(tags or ()):
+        if tag:
+            (pieces,) = cut_lines([lines[place]], tokenizer, most - 1, trained)
+            cut[place] = _tagged(pieces, tag, tokenizer)
     if before := tokenizer.target.before:
         cut = [[piece._replace(forced=before) for piece in pieces] for pieces in cut]
     for place, prefix in enumerate(prefixes or ()):
         if is_blank(prefix):
             continue
-        pieces = cut[place]
+        pieces, tag = cut[place], tags[place] if tags else ""
         if len(pieces) > 1:
-            (pieces,) = cut_lines([lines[place]], tokenizer, most)
+            (pieces,) = cut_lines([lines[place]], tokenizer, most - bool(tag))
+            pieces = _tagged(pieces, tag, tokenizer) if tag else pieces
         first = _begin(pieces[0] if pieces else Piece([], {}), prefix, tokenizer.target)
         _require_room(first, prefix, config, tokenizer.target)
         cut[place] = [first, *pieces[1:]]
     return cut
+
+
+def require_tag(tag: str, tokenizer: Tokenizer) -> int:
+    """Returns the id of `tag`; raises `UserError` where the vocabulary lacks it."""
+    if tag not in tokenizer.tags:
+        known = ", ".join(tokenizer.tags)
+        remedy = f"has {known}: choose from these" if known else "has none: leave it out"
+        raise UserError(f"the tag {tag!r} is not in the vocabulary, which {remedy}")
+    return tokenizer.tags[tag]
+
+
+def _tagged(pieces: list[Piece], tag: str, tokenizer: Tokenizer) -> list[Piece]:
+    """Returns `pieces` with the tag before each that is to be translated."""
+    symbol = require_tag(tag, tokenizer)
+    return [piece._replace(ids=[symbol, *piece.ids]) if piece.ids else piece for piece in pieces]
 
 
 def _begin(piece: Piece, prefix: str, tokenizer: Tokenizer) -> Piece:

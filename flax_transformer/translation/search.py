@@ -3,6 +3,7 @@
 Letters: b batch, s source length.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,32 +12,43 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.config import Config
-from flax_transformer.decoding.beam_search import beam_search, stages
+from flax_transformer.config import Config, DecodingConfig
+from flax_transformer.decoding.beam_search import Lengthen, beam_search
+from flax_transformer.decoding.diverse import lengthen_groups
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.lengths import longest_target
+from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.prefix import Prefix
+from flax_transformer.decoding.required import lengthen_required
+from flax_transformer.decoding.rules import Rule, forbid, minimum_length, no_repeated_ngram
+from flax_transformer.decoding.sampling import Sampler, number_sentences, sample
 from flax_transformer.decoding.scoring import Scoring
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 
 def search(
-    model: nn.Module,
+    model: nn.Module | Ensemble,
     config: Config,
     params: Any,
     ids: jax.Array,
     prefix: Prefix | None = None,
+    required: jax.Array | None = None,
     *,
+    forbidden: Sequence[Sequence[int]] = (),
     record: bool = False,
 ) -> Hypotheses:
-    """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD.
+    """Searches for the translations of source `ids` (b,s), each ended by EOS, then PAD; or draws
+    them, with `decoding.sampling`.
 
     A row that holds EOS alone is padding of the batch and has no hypotheses. Hypotheses have up to
     `decoding.extra_length` tokens more than their source, end symbols counted in both, but never
     more than `longest_target`.
 
-    prefix: what the hypotheses of each row begin with, shorter than they may be
-    record: whether they come with a record of the search
+    prefix:    what the hypotheses of each row begin with, shorter than they may be
+    required:  (b,c,p) int32, tokens of the phrases that those of each row hold, then PAD
+    forbidden: tokens of the phrases that they do not hold
+    record:    whether they come with a record of the search
     """
     chex.assert_rank(ids, 2)
     chex.assert_type(ids, jnp.int32)
@@ -48,21 +60,65 @@ def search(
     memory = apply(ids, segments, positions, method="encode")
     cache = apply(memory, segments, stages(max_steps)[0], decoding.beam_size, method="start_cache")
     lengths = segments.sum(axis=1)
+    max_lengths = jnp.where(lengths > 1, lengths + decoding.extra_length, 0)
+    shared: dict[str, Any] = {
+        "max_steps": max_steps,
+        "bos_id": BOS_ID,
+        "eos_id": EOS_ID,
+        "pad_id": PAD_ID,
+        "grow": partial(apply, method="grow_cache"),
+        "prefix": prefix,
+        "rules": rules_of(decoding, forbidden),
+    }
+    if decoding.sampling:
+        return sample(
+            partial(apply, method="decode_step"),
+            cache,
+            max_lengths,
+            number_sentences(ids),
+            sampler=Sampler(decoding.temperature, decoding.top_k, decoding.top_p),
+            seed=decoding.seed,
+            num_samples=decoding.beam_size,
+            **shared,
+        )
     with_attention = "_with_attention" if decoding.coverage_penalty else ""
     return beam_search(
         partial(apply, method=f"decode_step{with_attention}"),
         cache,
-        jnp.where(lengths > 1, lengths + decoding.extra_length, 0),
+        max_lengths,
         segments != 0,
-        max_steps=max_steps,
         beam_size=decoding.beam_size,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
-        pad_id=PAD_ID,
-        scoring=Scoring(
-            decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
-        ),
-        grow=partial(apply, method="grow_cache"),
-        prefix=prefix,
+        scoring=scoring_of(config),
+        lengthen=lengthen_required if required is not None else lengthening_of(decoding),
+        required=required,
+        groups=decoding.diversity_groups,
         record=record,
+        **shared,
+    )
+
+
+def lengthening_of(decoding: DecodingConfig) -> Lengthen | None:
+    """Returns how a beam search chooses, where it is not by probability alone."""
+    if (groups := decoding.diversity_groups) > 1:
+        return partial(lengthen_groups, groups=groups, strength=decoding.diversity_strength)
+    return None
+
+
+def rules_of(decoding: DecodingConfig, forbidden: Sequence[Sequence[int]]) -> list[Rule]:
+    """Returns the rules that are asked for; `forbidden` has the tokens of each phrase."""
+    rules: list[Rule] = []
+    if (least := decoding.min_length) > 1:
+        rules.append(partial(minimum_length, least=least, eos_id=EOS_ID))
+    if n := decoding.no_repeat_ngram:
+        rules.append(partial(no_repeated_ngram, n=n))
+    if forbidden:
+        rules.append(partial(forbid, phrases=forbidden, pad_id=PAD_ID))
+    return rules
+
+
+def scoring_of(config: Config) -> Scoring:
+    """Returns how a search compares hypotheses of different lengths."""
+    decoding = config.decoding
+    return Scoring(
+        decoding.length_normalization, decoding.length_penalty, decoding.coverage_penalty
     )

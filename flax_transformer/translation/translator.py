@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -19,6 +20,7 @@ from flax_transformer.decoding.lengths import longest_source
 from flax_transformer.decoding.record import Record
 from flax_transformer.errors import require
 from flax_transformer.models import build_model
+from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.runtime.interruption import Interruption
 from flax_transformer.text.sentences import TrainedLengths
@@ -27,12 +29,14 @@ from flax_transformer.translation.batching import Batching, Program, Rows
 from flax_transformer.translation.hypotheses import (
     NOTHING,
     Hypothesis,
+    IdPair,
     complete,
     distinct,
     join,
 )
 from flax_transformer.translation.long_lines import Piece
 from flax_transformer.translation.prefixes import cut_to_begin
+from flax_transformer.translation.required import cut_to_hold
 from flax_transformer.translation.search import search
 
 
@@ -70,7 +74,7 @@ class RecordedSearch(NamedTuple):
 
 
 class Translator:
-    """Beam search (Section 6.1) over lines of text, on every device of a mesh.
+    """Beam search (Section 6.1), or sampling, over lines of text, on every device of a mesh.
 
     Each device takes rows of its own, whichever axis of the mesh it is on, and all parameters.
     Batches come in at most two shapes for each of a few lengths, and each shape is compiled once in
@@ -84,6 +88,7 @@ class Translator:
         mesh: Mesh | None = None,
         trained: TrainedLengths | None = None,
         rows_ahead: Sequence[int] = (),
+        model: nn.Module | Ensemble | None = None,
     ):
         """Makes a translator that has compiled nothing yet.
 
@@ -91,16 +96,20 @@ class Translator:
         trained:    lines of several sentences that are longer are translated in pieces, if
                     `decoding.split_sentences`
         rows_ahead: numbers of rows of the batches that `programs_ahead` are for
+        model:      by default that of `config`
         """
         self._config = config
         self._trained = trained if config.decoding.split_sentences else None
         self._tokenizer = tokenizer
         self._mesh = build_mesh(MeshConfig()) if mesh is None else mesh
-        model = build_model(config.model, config.tokenizer.vocabulary_size)
+        if model is None:
+            model = build_model(config.model, config.tokenizer.vocabulary_size)
         self._batching = Batching(config, tokenizer, self._mesh.size, rows_ahead)
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
-        self._search = self._on_mesh(partial(search, model, config))
-        self._recorded_search = self._on_mesh(partial(search, model, config, record=True))
+        forbidden = tokenizer.target.encode(config.decoding.forbidden)
+        find = partial(search, model, config, forbidden=forbidden)
+        self._search = self._on_mesh(find)
+        self._recorded_search = self._on_mesh(partial(find, record=True))
         self._programs: dict[Program, jax.stages.Compiled] = {}
         self.counts = Counts()
 
@@ -135,7 +144,7 @@ class Translator:
     def programs_ahead(self, params: Any) -> list[Callable[[], object]]:
         """Returns what compiles, and runs once, each program that lines may need.
 
-        The last ones are for `record_search`.
+        The last ones are for `record_search`, where one beam searches.
         """
         programs = self._batching.programs_ahead()
 
@@ -148,6 +157,8 @@ class Translator:
             jax.block_until_ready(self._recorded_search(params, jax.tree.map(self._put, rows)))
 
         lengths = sorted({program.s for program in programs})
+        if not self._config.decoding.is_one_beam:
+            lengths = []
         return [*(partial(run, each) for each in programs), *(partial(record, s) for s in lengths)]
 
     def translate(
@@ -156,25 +167,35 @@ class Translator:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
         progress: str | None = None,
         interruption: Interruption | None = None,
     ) -> list[list[Hypothesis]]:
-        """Returns the hypotheses of each line, in order, best first, no text twice.
+        """Returns the hypotheses of each line, in order, best first, no text twice. With
+        `decoding.sampling` they are samples: as they were drawn, equal ones included.
 
         params:       of the model, unboxed; at every call with the same shapes and shardings
         prefixes:     what the translation of each line must begin with
+        tags:         a symbol of the vocabulary before each line, "" for none
+        required:     the phrases that it must hold
         progress:     name of a bar on stderr
         interruption: what may ask to stop meanwhile
 
         There are `beam_size` of a line, or as many as exist. A line without text has one hypothesis
         without text. Raises `InterruptedRunError` when the `interruption` asks to stop, and
-        `UserError` where a line cannot be translated with its prefix.
+        `UserError` where a line cannot be translated with its prefix, its tag or its phrases.
         """
-        cut = cut_to_begin(lines, prefixes, self._config, self._tokenizer, self._trained)
+        cut = cut_to_hold(
+            lines, prefixes, required, self._config, self._tokenizer, self._trained, tags
+        )
         to_search = [piece for pieces in cut for piece in pieces if piece.ids]
         translated = iter(self._translate_pieces(params, to_search, progress, interruption))
         result = [
-            join([complete(next(translated) if piece.ids else NOTHING, piece) for piece in pieces])
+            join(
+                [complete(next(translated) if piece.ids else NOTHING, piece) for piece in pieces],
+                keep_equal=self._config.decoding.sampling,
+            )
             for pieces in cut
         ]
         self._count(
@@ -217,8 +238,7 @@ class Translator:
         if interruption:
             interruption.poll()
         arrays = jax.tree.map(self._put, rows)
-        b, s = rows[0].shape
-        program = Program(b, s, forces=len(rows) > 1)
+        program = Program.of(rows)
         if program not in self._programs:
             start = time.perf_counter()
             compile_search = self._search.lower(params, arrays).compile
@@ -237,8 +257,13 @@ class Translator:
     def record_search(self, params: Any, line: str, prefix: str = "") -> RecordedSearch:
         """Returns the search for the translation of `line`, which `prefix` may begin.
 
-        Raises `UserError` where the line is too long for one search, and as `translate`.
+        Raises `UserError` where the line is too long for one search, where the search is more than
+        one beam or none, and as `translate`.
         """
+        require(
+            self._config.decoding.is_one_beam,
+            "only one beam search can be shown: leave out decoding.sampling and diversity_groups",
+        )
         (pieces,) = cut_to_begin([line], [prefix], self._config, self._tokenizer)
         require(
             len(pieces) <= 1,
@@ -259,18 +284,25 @@ class Translator:
         """Returns every row's hypotheses as text, best first."""
         ids, scores = jax.device_get((hypotheses.ids, hypotheses.scores))
         b, w, t = ids.shape
-        texts = self._tokenizer.target.decode(ids.reshape(b * w, t).tolist())
+        written = ids.reshape(b * w, t).tolist()
+        texts = self._tokenizer.target.decode(written)
         tokens = np.count_nonzero(ids != PAD_ID, axis=2)
-        return [
-            distinct(
-                Hypothesis(texts[i * w + j], scores[i, j].item(), count)
+        found = [
+            [
+                Hypothesis(
+                    texts[i * w + j],
+                    scores[i, j].item(),
+                    count,
+                    (IdPair((), tuple(written[i * w + j][: max(count - 1, 0)])),),
+                )
                 for j, count in enumerate(tokens[i].tolist())
                 # There may be fewer than w, but the first one stays: parameters that are not finite
                 # have no translation.
                 if j == 0 or scores[i, j] > -np.inf
-            )
+            ]
             for i in range(b)
         ]
+        return found if self._config.decoding.sampling else [distinct(each) for each in found]
 
 
 def _one_ahead(iterator: Iterable) -> Iterator:

@@ -120,6 +120,19 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
     assert "BLEU" in shown and "chrF" in shown and "TER" not in shown
 
 
+def test_further_files_belong_to_a_test_set(evaluate, workdir, capsys):
+    files = ("--baseline", workdir / "test.en", "--extra-references", workdir / "other.fr")
+    flags = ("--confidence", "--by-source-length", "--metrics", "bleu", "--name", "more")
+    evaluate("--workdir", workdir, "--split", "test", *files, *flags, "--beam-size", "1")
+    record = json.loads((workdir / "evaluation" / "more.json").read_text())
+    assert record["test_set"]["baseline"] == str(workdir / "test.en")
+    assert record["test_set"]["extra_references"] == [str(workdir / "other.fr")]
+    assert "nrefs:2|bs:1000" in record["bleu_signature"]
+    assert record["baseline"].keys() == {"bleu"}
+    assert record["bleu_by_source_length"][0]["sentences"] == 3
+    assert "against the baseline's" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -128,6 +141,12 @@ def test_any_pair_of_files_is_scored(evaluate, workdir, capsys, tmp_path):
         (("--beam-size", "0"), "beam_size is 0"),
         (("--metrics",), "--metrics names none"),
         (("--name", "x"), "one test set"),
+        (("--baseline", "x"), "--baseline is for one test set"),
+        (("--extra-references", "x"), "--extra-references is for one test set"),
+        (("--split", "test", "--baseline", "{}/three"), "--baseline .*three has 3 lines, but test"),
+        (("--split", "test", "--extra-references", "{}/three"), "three has 3 lines, but test 4"),
+        (("--split", "test", "--baseline", "x", "--metrics", "comet"), "name some of them"),
+        (("--metrics", "comet", "--comet-command", "{}/no"), "{}/no, which is not there"),
         (("--name", "../x", "--split", "test"), "--name is '../x', but must be a file name"),
         (("--name", "/tmp/x", "--split", "test"), "--name is '/tmp/x', but must be a file name"),
         (("--name", "n" * 300, "--split", "test"), "--name is 'nnn.* at most 180 bytes"),
@@ -155,7 +174,7 @@ def test_mistakes_are_named_before_the_model_is_loaded(
     from flax_transformer.evaluation import evaluation
 
     monkeypatch.delattr(evaluation, "TrainedModel")
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message.replace("{}", str(workdir))):
         evaluate("--workdir", workdir, *words)
 
 
@@ -300,7 +319,8 @@ def test_lines_before_a_broken_one_still_come_out(workdir):
 class Shouting:
     """A model that needs no training, and translates into capitals."""
 
-    def __init__(self, workdir, config):
+    def __init__(self, workdir, config, others=(), risk_metric=None):
+        self.others, self.risk_metric = others, risk_metric
         self.translator = SimpleNamespace(counts=Counts())
         self.notes = []
         self.steps, self.choice, self.config = [1], "latest", config
@@ -309,7 +329,7 @@ class Shouting:
     def translate(self, lines, progress=None):
         return [best.text for (best,) in self.search(lines)]
 
-    def search(self, lines, prefixes=None, progress=None):
+    def search(self, lines, prefixes=None, tags=None, required=None, progress=None):
         return [[Hypothesis(line.upper(), 0.0, 1)] for line in lines]
 
 

@@ -138,7 +138,7 @@ def test_wrong_searches_are_named(model, options, message):
 
 
 def test_one_text_is_no_list(model):
-    with pytest.raises(TypeError, match=r"must be a list of them: \[line\]"):
+    with pytest.raises(TypeError, match=r"must be a list of them: \[text\]"):
         model.translate("The cat sees the dog.")
 
 

@@ -25,14 +25,15 @@ from types import SimpleNamespace
 from flax_transformer.commands.command_line import run_command
 
 class Shouting:
-    def __init__(self, workdir, config):
+    def __init__(self, workdir, config, others, risk_metric):
         self.translator = SimpleNamespace(counts=SimpleNamespace(cut_lines=0))
         self.notes = []
 
-    def search(self, lines, prefixes=None, progress=None):
+    def search(self, lines, prefixes=None, tags=None, required=None, progress=None):
         if "broken" in lines:
             open("/absent/checkpoint")
-        texts = [begun + line.upper() for begun, line in zip(prefixes or [""] * len(lines), lines)]
+        parts = zip(prefixes, tags, lines, map("".join, required))
+        texts = [begun + tag + line.upper() + held for begun, tag, line, held in parts]
         return [[SimpleNamespace(text=text, score=0.0)] for text in texts]
 
 module = types.ModuleType("flax_transformer.translation.trained_model")
@@ -261,3 +262,35 @@ def test_a_signal_leaves_no_unfinished_file(start, tmp_path, number, code):
     assert process.communicate(timeout=240) == (b"", b"")
     assert process.returncode == code
     assert names(tmp_path) == set()
+
+
+def test_prefixes_and_tags_come_with_the_line_or_with_the_command(run):
+    lines = [
+        "{}",
+        '{"source": "a\\tb", "tag": "<x>", "required": ["y", "z"]}',
+        '{"prefix": "", "source": ""}',
+    ]
+    lines[0] = '{"source": "a", "prefix": "p "}'
+    words = "exec $TRANSLATE --prefix 'all ' --tag '<t>'"
+    code, output, errors = run(f"{words} --input-format jsonl", "\n".join(lines).encode())
+    assert (code, output.decode(), errors) == (0, "p <t>A\nall <x>A\tByz\n<t>\n", "")
+    code, output, _ = run(words, b"a\nb\n")
+    assert (code, output.decode()) == (0, "all <t>A\nall <t>B\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("the cat", 'standard input line 2 is no JSON object with a "source": write each text as'),
+        ('["the cat"]', "standard input line 2 is no JSON object"),
+        ('{"prefix": "a"}', "standard input line 2 is no JSON object with"),
+        ('{"source": "", "required": "a"}', 'standard input line 2 has a "required" that is no li'),
+        ('{"source": "", "required": [3]}', 'standard input line 2 has a "required" that is no te'),
+        ('{"source": 3}', 'standard input line 2 has a "source" that is no text'),
+        ('{"source": "a", "prefxi": "a"}', 'standard input line 2 has "prefxi", but known are: so'),
+    ],
+)
+def test_what_is_wrong_with_an_object_is_named(run, line, message):
+    text = f'{{"source": "a"}}\n{line}\n'
+    code, _, errors = run("exec $TRANSLATE --input-format jsonl", text.encode())
+    assert code == 2 and errors.startswith(f"error: {message}")

@@ -33,10 +33,11 @@ from support.made_up_languages import (
     words,
 )
 
-from flax_transformer.decoding import beam_search as beam_search_module
-from flax_transformer.decoding.beam_search import beam_search, stages
+from flax_transformer.decoding import loop
+from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.candidates import largest_logits
 from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.scoring import Scoring
 
 
@@ -184,7 +185,7 @@ def test_the_last_sentences_of_a_batch_go_on_in_a_smaller_one(monkeypatch, scori
     batches = []
 
     def run(few: int) -> Hypotheses:
-        monkeypatch.setattr(beam_search_module, "_FEWEST", few)
+        monkeypatch.setattr(loop, "_FEWEST", few)
 
         def observed_step(ids, position, cache):
             jax.debug.callback(lambda _: batches.append(len(ids)), position)

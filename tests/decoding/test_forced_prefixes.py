@@ -26,7 +26,8 @@ from support.made_up_languages import (
     tables,
 )
 
-from flax_transformer.decoding import beam_search as beam_search_module
+from flax_transformer.decoding import loop
+from flax_transformer.decoding.beam_search import beam_search
 
 
 @pytest.mark.parametrize("scoring", [GNMT, LONG, COVERED])
@@ -130,7 +131,7 @@ def test_greedy_search_repeats_what_it_found_from_each_of_its_beginnings():
 
 def test_a_prefix_goes_with_its_sentence_into_a_smaller_batch(monkeypatch):
     """The others are done while these are still forced."""
-    monkeypatch.setattr(beam_search_module, "_FEWEST", 1)
+    monkeypatch.setattr(loop, "_FEWEST", 1)
     v, sentences, max_steps = 6, 16, 20
     logits_of = tables(seed=5, v=v, sentences=sentences)
     logits_of[:, :, EOS] += 2
@@ -145,7 +146,7 @@ def test_a_prefix_goes_with_its_sentence_into_a_smaller_batch(monkeypatch):
             jax.debug.callback(lambda _: batches.append(len(ids)), position)
             return step_with_attention(jnp.asarray(logits_of), ids, position, cache)[:2]
 
-        return beam_search_module.beam_search(
+        return beam_search(
             observed_step, cache, jnp.full(sentences, max_steps), np.tile(SOURCE, (sentences, 1)),
             max_steps=max_steps, beam_size=2, scoring=GNMT, bos_id=BOS, eos_id=EOS, pad_id=PAD,
             prefix=prefix,

@@ -23,7 +23,8 @@ from support.made_up_languages import (
     tables,
 )
 
-from flax_transformer.decoding import beam_search as beam_search_module
+from flax_transformer.decoding import loop
+from flax_transformer.decoding.beam_search import beam_search
 
 SENTENCES, V, LONGEST = 24, 7, 12
 
@@ -33,7 +34,7 @@ def recorded(logits_of, w, scoring):
 
     @jax.jit
     def run(cache, max_lengths):
-        return beam_search_module.beam_search(
+        return beam_search(
             functools.partial(take_step, jnp.asarray(logits_of)), cache, max_lengths,
             np.tile(SOURCE, (SENTENCES, 1)), max_steps=LONGEST, beam_size=w, scoring=scoring,
             bos_id=BOS, eos_id=EOS, pad_id=PAD, record=True,
@@ -46,7 +47,7 @@ def recorded(logits_of, w, scoring):
 @pytest.mark.parametrize(("w", "scoring"), [(1, GNMT), (3, COVERED)])
 def test_candidates_are_hypotheses_with_their_probabilities_and_fates(monkeypatch, w, scoring):
     """Also of the sentences that go on in a smaller batch."""
-    monkeypatch.setattr(beam_search_module, "_FEWEST", 1)
+    monkeypatch.setattr(loop, "_FEWEST", 1)
     logits_of = tables(seed=w, v=V, sentences=SENTENCES)
     logits_of[3:, :, EOS] += 1.5
     found = recorded(logits_of, w, scoring)

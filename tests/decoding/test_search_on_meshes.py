@@ -18,7 +18,7 @@ import pytest
 from support.samples import recurrent
 
 from flax_transformer.config import Config, DecodingConfig, MeshConfig
-from flax_transformer.decoding.beam_search import stages
+from flax_transformer.decoding.loop import stages
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.text.tokenizer_training import train_tokenizer

@@ -11,6 +11,7 @@ from flax_transformer.errors import UserError
 from flax_transformer.evaluation import compounds
 from flax_transformer.evaluation.compounds import compound_split_bleu
 from flax_transformer.evaluation.evaluation import report_on
+from flax_transformer.evaluation.measures import Measures
 
 # As `tokenizer.perl -l de` of 2017 and the script's own expression make them; neither an
 # abbreviation nor a number loses its point, a comma in a number stays, and an apostrophe is a word.
@@ -51,6 +52,6 @@ def test_without_sacremoses_there_is_one_error_before_the_model_is_loaded(tmp_pa
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     message = r"--compound-split .*sacremoses, which is not installed: .*pip install sacremoses"
     with pytest.raises(UserError, match=message):
-        report_on(tmp_path, Config(), [], compound_split=True)
+        report_on(tmp_path, Config(), [], measures=Measures(compound_split=True))
     with pytest.raises(UserError, match=message):
         compound_split_bleu(["x"], ["x"])

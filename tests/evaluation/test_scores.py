@@ -17,6 +17,7 @@ from flax_transformer.config import Config
 from flax_transformer.evaluation import report
 from flax_transformer.evaluation import scores as scores_module
 from flax_transformer.evaluation.evaluation import evaluate
+from flax_transformer.evaluation.measures import Measures
 from flax_transformer.evaluation.scores import bleu_only, score
 from flax_transformer.translation.translator import Counts
 
@@ -122,12 +123,13 @@ def test_the_record_of_an_evaluation_has_the_commands_scores(tmp_path):
     """evaluation/<name>.json, of more lines than TER takes at a time."""
     hypotheses, references = corpus(30)
     model = SimpleNamespace(
-        translator=SimpleNamespace(counts=Counts()), steps=[7], choice="latest", config=Config(),
+        translator=SimpleNamespace(counts=Counts()), steps=[7], choice="latest",
+        config=Config(), others=(), risk_metric=None,
         progress=SimpleNamespace(data_changes=()),
         translate=lambda lines, progress: hypotheses,
     )  # fmt: skip
     test_set = report.TestSet(name="news", origin={}, sources=references, references=references)
-    texts, record = evaluate(model, test_set, lowercase=True, tokenize="intl")
+    texts, record = evaluate(model, test_set, Measures(lowercase=True), "intl")
     report.make_room(tmp_path, [test_set])
     report.write_report(tmp_path, test_set, record, texts)
     written = json.loads(report.report_path(tmp_path, test_set).read_text(encoding="utf-8"))

@@ -68,8 +68,12 @@ EXCEPTIONS = {
     # Commands refuse flags, or compile ahead; a model is laid out for the search.
     "DecodingConfig.beam_size": {
         "commands/translate.py", "commands/serve.py", "translation/trained_model.py",
-        "translation/search.py",
+        "translation/search.py", "translation/minimum_risk.py",
     },
+    # Many samples of few lines.
+    "DecodingConfig.batch_tokens": {"translation/batching.py", "translation/minimum_risk.py"},
+    # Which search it is, and whether what it finds may be equal.
+    "DecodingConfig.sampling": {"translation/search.py", TRANSLATOR},
     "DecodingConfig.split_sentences": {"commands/translate.py", TRANSLATOR},
     "DecodingConfig.extra_length": {"decoding/lengths.py", "translation/search.py"},
 }  # fmt: skip

@@ -58,11 +58,11 @@ def start_cache(sentences, beam_size):
 
 
 @functools.cache
-def compiled(beam_size, scoring, max_steps, on_step):
+def compiled(beam_size, scoring, max_steps, on_step, rules, lengthen, groups):
     """`beam_search` as a jitted function of (logits_of, cache, max_lengths, prefix)."""
     take_step = step_with_attention if scoring.coverage_penalty else step
 
-    def run(logits_of, cache, max_lengths, prefix):
+    def run(logits_of, cache, max_lengths, prefix, required):
         def observed_step(ids, position, cache):
             if on_step is not None:
                 on_step(position)
@@ -71,7 +71,8 @@ def compiled(beam_size, scoring, max_steps, on_step):
         source_mask = jnp.broadcast_to(SOURCE[None], (len(max_lengths), len(SOURCE)))
         return beam_search(
             observed_step, cache, max_lengths, source_mask, max_steps=max_steps, prefix=prefix,
-            beam_size=beam_size, scoring=scoring, bos_id=BOS, eos_id=EOS, pad_id=PAD,
+            beam_size=beam_size, scoring=scoring, rules=rules, lengthen=lengthen, groups=groups,
+            required=required, bos_id=BOS, eos_id=EOS, pad_id=PAD,
         )  # fmt: skip
 
     return jax.jit(run)
@@ -79,15 +80,16 @@ def compiled(beam_size, scoring, max_steps, on_step):
 
 def search(
     logits_of, max_lengths, beam_size, scoring, *, sentences=None, max_steps=None, on_step=None,
-    prefixes=None, words=None,
+    prefixes=None, words=None, rules=(), lengthen=None, groups=1,
+    required=None,
 ) -> Hypotheses:  # fmt: skip
     """Searches in the languages of `sentences` (all of them, in order)."""
     prefix = None if prefixes is None else as_prefix(prefixes, words, logits_of.shape[2])
     sentences = range(len(max_lengths)) if sentences is None else sentences
     max_steps = max_steps or max(max_lengths)
     cache = start_cache(sentences, beam_size)
-    run = compiled(beam_size, scoring, max_steps, on_step)
-    result = run(logits_of, cache, jnp.array(max_lengths, jnp.int32), prefix)
+    run = compiled(beam_size, scoring, max_steps, on_step, rules, lengthen, groups)
+    result = run(logits_of, cache, jnp.array(max_lengths, jnp.int32), prefix, required)
     return jax.tree.map(np.asarray, result)
 
 

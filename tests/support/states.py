@@ -24,11 +24,15 @@ def save_state(checkpoints: Checkpoints, state: TrainState, progress: Progress) 
     checkpoints.save(int(state.step), state.params, state.optimizer_state, progress)
 
 
-def save_untrained_run(workdir: Path, config: Config, texts: Sequence[str]) -> None:
+def save_untrained_run(
+    workdir: Path, config: Config, texts: Sequence[str], tags: Sequence[str] = ()
+) -> None:
     """A work directory as training leaves it, but for the training, with the vocabulary of
     `texts`."""
     save_config(config, workdir / CONFIG_FILE)
-    tokenizer = train_tokenizer(texts, config.tokenizer, workdir / TOKENIZER_FILE, seed=0)
+    tokenizer = train_tokenizer(
+        texts, config.tokenizer, workdir / TOKENIZER_FILE, seed=0, tags=tags
+    )
     checkpoints = Checkpoints(workdir, config)
     state = create_state(config, build_mesh(config.mesh))
     for step in (1000, 2000):

@@ -120,6 +120,50 @@ def test_a_list_of_candidates_gets_a_score_more(files, model, capsys):
     ]
 
 
+def ranked_by_hand(model, weight: float, length_penalty: float) -> list[tuple[int, str, float]]:
+    """The list of the test below: (line, text, score), lines in order and the best first."""
+    given = [(1, "the cat", -0.2), (1, "bread", -0.1), (2, "we eat", -3.0), (2, "bread", -1.5)]
+    found = []
+    for line, text, before in given:
+        (one,) = model.pair_scores([["a cat", "we eat"][line - 1]], [text])
+        own = one.total / ((5 + len(one.tokens)) / 6) ** length_penalty
+        found.append((line, text, (1 - weight) * before + weight * own))
+    return sorted(found, key=lambda each: (each[0], -each[2]))
+
+
+LISTS = {
+    "text": "2 ||| we eat ||| -3.0\n1 ||| the cat ||| -0.2 ||| 7\n1 ||| bread ||| -0.1\n"
+    "2 ||| bread ||| -1.5\n",
+    "jsonl": '{"translation": "the cat", "score": -0.2, "alternatives": [{"translation": "bread", '
+    '"score": -0.1}]}\n'
+    '{"translation": "we eat", "score": -3, "alternatives": [{"translation": "bread", '
+    '"score": -1.5}]}\n',
+}
+
+
+@pytest.mark.parametrize("written", ["text", "jsonl"])
+@pytest.mark.parametrize("weight", [0.0, 0.7, 1.0])
+def test_a_list_is_put_in_order(files, model, capsys, written, weight):
+    """With weight 0 as the list's scores have it, with 1 as a search of this model would."""
+    words, target = files
+    target.write_text(LISTS[written])
+    words = [*words, "--n-best", str(target), "--weight", str(weight), "--length-penalty", "0.6"]
+    expected = ranked_by_hand(model, weight, 0.6)
+    score.main(words)
+    lines = [line.split(" ||| ") for line in capsys.readouterr().out.splitlines()]
+    assert [(int(line), text) for line, text, _ in lines] == [each[:2] for each in expected]
+    scores = [float(each) for _, _, each in lines]
+    assert scores == pytest.approx([each for _, _, each in expected], abs=2e-4)
+    score.main([*words, "--output-format", "jsonl"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    flat = [(one["line"], each) for one in found for each in (one, *one["alternatives"])]
+    assert [(line, each["translation"]) for line, each in flat] == [each[:2] for each in expected]
+    for line, each in flat:
+        (one,) = model.pair_scores([["a cat", "we eat"][line - 1]], [each["translation"]])
+        assert tuple(each["tokens"]) == one.tokens
+        assert sum(each["log_probabilities"]) == pytest.approx(one.total, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("option", "text", "message"),
     [
@@ -127,6 +171,7 @@ def test_a_list_of_candidates_gets_a_score_more(files, model, capsys):
         ("--n-best", "1 ||| a\nbread\n", "in.fr line 2 is no .*translate --n-best"),
         ("--n-best", "3 ||| a\n", "in.fr line 1 is of line 3, but the source has 2 lines"),
         ("--n-best", "0 ||| a\n", "in.fr line 1 is of line 0, but"),
+        ("--n-best", '{"translation": "a"}\n', "in.fr is of JSON, which --weight"),
     ],
 )
 def test_files_that_do_not_belong_together(files, option, text, message):
@@ -136,6 +181,26 @@ def test_files_that_do_not_belong_together(files, option, text, message):
         score.main([*words, option, str(target)])
 
 
+@pytest.mark.parametrize(
+    ("weight", "text", "message"),
+    [
+        ("2", "1 ||| a ||| 0\n", "--weight is 2.0, but is a share"),
+        ("0.5", "1 ||| a\n", "in.fr has no score for 'a' of line 1: put one"),
+        ("0.5", "1 ||| a ||| LM= -1\n", "in.fr has no score for 'a'"),
+        ("0.5", '{"translation": "a"}\n', "in.fr has no score for 'a'"),
+        ("0.5", '{"text": "a"}\n', 'in.fr line 1 is no object with a "translation"'),
+        ("0.5", '{"translation": 3}\n', "in.fr line 1 has a translation that is no text"),
+        ("0.5", '{"translation": "a", "alternatives": 3}\n', "in.fr line 1 is no object"),
+        ("0.5", '{"translation": "a"\n', "in.fr line 1 is no object"),
+    ],
+)
+def test_a_list_that_cannot_be_put_in_order(files, weight, text, message):
+    words, target = files
+    target.write_text(text)
+    with pytest.raises(UserError, match=message):
+        score.main([*words, "--n-best", str(target), "--weight", weight])
+
+
 def test_one_of_target_and_n_best(files):
     words, target = files
     for both in ([], ["--target", str(target), "--n-best", str(target)]):
@@ -143,3 +208,5 @@ def test_one_of_target_and_n_best(files):
             score.main([*words, *both])
     with pytest.raises(UserError, match="leave out --output-format jsonl"):
         score.main([*words, "--n-best", str(target), "--output-format", "jsonl"])
+    with pytest.raises(UserError, match=r"--weight is 0\.5, but there is no list"):
+        score.main([*words, "--target", str(target), "--weight", "0.5"])

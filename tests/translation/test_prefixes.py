@@ -12,6 +12,7 @@ from flax_transformer.text.sentences import TrainedLengths
 from flax_transformer.text.tokenizer_training import train_tokenizer
 from flax_transformer.translation.long_lines import Piece
 from flax_transformer.translation.prefixes import PLACES, cut_to_begin, lead_through
+from flax_transformer.translation.required import cut_to_hold
 
 CONFIG = Config(decoding=DecodingConfig(max_source_length=32, extra_length=20))
 TEXT = ["the cat sees a red house and we eat bread", "le chat voit la maison rouge", "The We . ! ?"]
@@ -112,3 +113,65 @@ def test_nothing_to_translate_has_nothing_to_begin_with(line, tokenizer):
     assert not any(piece.ids for piece in cut(line, "", tokenizer))
     with pytest.raises(UserError, match="the prefix 'le' is that of a line without words to"):
         cut(line, "le", tokenizer)
+
+
+TAGGED = ["<bt>", "<news>"]
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
+    return train_tokenizer(TEXT, TokenizerConfig(vocabulary_size=332), path, seed=0, tags=TAGGED)
+
+
+def test_a_tag_stands_before_every_piece_of_its_line_and_of_no_other(tagged):
+    long = "the cat sees a red house. " * 12
+    lines, tags = ["we eat", long, "we eat", "", "the cat"], ["<bt>", "<news>", "", "<bt>", ""]
+    prefixes = ["le chat ", "", "", "", "la"]
+    plain = cut_to_begin(lines, prefixes, CONFIG, tagged)
+    found = cut_to_begin(lines, prefixes, CONFIG, tagged, tags=tags)
+    assert list(tagged.tags) == TAGGED and [*map(len, found[2:])] == [1, 0, 1]
+    assert found[2:] == plain[2:]
+    (one,) = found[0]
+    assert one == plain[0][0]._replace(ids=[tagged.tag_id("<bt>"), *plain[0][0].ids])
+    assert len(found[1]) > 2
+    for piece in found[1]:
+        assert piece.ids[0] == tagged.tag_id("<news>") and 1 < len(piece.ids) < 32
+        assert not {*tagged.tags.values()}.intersection(piece.ids[1:])
+    joined = " ".join(tagged.decode([piece.ids for piece in found[1]]))
+    assert joined == long.strip()
+
+
+def test_a_tag_takes_a_place_of_the_longest_piece(tagged):
+    word = next(word for word in TEXT[1].split() if len(tagged.encode([word])[0]) == 1)
+    line = " ".join([word] * 31)
+    (plain,), (found,) = (
+        cut_to_begin([line], None, CONFIG, tagged, tags=[t]) for t in ("", "<bt>")
+    )
+    assert [*map(len, (piece.ids for piece in plain))] == [31]
+    assert len(found) == 2 and all(len(piece.ids) <= 31 for piece in found)
+
+
+def test_a_line_with_a_prefix_and_a_tag_is_not_split(tagged):
+    line = "The cat. We eat. The cat. We eat."
+    trained = TrainedLengths(tokens=8, sentences=1)
+    for prefix, count in (("", 4), ("le ", 1)):
+        (pieces,) = cut_to_begin([line], [prefix], CONFIG, tagged, trained, ["<bt>"])
+        assert len(pieces) == count
+        assert all(piece.ids[0] == tagged.tag_id("<bt>") for piece in pieces)
+
+
+def test_a_line_with_required_phrases_keeps_its_tag(tagged):
+    lines, tags = ["the cat", "The cat. We eat."], ["", "<bt>"]
+    trained = TrainedLengths(tokens=8, sentences=1)
+    (free,), (piece,) = cut_to_hold(lines, None, [[], ["le"]], CONFIG, tagged, trained, tags)
+    assert piece.ids[0] == tagged.tag_id("<bt>") and piece.required == tagged.encode(["le"])
+    assert not free.required
+
+
+def test_unknown_tags_are_refused_by_what_there_is(tagged, tokenizer):
+    for tag in ("<BT>", "</s>", "the", "bt"):
+        with pytest.raises(UserError, match=rf"the tag '{tag}' is not .* has <bt>, <news>: choose"):
+            cut_to_begin(["the cat"], None, CONFIG, tagged, tags=[tag])
+    with pytest.raises(UserError, match="which has none: leave it out"):
+        cut_to_begin(["the cat"], None, CONFIG, tokenizer, tags=["<bt>"])
