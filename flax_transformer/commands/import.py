@@ -45,11 +45,8 @@ def main(words: Sequence[str]) -> None:
     imported = import_model(
         arguments.folder, arguments.workdir, arguments.source_language, arguments.target_language
     )
-    model = imported.config.model
     print(
-        f"{arguments.folder}: {imported.kind}, {imported.parameters:,} parameters, "
-        f"{model.num_encoder_layers} + {model.num_decoder_layers} layers of width {model.d_model}, "
-        f"{imported.config.tokenizer.vocabulary_size:,} pieces\n"
+        f"{arguments.folder}: {imported}\n"
         f"The work directory is {arguments.workdir}. Next: translate with it,\n"
         f"  echo ... | {how_to_start('translate')} --workdir {arguments.workdir}\n"
         "or train it further on pairs of your own,\n"

@@ -37,8 +37,7 @@ class TransformerConfig(Conventions):
     norm: Literal["post", "pre"] = "post"
     """Layer normalisation after each residual sum (the paper) or before each sub-layer."""
     positions: Literal["sinusoidal", "learned", "fairseq"] = "sinusoidal"
-    """Position encoding: Section 3.5's sines, a learned table (Table 3, row E) or fairseq's sines.
-    """
+    """Section 3.5's sines, a learned table (Table 3, row E), or fairseq's sines."""
     max_positions: int = 1024
     """Rows of the learned position table, at least as many as batch.* allow; sinusoids have no
     limit."""

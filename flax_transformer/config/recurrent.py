@@ -79,6 +79,11 @@ class RecurrentConfig:
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be in [0, 1)")
 
     @property
+    def attention_biases(self) -> bool:
+        """Whether the projections of attention have biases."""
+        return False
+
+    @property
     def learns_positions(self) -> bool:
         """Whether only positions that training has seen mean anything."""
         return False

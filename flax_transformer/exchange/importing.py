@@ -59,6 +59,15 @@ class Imported(NamedTuple):
     config: Config
     parameters: int
 
+    def __str__(self) -> str:
+        model = self.config.model
+        assert isinstance(model, TransformerConfig)
+        return (
+            f"{self.kind}, {self.parameters:,} parameters, {model.num_encoder_layers} + "
+            f"{model.num_decoder_layers} layers of width {model.d_model}, "
+            f"{self.config.tokenizer.vocabulary_size:,} pieces"
+        )
+
 
 def import_model(
     folder: Path,

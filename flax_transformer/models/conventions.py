@@ -23,15 +23,14 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class ProjectionBiases(nn.Module):
-    """What is added to the projections of attention: nothing, unless it is `used`."""
+    """What is added to the projections of attention: nothing in the paper."""
 
     config: TransformerConfig | RecurrentConfig
     heads: int
-    used: bool
 
     def setup(self):
         d, h, k = self.config.d_model, self.heads, self.config.d_model // self.config.num_heads
-        if self.used:
+        if self.config.attention_biases:
             self.query = self.param("query", with_axes(zeros, "hk"), (h, k))
             self.key = self.param("key", with_axes(zeros, "hk"), (h, k))
             self.value = self.param("value", with_axes(zeros, "hk"), (h, k))
@@ -39,7 +38,9 @@ class ProjectionBiases(nn.Module):
 
     def __call__(self, name: str, x: jax.Array) -> jax.Array:
         """Adds the bias `name` to `x`: (b,t,h,k), or (b,t,d) for "output"."""
-        return ops_for(self.config).add_bias(x, getattr(self, name)) if self.used else x
+        if not self.config.attention_biases:
+            return x
+        return ops_for(self.config).add_bias(x, getattr(self, name))
 
 
 class Output(nn.Module):
@@ -76,7 +77,7 @@ def activate(config: TransformerConfig, hidden: jax.Array) -> jax.Array:
     return _ACTIVATIONS[config.activation](hidden)
 
 
-def scale_embedding(config: TransformerConfig, vectors: jax.Array) -> jax.Array:
+def scaled(config: TransformerConfig, vectors: jax.Array) -> jax.Array:
     """Vectors (b,t,d) times sqrt(d) (Section 3.4), or as they are."""
     return vectors * config.d_model**0.5 if config.scale_embedding else vectors
 

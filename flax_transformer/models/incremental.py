@@ -78,7 +78,8 @@ class IncrementalTransformer(Transformer):
             x, new, weights = _step_layer(layer, x, old, position, ancestors, source_mask)
             layers.append(new)
         cache = cache | {"layers": layers, "ancestors": ancestors}
-        return self.logits(self.features(x)), cache, weights.mean(axis=1)
+        x = self.output.features(self.decoder_norm(x) if self.config.norm == "pre" else x)
+        return self.logits(x), cache, weights.mean(axis=1)
 
     def _layers(self) -> list[DecoderLayer]:
         """The decoder's layers one by one.

@@ -17,13 +17,7 @@ from flax.linen.initializers import normal, ones, xavier_uniform, zeros
 
 from flax_transformer.batch import Batch
 from flax_transformer.config import RecurrentConfig, TransformerConfig
-from flax_transformer.models.conventions import (
-    Output,
-    ProjectionBiases,
-    activate,
-    fairseq_sinusoids,
-    scale_embedding,
-)
+from flax_transformer.models import conventions
 from flax_transformer.models.dropout import Dropout
 from flax_transformer.models.parameters import output_init, projection_init, with_axes
 from flax_transformer.models.tap import Tap
@@ -56,7 +50,6 @@ class MultiHeadAttention(nn.Module):
     config: TransformerConfig | RecurrentConfig
     heads_left: int | None = None  # after pruning; by default all of num_heads
     causal: bool = False
-    biases: bool = False
 
     def setup(self):
         d, k = self.config.d_model, self.config.d_model // self.config.num_heads
@@ -65,7 +58,7 @@ class MultiHeadAttention(nn.Module):
         self.key = self.param("key", with_axes(projection_init, "dhk"), (d, h, k))
         self.value = self.param("value", with_axes(projection_init, "dhk"), (d, h, k))
         self.output = self.param("output", with_axes(output_init, "hkd"), (h, k, d))
-        self.bias = ProjectionBiases(self.config, h, self.biases)
+        self.bias = conventions.ProjectionBiases(self.config, h)
         self.tap = Tap()
 
     def __call__(self, x, memory, segments, memory_segments) -> jax.Array:
@@ -85,8 +78,7 @@ class MultiHeadAttention(nn.Module):
         return key, self.bias("value", einsum("bsd,dhk->bshk", memory, self.value))
 
     def merge_heads(self, heads: jax.Array) -> jax.Array:
-        x = ops_for(self.config).einsum("bthk,hkd->btd", heads, self.output)
-        return self.bias("output", x)
+        return self.bias("output", ops_for(self.config).einsum("bthk,hkd->btd", heads, self.output))
 
 
 class FeedForward(nn.Module):
@@ -102,7 +94,7 @@ class FeedForward(nn.Module):
         w2 = self.param("w2", with_axes(xavier_uniform(), "fd"), (f, d))
         b2 = self.param("b2", with_axes(zeros, "d"), (d,))
         hidden = ops.add_bias(ops.einsum("btd,df->btf", x, w1), b1)  # btf
-        hidden = activate(self.config, hidden)  # max(0, .) in the paper
+        hidden = conventions.activate(self.config, hidden)  # max(0, .) in the paper
         return ops.add_bias(ops.einsum("btf,fd->btd", hidden, w2), b2)  # btd
 
 
@@ -138,9 +130,8 @@ class EncoderLayer(nn.Module):
     config: TransformerConfig
 
     def setup(self):
-        config, biases = self.config, self.config.attention_biases
-        self.attention = MultiHeadAttention(config, config.encoder_heads, biases=biases)
-        self.feed_forward = FeedForward(config)
+        config, heads = self.config, self.config.encoder_heads
+        self.attention, self.feed_forward = MultiHeadAttention(config, heads), FeedForward(config)
         self.attention_residual, self.feed_forward_residual = Residual(config), Residual(config)
 
     def __call__(self, x: jax.Array, segments: jax.Array) -> tuple[jax.Array, None]:
@@ -155,9 +146,9 @@ class DecoderLayer(nn.Module):
     config: TransformerConfig
 
     def setup(self):
-        config, biases = self.config, self.config.attention_biases
-        self.self_attention = MultiHeadAttention(config, config.decoder_heads, True, biases)
-        self.cross_attention = MultiHeadAttention(config, config.cross_heads, biases=biases)
+        config = self.config
+        self.self_attention = MultiHeadAttention(config, config.decoder_heads, causal=True)
+        self.cross_attention = MultiHeadAttention(config, config.cross_heads)
         self.self_residual, self.cross_residual = Residual(config), Residual(config)
         self.feed_forward, self.feed_forward_residual = FeedForward(config), Residual(config)
 
@@ -176,8 +167,7 @@ def sinusoids(num_positions: int, d_model: int) -> jax.Array:
 
 
 class Embedding(nn.Module):
-    """Rows of a table times sqrt(d) (Section 3.4), with positions added (Section 3.5) and dropped
-    out (Section 5.4)."""
+    """Rows of a table times sqrt(d) (Section 3.4), plus positions (3.5), dropped out (5.4)."""
 
     config: TransformerConfig
     vocabulary_size: int
@@ -191,10 +181,10 @@ class Embedding(nn.Module):
 
     def __call__(self, ids: jax.Array, positions: jax.Array, num_positions: int) -> jax.Array:
         """Embeds `ids` (b,t) at `positions` (b,t), all less than `num_positions`: (b,t,d)."""
-        formula = fairseq_sinusoids if self.config.positions == "fairseq" else sinusoids
+        formula = conventions.fairseq_sinusoids if self.config.positions == "fairseq" else sinusoids
         learned, d = self.config.positions == "learned", self.config.d_model
         encodings = self.position_table if learned else formula(num_positions, d)  # pd
-        vectors = scale_embedding(self.config, ops_for(self.config).lookup(self.table, ids))
+        vectors = conventions.scaled(self.config, ops_for(self.config).lookup(self.table, ids))
         x = self.dropout(constrain_rows(vectors + encodings[positions]))  # btd
         return x.astype(self.config.compute_dtype)
 
@@ -208,10 +198,9 @@ class Transformer(nn.Module):
     def setup(self):
         config, stack = self.config, ops_for(self.config).stack_layers
         self.embedding = Embedding(config, self.vocabulary_size)
-        self.source_embedding = self.embedding
-        if config.own_source_table:
-            self.source_embedding = Embedding(config, self.vocabulary_size)
-        self.output = Output(config, self.vocabulary_size)
+        own = config.own_source_table
+        self.source_embedding = Embedding(config, self.vocabulary_size) if own else self.embedding
+        self.output = conventions.Output(config, self.vocabulary_size)
         self.encoder = stack(EncoderLayer, config, config.num_encoder_layers, 1)
         self.decoder = stack(DecoderLayer, config, config.num_decoder_layers, 3)
         if config.norm == "pre":
@@ -235,10 +224,6 @@ class Transformer(nn.Module):
         chex.assert_shape(source_segments, memory.shape[:2])
         x = self.embedding(ids, positions, ids.shape[1])  # btd
         x, _ = self.decoder(x, memory, segments, source_segments)  # btd
-        return self.features(x)
-
-    def features(self, x: jax.Array) -> jax.Array:
-        """What the output is made of, of the last layer's `x` (b,t,d)."""
         return self.output.features(self.decoder_norm(x) if self.config.norm == "pre" else x)
 
     def output_table(self) -> jax.Array:

@@ -159,6 +159,10 @@ class Tokenizer:
                 ids[word] = self._split_at_random(SPACE_SIGN + word, 0.0, lambda: 1.0)
         return [list(itertools.chain.from_iterable(map(ids.__getitem__, row))) for row in rows]
 
+    def encode_phrases(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text as it stands inside another one, behind its beginning."""
+        return [ids[len(self.before) :] for ids in self.encode(texts)]
+
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
         """Returns the words of each text: what follows each space after normalisation.
 

@@ -4,7 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
+from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.text.placeholders import are_all_there, put_back
+from flax_transformer.text.tokenizer import PAD_ID, Tokenizer
 from flax_transformer.translation.long_lines import Piece, join_texts
 
 _LINE_ENDS = str.maketrans("\n\r", "  ")
@@ -35,6 +40,33 @@ class Hypothesis:
 
 
 NOTHING = [Hypothesis("", 0.0, 0)]
+
+
+def read(
+    found: Hypotheses, tokenizer: Tokenizer, keep_equal: bool = False
+) -> list[list[Hypothesis]]:
+    """Returns every row's hypotheses as text, best first; no text twice, unless `keep_equal`."""
+    ids, scores = jax.device_get((found.ids, found.scores))
+    b, w, t = ids.shape
+    written = ids.reshape(b * w, t).tolist()
+    texts = tokenizer.target.decode(written)
+    tokens = np.count_nonzero(ids != PAD_ID, axis=2)
+    rows = [
+        [
+            Hypothesis(
+                texts[i * w + j],
+                scores[i, j].item(),
+                count,
+                (IdPair((), tuple(written[i * w + j][: max(count - 1, 0)])),),
+            )
+            for j, count in enumerate(tokens[i].tolist())
+            # There may be fewer than w, but the first one stays: parameters that are not finite
+            # have no translation.
+            if j == 0 or scores[i, j] > -np.inf
+        ]
+        for i in range(b)
+    ]
+    return rows if keep_equal else [distinct(row) for row in rows]
 
 
 def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:

@@ -72,7 +72,7 @@ def require_phrases(
     texts = [text for text in phrases if not is_blank(text) and text.strip() not in kept]
     for placeholder, word in sorted(piece.words.items(), key=lambda item: -len(item[1])):
         texts = [text.replace(word, placeholder) for text in texts]
-    found = tokenizer.target.encode(list(dict.fromkeys(texts)))
+    found = tokenizer.target.encode_phrases(list(dict.fromkeys(texts)))
     if not found:
         return list(pieces)
     require(

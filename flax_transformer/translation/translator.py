@@ -24,15 +24,14 @@ from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.parallel.sharding import AXES, build_mesh
 from flax_transformer.runtime.interruption import Interruption
 from flax_transformer.text.sentences import TrainedLengths
-from flax_transformer.text.tokenizer import PAD_ID, Tokenizer
+from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.translation.batching import Batching, Program, Rows
 from flax_transformer.translation.hypotheses import (
     NOTHING,
     Hypothesis,
-    IdPair,
     complete,
-    distinct,
     join,
+    read,
 )
 from flax_transformer.translation.long_lines import Piece
 from flax_transformer.translation.prefixes import cut_to_begin
@@ -106,7 +105,7 @@ class Translator:
             model = build_model(config.model, config.tokenizer.vocabulary_size)
         self._batching = Batching(config, tokenizer, self._mesh.size, rows_ahead)
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
-        forbidden = tokenizer.target.encode(config.decoding.forbidden)
+        forbidden = tokenizer.target.encode_phrases(config.decoding.forbidden)
         find = partial(search, model, config, forbidden=forbidden)
         self._search = self._on_mesh(find)
         self._recorded_search = self._on_mesh(partial(find, record=True))
@@ -216,13 +215,16 @@ class Translator:
         interruption: Interruption | None,
     ) -> list[list[Hypothesis]]:
         results: list[list[Hypothesis]] = [[] for _ in pieces]
+        keep_equal = self._config.decoding.sampling
         with tqdm(
             total=len(pieces), desc=progress, leave=False, disable=None if progress else True
         ) as bar:
             batches = self._batching.batches(pieces, self._programs)
             started = (self._start(params, *batch, interruption) for batch in batches)
             for indices, hypotheses in _one_ahead(started):
-                for index, found in zip(indices, self._read(hypotheses), strict=False):
+                for index, found in zip(
+                    indices, read(hypotheses, self._tokenizer, keep_equal), strict=False
+                ):
                     results[index] = found
                 bar.update(len(indices))
         return results
@@ -277,32 +279,8 @@ class Translator:
         rows = self._batching.lay_out([piece], shape, forces=True)
         found = self._recorded_search(params, jax.tree.map(self._put, rows))
         record = jax.tree.map(lambda array: array[0], jax.device_get(found.record))
-        hypotheses = join([complete(self._read(found)[0], piece)])
+        hypotheses = join([complete(read(found, self._tokenizer)[0], piece)])
         return RecordedSearch(piece, hypotheses, record)
-
-    def _read(self, hypotheses: Hypotheses) -> list[list[Hypothesis]]:
-        """Returns every row's hypotheses as text, best first."""
-        ids, scores = jax.device_get((hypotheses.ids, hypotheses.scores))
-        b, w, t = ids.shape
-        written = ids.reshape(b * w, t).tolist()
-        texts = self._tokenizer.target.decode(written)
-        tokens = np.count_nonzero(ids != PAD_ID, axis=2)
-        found = [
-            [
-                Hypothesis(
-                    texts[i * w + j],
-                    scores[i, j].item(),
-                    count,
-                    (IdPair((), tuple(written[i * w + j][: max(count - 1, 0)])),),
-                )
-                for j, count in enumerate(tokens[i].tolist())
-                # There may be fewer than w, but the first one stays: parameters that are not finite
-                # have no translation.
-                if j == 0 or scores[i, j] > -np.inf
-            ]
-            for i in range(b)
-        ]
-        return found if self._config.decoding.sampling else [distinct(each) for each in found]
 
 
 def _one_ahead(iterator: Iterable) -> Iterator:

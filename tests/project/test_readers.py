@@ -17,7 +17,9 @@ from flax_transformer.config.setting_types import alternatives, field_types
 
 PACKAGE = Path(__file__).parents[2] / "flax_transformer"
 CLASSES = {name: c for name, c in vars(settings).items() if dataclasses.is_dataclass(c)}
-FREE = ("config/", "diagnosis/", "dry_run/", "inspection/", "training/run_settings.py")
+FREE = (
+    "config/", "diagnosis/", "dry_run/", "exchange/", "inspection/", "training/run_settings.py",
+)  # fmt: skip
 
 """What reads settings to tell a person of them, to compare them, or to settle what is left open."""
 
