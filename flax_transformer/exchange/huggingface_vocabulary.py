@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from flax_transformer.errors import UserError, require
 from flax_transformer.exchange.huggingface_config import TheirModel
+from flax_transformer.exchange.marian_npz import read_yaml_vocabulary, vocabulary_paths
 from flax_transformer.exchange.tensor_files import read_json
 from flax_transformer.files.ordinary_file import read_ordinary
 from flax_transformer.text.imported_tokenizer import ImportedTokenizer, pack_vocabulary
@@ -45,7 +46,7 @@ def read_vocabulary(
 
     Raises `UserError` where a file is missing or damaged, or a language is missing or unknown.
     """
-    if their.kind == "marian":
+    if their.kind.startswith("marian"):
         files, symbols = _marian(folder, their), "Marian has >>fra<<"
         before = _marian_languages(files, folder, target_language)
     else:
@@ -107,6 +108,14 @@ Files = tuple[list[str], list[str], tuple[bytes, bytes]]
 
 def _marian(folder: Path, their: TheirModel) -> Files:
     spm = _bytes(folder / "source.spm"), _bytes(folder / "target.spm")
+    if their.kind == "marian_npz":
+        source, target = (
+            _named({i: piece for piece, i in read_yaml_vocabulary(path).items()}, size, path)
+            for path, size in zip(
+                vocabulary_paths(folder), (their.source_size, their.target_size), strict=True
+            )
+        )
+        return source, target, spm
     target = source = _pieces(folder / "vocab.json", their.source_size)
     if their.model.own_source_table:
         target = _pieces(folder / "target_vocab.json", their.target_size)

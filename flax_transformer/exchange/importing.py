@@ -1,10 +1,10 @@
-"""A work directory from a folder of Hugging Face: `import_model(folder, workdir)`.
+"""A work directory from a folder of Hugging Face or of Marian: `import_model(folder, workdir)`.
 
 The parameters are theirs, moved and never computed; in float32, as ours are.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +31,13 @@ from flax_transformer.exchange.huggingface_vocabulary import (
     read_vocabulary,
 )
 from flax_transformer.exchange.layout import their_name, their_shape, to_ours
+from flax_transformer.exchange.marian_npz import find_npz, read_npz
 from flax_transformer.exchange.tensor_files import read_json, read_tensors
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.files.whole_folder import require_no_folder, whole_folder
 from flax_transformer.models.initialization import abstract_params, parameter_axes
 from flax_transformer.parallel.sharding import build_mesh
-from flax_transformer.text.tokenizer import BOS_ID
+from flax_transformer.text.tokenizer import BOS_ID, PAD_ID
 from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.workdir import CONFIG_FILE, TOKENIZER_FILE
 
@@ -77,7 +78,8 @@ def import_model(
 ) -> Imported:
     """Writes the model in `folder` as a work directory, whole or not at all.
 
-    folder: config.json, model.safetensors or pytorch_model.bin, and the vocabulary
+    folder: config.json, model.safetensors or pytorch_model.bin, and the vocabulary; or Marian's
+            model.npz, *vocab*.yml, source.spm and target.spm
     source_language, target_language: codes that its texts begin with, as the model knows them
 
     Nothing in `folder` is executed. Raises `UserError` where it cannot be imported, and where
@@ -85,9 +87,11 @@ def import_model(
     """
     require_no_folder(workdir)
     require(folder.is_dir(), f"{folder} is not a folder")
-    their = read_config(folder)
+    if npz := find_npz(folder):
+        their, tensors = read_npz(npz)
+    else:
+        their, tensors = read_config(folder), read_tensors(folder)
     vocabulary = read_vocabulary(folder, their, source_language, target_language)
-    tensors = read_tensors(folder)
     config = Config(
         data=TextFiles(
             directory="data",
@@ -99,7 +103,7 @@ def import_model(
         batch=BatchConfig(rows=32, source_length=128, target_length=128),
         decoding=_decoding(folder, their),
     )
-    params = _params(config, vocabulary, tensors, folder)
+    params = _params(config, vocabulary, tensors, folder, their.kind == "marian_npz")
     with whole_folder(workdir) as partial:
         save_config(config, partial / CONFIG_FILE)
         write_whole(partial / TOKENIZER_FILE, vocabulary.file)
@@ -176,11 +180,15 @@ class _Tensors:
         return found.astype(np.float32)
 
 
-def _params(config: Config, vocabulary: TheirVocabulary, tensors: Tensors, folder: Path) -> Any:
+def _params(
+    config: Config, vocabulary: TheirVocabulary, tensors: Tensors, folder: Path, is_npz: bool
+) -> Any:
     """Returns our parameters, float32; raises `UserError` for what is missing or does not fit."""
     model = config.model
     assert isinstance(model, TransformerConfig)
     theirs = _Tensors(folder, tensors)
+    # Marian has no padding among the words that it chooses from, transformers has.
+    hidden = [BOS_ID] * vocabulary.copies + [PAD_ID] * is_npz
 
     def take(path: tuple[str, ...], layer: int | None, letters: str, shape: tuple[int, ...]):
         name = their_name(path, layer, model.own_source_table)
@@ -188,7 +196,7 @@ def _params(config: Config, vocabulary: TheirVocabulary, tensors: Tensors, folde
 
     def leaf(path: tuple[str, ...], letters: str, shape: tuple[int, ...]) -> np.ndarray:
         if path == ("output", "bias"):
-            return _logits_bias(theirs, vocabulary, "final_logits_bias" in tensors)
+            return _logits_bias(theirs, vocabulary, "final_logits_bias" in tensors, hidden)
         if letters == "vd":
             is_source = path[0] == "source_embedding"
             rows = vocabulary.source_rows if is_source else vocabulary.target_rows
@@ -212,16 +220,17 @@ def _params(config: Config, vocabulary: TheirVocabulary, tensors: Tensors, folde
     return found
 
 
-def _logits_bias(theirs: _Tensors, vocabulary: TheirVocabulary, stored: bool) -> np.ndarray:
-    """Returns the bias (v,) of every token; one that no translation holds gets `NEVER`."""
+def _logits_bias(
+    theirs: _Tensors, vocabulary: TheirVocabulary, stored: bool, hidden: Sequence[int]
+) -> np.ndarray:
+    """Returns the bias (v,) of every token; those that no translation holds get `NEVER`."""
     rows = vocabulary.target_rows
     count = max(rows) + 1
     bias = np.zeros(count, np.float32)
     if stored:
         bias = theirs.take("final_logits_bias", (1, count))[0]
     found = np.append(bias, NEVER)[rows]  # the last for NO_ROW
-    if vocabulary.copies:
-        found[BOS_ID] = NEVER
+    found[np.array(hidden, int)] = NEVER
     return found
 
 
