@@ -10,7 +10,6 @@ warning. Only pages that changed run again, or all if the code or the model did.
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -38,16 +37,8 @@ def train_quick_start(workdir: Path, short: bool) -> None:
 
 
 def prepare_environment(workdir: Path, short: bool) -> None:
-    """Sets what the pages' processes read: where `lab` finds things, and how they are started."""
-    kernel = WORK / "jupyter" / "kernels" / "python3"
-    kernel.mkdir(parents=True, exist_ok=True)
-    # This Python, whatever the user's own kernels are; below an error, it has nothing to say that
-    # concerns a reader of this site.
-    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec = {"argv": [*words, "--log-level=ERROR"], "display_name": "Python", "language": "python"}
-    (kernel / "kernel.json").write_text(json.dumps(spec))
+    """Sets what the pages' processes read: where `lab` finds things."""
     os.environ |= {
-        "JUPYTER_PATH": str(WORK / "jupyter"),
         "PYTHONPATH": os.pathsep.join([str(DOCS), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "FLAX_TRANSFORMER_WORKDIR": str(workdir),
         "FLAX_TRANSFORMER_LAB": str(WORK / ("short" if short else "full")),
@@ -75,20 +66,22 @@ def main() -> None:
     if arguments.fresh:
         shutil.rmtree(WORK, ignore_errors=True)
         shutil.rmtree(SITE, ignore_errors=True)
-    workdir = arguments.workdir
-    if workdir is None:
-        workdir = WORK / "short" / "quickstart" if arguments.short else ROOT / "runs" / "quickstart"
-        train_quick_start(workdir, arguments.short)
-    workdir = workdir.resolve()
-    trained = time.monotonic()
+    own = WORK / "short" / "quickstart" if arguments.short else ROOT / "runs" / "quickstart"
+    workdir = (arguments.workdir or own).resolve()
     prepare_environment(workdir, arguments.short)
 
+    from page_kernels import page_kernels, wait_until_ready
     from run_pages import Build
     from site_check import check_site
 
-    build = Build(DOCS, SITE, WORK / "doctrees")
-    key = made_from(workdir, arguments.short)
-    faults = build.run(arguments.processes, key, arguments.fresh) or check_site(SITE)
+    with page_kernels("lab", WORK) as kernels:
+        if arguments.workdir is None:
+            train_quick_start(workdir, arguments.short)
+        trained = time.monotonic()
+        wait_until_ready(kernels)
+        build = Build(DOCS, SITE, WORK / "doctrees")
+        key = made_from(workdir, arguments.short)
+        faults = build.run(arguments.processes, key, arguments.fresh) or check_site(SITE)
     if faults:
         sys.exit("\n".join([f"\nThe site has faults ({len(faults)}):", *faults]))
     seconds, training = time.monotonic() - start, trained - start
