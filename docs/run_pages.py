@@ -26,10 +26,10 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 class Build:
     """One call of Sphinx. Its events keep the fields up to date.
 
-    training a file that is locked until the quick start is trained; None where it is
-    running  pages to read whose code runs
-    ran      how many of them have run
-    failed   why, of each page whose code ended with an error
+    training  a file that is locked until the quick start is trained; None where it is
+    running   pages to read whose code runs
+    ran       how many of them have run
+    failed    why, of each page whose code ended with an error
     """
 
     docs: Path
