@@ -9,13 +9,15 @@ warning. Only pages that changed run again, or all if the code or the model did.
 """
 
 import argparse
+import fcntl
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -24,30 +26,10 @@ WORK, SITE = DOCS / "_work", DOCS / "_site"
 
 sys.path.insert(0, str(DOCS))
 
-SHORT_STEPS = 30
-
-
-def train_quick_start(workdir: Path, short: bool) -> None:
-    """Trains the model that the pages look into, or goes on where its training stopped."""
-    command = [sys.executable, "train.py", "--config", "configs/quickstart.py"]
-    flags = {"steps": SHORT_STEPS, "evaluate-every": SHORT_STEPS, "checkpoint-every": SHORT_STEPS}
-    if short:
-        command += [f"--training.{name}={value}" for name, value in flags.items()]
-        command += ["--optimizer.warmup-steps=10", "--optimizer.cooldown-steps=5"]
-    subprocess.run([*command, "--workdir", str(workdir)], cwd=ROOT, check=True)
-
 
 def prepare_environment(workdir: Path, short: bool) -> None:
-    """Sets what the pages' processes read: where `lab` finds things, and how they are started."""
-    kernel = WORK / "jupyter" / "kernels" / "python3"
-    kernel.mkdir(parents=True, exist_ok=True)
-    # This Python, whatever the user's own kernels are; below an error, it has nothing to say that
-    # concerns a reader of this site.
-    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec = {"argv": [*words, "--log-level=ERROR"], "display_name": "Python", "language": "python"}
-    (kernel / "kernel.json").write_text(json.dumps(spec))
+    """Sets what the pages' processes read: where `lab` finds things."""
     os.environ |= {
-        "JUPYTER_PATH": str(WORK / "jupyter"),
         "PYTHONPATH": os.pathsep.join([str(DOCS), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "FLAX_TRANSFORMER_WORKDIR": str(workdir),
         "FLAX_TRANSFORMER_LAB": str(WORK / ("short" if short else "full")),
@@ -55,11 +37,30 @@ def prepare_environment(workdir: Path, short: bool) -> None:
     }
 
 
-def made_from(workdir: Path, short: bool) -> str:
-    """Returns what changes when all pages must run again: a digest of the code and the model."""
+@contextmanager
+def quick_start_training(lock: Path) -> Iterator[subprocess.Popen]:
+    """Has the quick start trained, beside pages that do not need it; holds `lock` meanwhile."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # and not released here, as the process below has it too
+        command = [sys.executable, "-c", "import lab; lab.train_quick_start()"]
+        training = subprocess.Popen(command, pass_fds=[held.fileno()])
+    try:
+        yield training
+    finally:
+        training.terminate()  # where an error has come first; a training that is stopped is saved
+        training.wait()
+
+
+def made_from(workdir: Path | None, short: bool) -> str:
+    """Returns what changes when all pages must run again: a digest of the code and the model.
+
+    workdir: of a model that this build has not trained
+    """
     code = [DOCS / "lab.py", DOCS / "conf.py", *(ROOT / "flax_transformer").rglob("*.py")]
+    model = [workdir / "metrics.jsonl"] if workdir else []
     digest = hashlib.sha256()
-    for path in sorted([*code, *(ROOT / "configs").glob("*.py"), workdir / "metrics.jsonl"]):
+    for path in sorted([*code, *(ROOT / "configs").glob("*.py"), *model]):
         digest.update(path.read_bytes() if path.exists() else b"")
     return f"{digest.hexdigest()} {short} {workdir}"
 
@@ -75,24 +76,28 @@ def main() -> None:
     if arguments.fresh:
         shutil.rmtree(WORK, ignore_errors=True)
         shutil.rmtree(SITE, ignore_errors=True)
-    workdir = arguments.workdir
-    if workdir is None:
-        workdir = WORK / "short" / "quickstart" if arguments.short else ROOT / "runs" / "quickstart"
-        train_quick_start(workdir, arguments.short)
-    workdir = workdir.resolve()
-    trained = time.monotonic()
+    own = WORK / "short" / "quickstart" if arguments.short else ROOT / "runs" / "quickstart"
+    workdir = (arguments.workdir or own).resolve()
     prepare_environment(workdir, arguments.short)
 
+    from page_kernels import page_kernels, wait_until_ready
     from run_pages import Build
     from site_check import check_site
 
+    key = made_from(arguments.workdir, arguments.short)
     build = Build(DOCS, SITE, WORK / "doctrees")
-    key = made_from(workdir, arguments.short)
-    faults = build.run(arguments.processes, key, arguments.fresh) or check_site(SITE)
+    with ExitStack() as beside:
+        if arguments.workdir is None:
+            build.training = WORK / "training"
+            training = beside.enter_context(quick_start_training(build.training))
+        kernels = beside.enter_context(page_kernels("lab", WORK))
+        wait_until_ready(kernels)
+        faults = build.run(arguments.processes, key, arguments.fresh) or check_site(SITE)
+        if build.training and training.wait():
+            sys.exit("The quick start was not trained: see above.")
     if faults:
         sys.exit("\n".join([f"\nThe site has faults ({len(faults)}):", *faults]))
-    seconds, training = time.monotonic() - start, trained - start
-    print(f"\nThe site is made, in {seconds:.0f} s, of which the model took {training:.0f} s:")
+    print(f"\nThe site is made, in {time.monotonic() - start:.0f} s:")
     print(f"  {SITE / 'index.html'}")
 
 

@@ -14,9 +14,8 @@ from typing import Any
 from unittest import mock
 
 _RUNS = re.compile(r"\{code-cell\}|\"cell_type\": \"code\"|\{eval\}`")
-_MEASURES_TIME = re.compile(r"seconds_of|perf_counter")
-_RUNS_LONG = re.compile(r"^% runs long$", re.MULTILINE)
-"""A comment on a page whose programs run for longer than they take to compile."""
+_NEEDS_QUICK_START = re.compile(r"quick_start|FLAX_TRANSFORMER_WORKDIR")
+_TRAINS = re.compile(r"\btrain(?:ed_once)?\(")
 _FAULT = re.compile(r"^(?P<place>\S+?)(?::\d+)?: (?:WARNING|ERROR|CRITICAL)")
 _COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 """For XLA: most of a page's time goes into compiling programs that run for a second."""
@@ -27,14 +26,16 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 class Build:
     """One call of Sphinx. Its events keep the fields up to date.
 
-    running  pages to read whose code runs
-    ran      how many of them have run
-    failed   why, of each page whose code ended with an error
+    training  a file that is locked until the quick start is trained; None where it is
+    running   pages to read whose code runs
+    ran       how many of them have run
+    failed    why, of each page whose code ended with an error
     """
 
     docs: Path
     site: Path
     doctrees: Path
+    training: Path | None = None
     running: list[str] = field(default_factory=list)
     ran: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Build:
         from sphinx.application import Sphinx
         from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+        os.environ["XLA_FLAGS"] = _COMPILE_QUICKLY
         warnings = io.StringIO()
         with patch_docutils(), docutils_namespace(), _one_page_at_a_time():
             app = Sphinx(
@@ -63,7 +65,7 @@ class Build:
                 parallel=processes,
             )
             app.connect("env-before-read-docs", self._begin)
-            app.connect("source-read", self._wait_for_quiet, priority=1)
+            app.connect("source-read", self._wait_for_quick_start, priority=1)
             app.connect("doctree-read", self._page_in_this_process, priority=900)
             app.connect("env-merge-info", self._pages_from_another_process, priority=900)
             app.build()
@@ -74,29 +76,21 @@ class Build:
     def _begin(self, app: Any, env: Any, pages: list[str]) -> None:
         found = {page: env.doc2path(page).read_text(encoding="utf-8") for page in pages}
         running = [page for page in pages if _RUNS.search(found[page])]
-        # Processes take pages from the end, and those that need quiet should not make others wait.
-        running.sort(key=lambda page: _MEASURES_TIME.search(found[page]) is None)
+        # Processes take pages from the end: first those that need not wait for the quick start, and
+        # of these the ones that train most, so that no long one is left to the end.
+        running.sort(key=lambda page: len(_TRAINS.findall(found[page])))
+        running.sort(key=lambda page: not _NEEDS_QUICK_START.search(found[page]))
         pages[:] = [page for page in pages if page not in running] + running
         self.running = running
         text = f"{len(env.found_docs)} pages; {len(pages)} are new or changed"
         print(f"{text}, {len(running)} of these have code to run", flush=True)
 
-    def _wait_for_quiet(self, app: Any, page: str, content: list[str]) -> None:
-        """Lets a page that measures time run alone, and as fast as the compiler can make it.
-
-        Others share a lock that it wants to itself. Nobody reads the figures of a shortened build.
-        """
-        if _RUNS.search(content[0]):
-            self._lock = (self.doctrees / "quiet").open("w")
-            short = bool(os.environ.get("FLAX_TRANSFORMER_SHORT"))
-            alone = not short and _MEASURES_TIME.search(content[0])
-            fcntl.flock(self._lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            optimise = alone or (not short and _RUNS_LONG.search(content[0]))
-            os.environ["XLA_FLAGS"] = "" if optimise else _COMPILE_QUICKLY
+    def _wait_for_quick_start(self, app: Any, page: str, content: list[str]) -> None:
+        if self.training is not None and _NEEDS_QUICK_START.search(content[0]):
+            with self.training.open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH)
 
     def _page_in_this_process(self, app: Any, doctree: Any) -> None:
-        if lock := self.__dict__.pop("_lock", None):
-            lock.close()
         if multiprocessing.parent_process() is None:
             self._is_read(app.env, app.env.docname)
 
