@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from flax_transformer.config import BleuTokenizer, DecodingConfig
@@ -12,6 +13,8 @@ from flax_transformer.config.json import load_config
 from flax_transformer.errors import UserError, require
 from flax_transformer.evaluation.evaluation import settle_bleu_tokenizer
 from flax_transformer.evaluation.scores import score
+from flax_transformer.exchange.importing import import_model
+from flax_transformer.exchange.tensor_files import is_hugging_face
 from flax_transformer.files.whole_folder import require_no_folder
 from flax_transformer.inspection.attention import Attention, attend
 from flax_transformer.inspection.heads import HeadImportance, MaskedModel, measure_heads
@@ -161,6 +164,8 @@ def load(
     *,
     mbr: int | None = None,
     mbr_metric: RiskMetric = "chrf",
+    source_language: str | None = None,
+    target_language: str | None = None,
     **decoding: Any,
 ) -> Model:
     """Returns the model that was trained in `workdir`, ready to translate; of several work
@@ -168,6 +173,8 @@ def load(
 
     mbr: samples of each line, of which the one is taken that is most like the others, by the
         mbr_metric (minimum Bayes risk, Eikema and Aziz 2020), in place of a search
+    source_language, target_language: of a model of many languages, as it names them, where
+        `workdir` is a folder of transformers (exchange/importing.py)
     decoding: fields of `DecodingConfig` to be other than in the run, such as beam_size=8 or
         checkpoint="best"
 
@@ -176,6 +183,15 @@ def load(
     models whose vocabularies differ.
     """
     workdir, *others = map(Path, [workdir] if isinstance(workdir, str | Path) else workdir)
+    if is_hugging_face(workdir):
+        with TemporaryDirectory() as place:  # which the model has read when it is made
+            imported = Path(place) / workdir.name
+            import_model(workdir, imported, source_language, target_language)
+            return load([imported, *others], mbr=mbr, mbr_metric=mbr_metric, **decoding)
+    require(
+        source_language is target_language is None,
+        f"{workdir} is the work directory of a run: leave out source_language and target_language",
+    )
     config = load_config(workdir / CONFIG_FILE)
     known = [each.name for each in dataclasses.fields(DecodingConfig)]
     for name in decoding:

@@ -29,6 +29,12 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     raise UserError(f"{folder} holds neither {_KINDS[0]} nor {_KINDS[1]}: is it a model's folder?")
 
 
+def is_hugging_face(folder: Path) -> bool:
+    """Returns whether a folder holds a model as transformers writes it."""
+    path = folder / "config.json"
+    return path.is_file() and "model_type" in read_json(path)
+
+
 def read_json(path: Path) -> dict:
     """Returns the object in a JSON file; raises `UserError` where there is none."""
     try:

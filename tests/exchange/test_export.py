@@ -107,7 +107,9 @@ def test_ctranslate2_gives_the_same_translations(imported, trained_workdir, tmp_
         export_model(model, folder, "ctranslate2")
         translator = ctranslate2.Translator(str(folder))
         source, target = model.tokenizer, model.tokenizer.target
-        lines = SENTENCES[:50] if number == 0 else ["The cat sleeps.", "The dogs eat a red apple."]
+        lines = (
+            SENTENCES[:50] if number == 0 else [source for source, _ in generate(400)["train"][:8]]
+        )
         targets = target.encode(lines[::-1])
         pieces = [source.pieces(ids) for ids in source.encode(lines)]
         theirs = translator.score_batch(pieces, [target.pieces(ids) for ids in targets])

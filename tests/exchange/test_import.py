@@ -127,6 +127,17 @@ def test_languages_are_named(tmp_path):
     )
 
 
+def test_a_folder_opens_as_it_is(folder, tmp_path):
+    import_model(folder, tmp_path / "ours")
+    lines = SENTENCES[:3]
+    found = ft.load(folder, beam_size=2, extra_length=4)
+    assert found.config.decoding.beam_size == 2
+    expected = ft.load(tmp_path / "ours", beam_size=2, extra_length=4)
+    assert found.translate(lines) == expected.translate(lines)
+    with pytest.raises(UserError, match="leave out source_language"):
+        ft.load(tmp_path / "ours", source_language="en")
+
+
 def test_nothing_is_replaced(folder):
     (folder.parent / "ours").mkdir()
     (folder.parent / "ours" / "mine").touch()
