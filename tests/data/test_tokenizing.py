@@ -77,6 +77,10 @@ class Deadly:
 
     has_placeholders = False
 
+    @property
+    def target(self):
+        return self
+
     def encode(self, texts):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -88,7 +92,7 @@ from pathlib import Path
 import numpy as np
 from flax_transformer.commands.command_line import run_command
 from flax_transformer.data.tokenizing import Encoder, encode_pairs
-from flax_transformer.text.tokenizer import Tokenizer
+from flax_transformer.text.vocabulary_file import load_tokenizer
 
 class Endless:
     def __len__(self):
