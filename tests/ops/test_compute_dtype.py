@@ -143,7 +143,7 @@ def test_a_trained_model_translates_in_what_the_hardware_multiplies(
         seen.append(config)
 
     monkeypatch.setattr(
-        "flax_transformer.translation.trained_model.Tokenizer.load",
+        "flax_transformer.translation.trained_model.load_tokenizer",
         lambda *_: SimpleNamespace(fingerprint=0),
     )
     monkeypatch.setattr(

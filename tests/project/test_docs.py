@@ -11,6 +11,8 @@ import pytest
 import flax_transformer as ft
 from flax_transformer.commands.command_line import parse_arguments, parse_train_arguments
 from flax_transformer.commands.main import COMMANDS
+from flax_transformer.config import Config, TextFiles
+from flax_transformer.config.json import save_config
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -65,8 +67,12 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS_OF_PAGES)
-def test_commands_on_pages_are_read_by_their_parsers(name, words, monkeypatch):
+def test_commands_on_pages_are_read_by_their_parsers(name, words, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    saved = tmp_path / "config.json"  # in place of that of a run that is not there
+    files = TextFiles(directory="data", source_language="en", target_language="fr")
+    save_config(Config(data=files), saved)
+    words = [str(saved) if word.endswith("/config.json") else word for word in words]
     if name == "train":
         assert parse_train_arguments(words).config
     else:

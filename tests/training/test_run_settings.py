@@ -42,9 +42,15 @@ FREE = {
     **{f"decoding.{name}": value for name, value in {
         "beam_size": 2, "length_normalization": "power", "length_penalty": 1, "checkpoint": "best",
         "coverage_penalty": 0.2, "extra_length": 7, "average_checkpoints": 2, "batch_tokens": 99,
-        "max_source_length": 99, "split_sentences": False,
+        "max_source_length": 99, "split_sentences": False, "diversity_groups": 2,
+        "diversity_strength": 0.7, "sampling": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9,
+        "seed": 3, "min_length": 2, "no_repeat_ngram": 3, "forbidden": ("house",),
     }.items()},
 }  # fmt: skip
+TOGETHER = {"diversity_strength": {"diversity_groups": 2}} | {
+    name: {"sampling": True} for name in ("temperature", "top_k", "top_p", "seed")
+}
+"""What settings need others for."""
 BINDING = {
     "data.train": ("train", "web"), "data.validation": "other", "data.source_language": "fr",
     "tokenizer.added_pieces": 7,
@@ -59,7 +65,8 @@ BINDING = {
 
 def changed(config: Config, setting: str, value) -> Config:
     section, _, field = setting.partition(".")
-    inner = dataclasses.replace(getattr(config, section), **{field: value})
+    others = TOGETHER.get(field, {}) if section == "decoding" else {}
+    inner = dataclasses.replace(getattr(config, section), **others | {field: value})
     return dataclasses.replace(config, **{section: inner})
 
 
