@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, help="a trained quick start to look into")
     parser.add_argument("--processes", type=int, default=2, help="pages that run at the same time")
     arguments = parser.parse_args()
+    if arguments.workdir and not (arguments.workdir / "config.json").exists():
+        parser.error(f"--workdir {arguments.workdir} holds no trained quick start: leave it out")
     start = time.monotonic()
     if arguments.fresh:
         shutil.rmtree(WORK, ignore_errors=True)
