@@ -4,7 +4,6 @@ Read are MarianMT models (OPUS-MT) and those of M2M-100's architecture (NLLB too
 this project has no counterpart for is refused by name.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "m2m_100": {"norm": "pre", "positions": "fairseq"},
 }
 _ACTIVATIONS: dict[str, Any] = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "swish"}
-_REFUSED = {
+_REFUSED: dict[str, tuple[object, ...]] = {
     "normalize_embedding": (False, None),
     "add_final_layer_norm": (False, None),
     "extra_pos_embeddings": (0, None),
@@ -48,75 +47,91 @@ class TheirModel(NamedTuple):
     raw: dict[str, Any]
 
 
-def read_config(folder: Path) -> TheirModel:
-    """Reads `folder`/config.json; raises `UserError` for what is missing, absurd or unknown."""
-    path = folder / "config.json"
-    raw = read_json(path)
-    kind = str(raw.get("model_type"))
-    require(
-        kind in _KINDS,
-        f"{path} has the model_type {kind!r}, but only {' and '.join(_KINDS)} can be imported",
-    )
-    for name, harmless in _REFUSED.items():
-        if kind == "marian" and name in raw:
-            require(
-                raw[name] in harmless, f"{path} has {name} {raw[name]!r}, which no model here has"
-            )
+class _Settings:
+    """The values of a config.json, each checked where it is asked for."""
 
-    def number(name: str, most: int, least: int = 1) -> int:
-        value = raw.get(name)
+    def __init__(self, path: Path):
+        self._path = path
+        self.raw = read_json(path)
+
+    def number(self, name: str, most: int, least: int = 1) -> int:
+        value = self.raw.get(name)
         require(
             type(value) is int and least <= value <= most,
-            f"{path} has {name} {value!r}, but a model has a whole number from {least} to {most:,}",
+            f"{self._path} has {name} {value!r}, but a model has a whole number from {least} to "
+            f"{most:,}",
         )
         return int(value)  # type: ignore[arg-type]
 
-    def both(name: str) -> int:
-        sides = [number(f"{side}_{name}", _MOST[name]) for side in ("encoder", "decoder")]
+    def both(self, name: str) -> int:
+        """The one value that encoder and decoder have."""
+        sides = [self.number(f"{side}_{name}", _MOST[name]) for side in ("encoder", "decoder")]
         require(
             sides[0] == sides[1],
-            f"{path} has encoder_{name} {sides[0]} and decoder_{name} {sides[1]}, but here encoder "
-            "and decoder are equally wide",
+            f"{self._path} has encoder_{name} {sides[0]} and decoder_{name} {sides[1]}, but here "
+            "encoder and decoder are equally wide",
         )
         return sides[0]
 
-    source_size = number("vocab_size", 1 << 24, 5)
-    target_size = source_size
-    if raw.get("share_encoder_decoder_embeddings", True) is False:
-        target_size = number("decoder_vocab_size", 1 << 24, 5)
-    activation = str(raw.get("activation_function"))
-    known = ", ".join(_ACTIVATIONS)
-    require(
-        activation in _ACTIVATIONS,
-        f"{path} has the activation_function {activation!r}, but there is: {known}",
-    )
+    def share(self, name: str, default: float) -> float:
+        value = self.raw.get(name, default)
+        require(
+            type(value) in (int, float) and 0 <= value < 1,
+            f"{self._path} has {name} {value!r}, but it is a number from 0 to below 1",
+        )
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.raw.get(name, default)
+        require(type(value) is bool, f"{self._path} has {name} {value!r}, but it is true or false")
+        return bool(value)
+
+    def one_of(self, name: str, known: dict[str, Any]) -> str:
+        value = str(self.raw.get(name))
+        require(
+            value in known,
+            f"{self._path} has the {name} {value!r}, but there is: {', '.join(known)}",
+        )
+        return value
+
+    def refuse(self, harmless: dict[str, tuple[object, ...]]) -> None:
+        """Raises `UserError` for settings with other values than `harmless` ones."""
+        for name, values in harmless.items():
+            value = self.raw.get(name, values[0])
+            require(value in values, f"{self._path} has {name} {value!r}, which no model here has")
+
+
+def read_config(folder: Path) -> TheirModel:
+    """Reads `folder`/config.json; raises `UserError` for what is missing, absurd or unknown."""
+    path = folder / "config.json"
+    settings = _Settings(path)
+    kind = settings.one_of("model_type", _KINDS)
+    is_marian = kind == "marian"
+    if is_marian:
+        settings.refuse(_REFUSED)
+    source_size = target_size = settings.number("vocab_size", 1 << 24, 5)
+    shares = settings.flag("share_encoder_decoder_embeddings", True)
+    if not shares:
+        target_size = settings.number("decoder_vocab_size", 1 << 24, 5)
     model = TransformerConfig(
-        num_encoder_layers=number("encoder_layers", _MOST["layers"]),
-        num_decoder_layers=number("decoder_layers", _MOST["layers"]),
-        d_model=number("d_model", 1 << 16),
-        num_heads=both("attention_heads"),
-        d_ff=both("ffn_dim"),
-        dropout=_share(path, raw),
-        activation=_ACTIVATIONS[activation],
-        scale_embedding=bool(raw.get("scale_embedding", kind == "m2m_100")),
-        norm_epsilon=float(raw.get("layer_norm_eps", 1e-5)),
-        own_source_table=raw.get("share_encoder_decoder_embeddings", True) is False,
+        num_encoder_layers=settings.number("encoder_layers", _MOST["layers"]),
+        num_decoder_layers=settings.number("decoder_layers", _MOST["layers"]),
+        d_model=settings.number("d_model", 1 << 16),
+        num_heads=settings.both("attention_heads"),
+        d_ff=settings.both("ffn_dim"),
+        dropout=settings.share("dropout", 0.1),
+        activation=_ACTIVATIONS[settings.one_of("activation_function", _ACTIVATIONS)],
+        scale_embedding=settings.flag("scale_embedding", not is_marian),
+        norm_epsilon=settings.share("layer_norm_eps", 1e-5),
+        own_source_table=not shares,
         **_KINDS[kind],
     )
     most = min(source_size, target_size) - 1
-    pad, eos = number("pad_token_id", most, 0), number("eos_token_id", most, 0)
-    start = number("decoder_start_token_id", most, 0)
+    pad, eos, start = (
+        settings.number(f"{name}_token_id", most, 0) for name in ("pad", "eos", "decoder_start")
+    )
     require(
-        kind == "marian" or pad == 1,
+        is_marian or pad == 1,
         f"{path} has pad_token_id {pad}, but positions of {kind} are counted from pad 1",
     )
-    return TheirModel(kind, model, source_size, target_size, pad, eos, start, raw)
-
-
-def _share(path: Path, raw: dict[str, Any]) -> float:
-    value = raw.get("dropout", 0.1)
-    require(
-        isinstance(value, (int, float)) and 0 <= value < 1,
-        f"{path} has dropout {json.dumps(value)}, but it is a share: from 0 to below 1",
-    )
-    return float(value)
+    return TheirModel(kind, model, source_size, target_size, pad, eos, start, settings.raw)

@@ -46,12 +46,19 @@ def read_vocabulary(
 
     Raises `UserError` where a file is missing or damaged, or a language is missing or unknown.
     """
-    if their.kind.startswith("marian"):
-        files, symbols = _marian(folder, their), "Marian has >>fra<<"
+    is_marian = their.kind.startswith("marian")
+    try:
+        files = (_marian if is_marian else _m2m)(folder, their)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{folder}: its vocabulary is not as transformers writes one ({error!r}): copy it again"
+        ) from None
+    if is_marian:
         before = _marian_languages(files, folder, target_language)
     else:
-        files, symbols = _m2m(folder, their), "M2M-100 has fr, NLLB fra_Latn"
-        before = _m2m_languages(files, folder, source_language, target_language, symbols)
+        before = _m2m_languages(files, folder, source_language, target_language)
     source, target, spm = files
     unknown = _id_of("<unk>", target, folder)
     shared = their.start in (their.pad, their.eos, unknown)
@@ -193,13 +200,14 @@ def _marian_languages(
 
 
 def _m2m_languages(
-    files: Files, folder: Path, source: str | None, target: str | None, symbols: str
+    files: Files, folder: Path, source: str | None, target: str | None
 ) -> tuple[list[str], list[str]]:
     found = []
     for flag, code in (("--source-language", source), ("--target-language", target)):
         require(
             code is not None,
-            f"{folder} is a model of many languages: give {flag} as it names them ({symbols})",
+            f"{folder} is a model of many languages: give {flag} as it names them (M2M-100 has fr, "
+            "NLLB fra_Latn)",
         )
         symbol = next((name for name in (f"__{code}__", str(code)) if name in files[0]), str(code))
         _require_language(symbol, files[0], folder, flag)

@@ -139,6 +139,7 @@ def _decoding(folder: Path, their: TheirModel) -> DecodingConfig:
     """Returns the search that the folder recommends, as far as it does."""
     path = folder / "generation_config.json"
     recommended = their.raw | (read_json(path) if path.is_file() else {})
+    longest = their.raw.get("max_position_embeddings")
     beams, penalty = recommended.get("num_beams"), recommended.get("length_penalty")
     return DecodingConfig(
         beam_size=beams if type(beams) is int and 1 <= beams <= 100 else 4,
@@ -146,7 +147,7 @@ def _decoding(folder: Path, their: TheirModel) -> DecodingConfig:
         length_penalty=float(penalty)
         if isinstance(penalty, (int, float)) and penalty >= 0
         else 1.0,
-        max_source_length=min(int(their.raw.get("max_position_embeddings") or _LONGEST), _LONGEST),
+        max_source_length=min(longest, _LONGEST) if type(longest) is int else _LONGEST,
         average_checkpoints=1,
     )
 

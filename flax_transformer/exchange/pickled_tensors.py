@@ -56,6 +56,10 @@ def read_pickled_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     names = archive.namelist()
+    require(
+        all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist()),
+        f"{path} is compressed, which torch.save never does: do not trust it",
+    )
     (program,) = [name for name in names if PurePosixPath(name).name == "data.pkl"]
     require(
         archive.getinfo(program).file_size <= _LONGEST_PICKLE,

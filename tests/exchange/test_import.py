@@ -38,7 +38,10 @@ def change(folder, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "t5"}, "model_type 't5', but only marian and m2m_100"),
+        ({"model_type": "t5"}, "model_type 't5', but there is: marian, m2m_100"),
+        ({"layer_norm_eps": "tiny"}, "layer_norm_eps 'tiny'"),
+        ({"scale_embedding": "yes"}, "scale_embedding 'yes'"),
+        ({"dropout": "much"}, "dropout 'much'"),
         ({"encoder_layers": 10**9}, "encoder_layers 1000000000, but a model has .* to 1,000"),
         ({"d_model": -16}, "d_model -16"),
         ({"d_model": 10**12}, "d_model 1000000000000"),
@@ -74,6 +77,18 @@ def test_a_vocabulary_of_another_model(folder):
     vocabulary = json.loads(path.read_text())
     path.write_text(json.dumps(vocabulary | {"more": len(vocabulary) + 5}))
     refused(folder, "not of one model")
+
+
+@pytest.mark.parametrize("content", ['{"a": [1]}', '{"a": "1"}', '{"a": -1}', "[]"])
+def test_vocabularies_that_are_none(folder, content):
+    (folder / "vocab.json").write_text(content)
+    refused(folder, "not as transformers writes|not of one model|not a JSON object")
+
+
+def test_positions_that_are_no_number_limit_nothing(folder):
+    change(folder, max_position_embeddings="many")
+    import_model(folder, folder.parent / "ours")
+    assert load_config(folder.parent / "ours" / "config.json").decoding.max_source_length == 512
 
 
 def test_an_index_cannot_name_files_elsewhere(folder):
@@ -114,6 +129,9 @@ def test_a_pickle_executes_nothing(folder, monkeypatch):
     ):
         write_pickle(folder, content)
         refused(folder, message)
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 20))
+    refused(folder, "is compressed")
 
 
 def test_languages_are_named(tmp_path):
