@@ -3,6 +3,7 @@
 runs/base/
   config.json          the settings of the run
   tokenizer.model      its vocabulary
+  model.safetensors    in place of checkpoints, where a model came without its run
   checkpoints/STEP/    the latest states, from which it resumes
   best/STEP/           the parameters with the highest validation BLEU
   metrics.jsonl        what was measured, one JSON object per line
@@ -16,6 +17,7 @@ runs/base/
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.model"
+PARAMETERS_FILE = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 METRICS_FILE = "metrics.jsonl"

@@ -10,6 +10,7 @@ from typing import Any
 
 from flax_transformer.config import BleuTokenizer, DecodingConfig
 from flax_transformer.config.json import load_config
+from flax_transformer.config.shipped import model_folder
 from flax_transformer.errors import UserError, require
 from flax_transformer.evaluation.evaluation import settle_bleu_tokenizer
 from flax_transformer.evaluation.scores import score
@@ -171,6 +172,8 @@ def load(
     """Returns the model that was trained in `workdir`, ready to translate; of several work
     directories an ensemble, whose probabilities are the mean of those of its models.
 
+    workdir: a path, or the name of a model that comes with the package, such as "en-fr-small"
+
     mbr: samples of each line, of which the one is taken that is most like the others, by the
         mbr_metric (minimum Bayes risk, Eikema and Aziz 2020), in place of a search
     source_language, target_language: of a model of many languages, as it names them, where
@@ -182,7 +185,7 @@ def load(
     Raises `UserError` where `workdir` holds no trained model, for wrong fields or values, and for
     models whose vocabularies differ.
     """
-    workdir, *others = map(Path, [workdir] if isinstance(workdir, str | Path) else workdir)
+    workdir, *others = map(model_folder, [workdir] if isinstance(workdir, str | Path) else workdir)
     if is_hugging_face(workdir):
         with TemporaryDirectory() as place:  # which the model has read when it is made
             imported = Path(place) / workdir.name

@@ -12,7 +12,7 @@ import tyro
 from flax_transformer.config import Builtin, Config, DecodingConfig
 from flax_transformer.config.hosts import HostsConfig
 from flax_transformer.config.json import load_config
-from flax_transformer.config.shipped import load_config_file
+from flax_transformer.config.shipped import find_shipped_model, load_config_file
 from flax_transformer.errors import UserError
 from flax_transformer.runtime.compiled_programs import keep_compiled_programs
 from flax_transformer.runtime.exit_codes import exit_code
@@ -63,9 +63,16 @@ class DecodingArguments:
 
     workdir: Path
     """Folder of the run, as training left it."""
+    model: str | None = None
+    """In place of --workdir: a model that comes with the package, en-fr-small."""
     decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = field(
         default_factory=DecodingConfig
     )
+
+    @property
+    def results(self) -> Path:
+        """The folder for what the command finds: the run's own, which a shipped model has none of."""
+        return self.workdir if self.model is None else Path("runs") / self.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +178,18 @@ def parse_decoding_arguments(
     cls: type[WithDecoding], words: Sequence[str]
 ) -> tuple[WithDecoding, Config]:
     """`words` as a `cls`, and the settings of the run in --workdir with the flags laid over."""
-    workdir = _value_of("--workdir", words)
-    config = Config() if workdir is None else load_config(Path(workdir) / "config.json")
-    needed = {
+    workdir, model = _value_of("--workdir", words), _value_of("--model", words)
+    if workdir is not None and model is not None:
+        raise UserError("--workdir and --model exclude each other: give one of them")
+    folder = workdir if model is None else find_shipped_model(model)
+    config = Config() if folder is None else load_config(Path(folder) / "config.json")
+    needed: dict[str, Any] = {
         field.name: tyro.MISSING
         for field in dataclasses.fields(cls)
         if {field.default, field.default_factory} == {dataclasses.MISSING}
     }
+    if folder is not None:
+        needed["workdir"] = Path(folder)
     default = cls(**needed, decoding=config.decoding)
     arguments = parse_arguments(cls, words, default)
     return arguments, dataclasses.replace(config, decoding=arguments.decoding)

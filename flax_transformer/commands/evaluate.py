@@ -106,6 +106,7 @@ def main(words: Sequence[str]) -> None:
         measures=measures,
         others=arguments.ensemble,
         risk_metric=arguments.risk_metric,
+        results=arguments.results,
     )
 
 

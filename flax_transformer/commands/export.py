@@ -26,11 +26,13 @@ class ExportArguments(DecodingArguments):
 
     format: Literal["ctranslate2", "huggingface", "safetensors"]
     """ctranslate2: for its Translator, all Transformers; huggingface: a MarianMT folder, for models
-    with norms after each sub-layer; safetensors: under our own names, all models."""
+    with norms after each sub-layer; safetensors: under our own names, all models, a folder that
+    every command reads like a work directory."""
     output: Path
     """Folder to make, which must not exist yet."""
-    quantization: Literal["int8", "int8_bfloat16", "float16"] | None = None
-    """Type of the matrices, for ctranslate2; by default float32."""
+    quantization: Literal["int8", "int8_bfloat16", "bfloat16", "float16"] | None = None
+    """Type of the matrices in the files: each for ctranslate2, the last two for safetensors; by
+    default float32."""
 
 
 def main(words: Sequence[str]) -> None:

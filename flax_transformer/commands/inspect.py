@@ -52,7 +52,7 @@ class InspectArguments(DecodingArguments):
 def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(InspectArguments, words)
     _check(arguments)
-    folder = arguments.output or arguments.workdir / INSPECTION
+    folder = arguments.output or arguments.results / INSPECTION
     make_folder(folder)
     sources = list(arguments.source) or test_sentences(config, arguments.sentences)
 

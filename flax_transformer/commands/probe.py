@@ -49,7 +49,7 @@ class ProbeArguments(DecodingArguments):
 def main(words: Sequence[str]) -> None:
     arguments, config = parse_decoding_arguments(ProbeArguments, words)
     _check(arguments, config)
-    folder = arguments.output or arguments.workdir / INSPECTION
+    folder = arguments.output or arguments.results / INSPECTION
     make_folder(folder)
 
     from flax_transformer.data.builtin.analysis import analysed_pairs

@@ -1,4 +1,4 @@
-"""Config files: those that come with the package by name, any other by its path."""
+"""Config files and trained models: those that come with the package by name, others by path."""
 
 import runpy
 from pathlib import Path
@@ -8,6 +8,7 @@ from flax_transformer.config.run import Config
 from flax_transformer.errors import UserError
 
 _PACKAGE = Path(__file__).parents[1]
+_MODELS = _PACKAGE / "shipped_models"
 _PLACES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 """Where the shipped files lie: inside an installed package, or beside the package in a checkout."""
 
@@ -16,6 +17,25 @@ def shipped_configs() -> dict[str, Path]:
     """Returns the files that come with the package, by name."""
     place = next((place for place in _PLACES if place.is_dir()), None)
     return {path.stem: path for path in sorted(place.glob("*.py"))} if place else {}
+
+
+def shipped_models() -> dict[str, Path]:
+    """Returns the folders of the trained models that come with the package, by name."""
+    return {path.parent.name: path.parent for path in sorted(_MODELS.glob("*/config.json"))}
+
+
+def find_shipped_model(name: str) -> Path:
+    """Returns the folder of the shipped model of that name; raises `UserError` for others."""
+    models = shipped_models()
+    if name not in models:
+        raise UserError(f"no model '{name}' comes with the package; there is: {', '.join(models)}")
+    return models[name]
+
+
+def model_folder(name_or_path: str | Path) -> Path:
+    """Returns the folder of a model: a path, or, where nothing lies there, a shipped one's name."""
+    path = Path(name_or_path)
+    return path if path.exists() else shipped_models().get(str(name_or_path), path)
 
 
 def load_config_file(name_or_path: str | Path) -> Config:

@@ -50,18 +50,21 @@ def report_on(
     measures: Measures = SACREBLEU,
     others: Sequence[Path] = (),
     risk_metric: RiskMetric | None = None,
+    results: Path | None = None,
 ) -> None:
     """Evaluates the model of `workdir`; prints and writes scores and translations of each set.
 
     samples: translations of each set that are printed
     others:  work directories of models that translate with that one, as an ensemble
     risk_metric: by which samples are ranked, where such are drawn
+    results: folder to write to; by default `workdir`
 
     Raises `UserError` before the model is loaded if there is nowhere to write, or if something that
     scores is not installed.
     """
     test_sets = list(test_sets)
-    make_room(workdir, test_sets)
+    results = results or workdir
+    make_room(results, test_sets)
     with_bleu = "bleu" in measures.metrics or measures.by_length
     tokenize = settle_bleu_tokenizer(config, measures.tokenize) if with_bleu else "none"
     measures.require_installed()
@@ -71,7 +74,7 @@ def report_on(
     for test_set in test_sets:
         hypotheses, record = evaluate(model, test_set, measures, tokenize)
         if is_first_process():
-            paths = write_report(workdir, test_set, record, hypotheses)
+            paths = write_report(results, test_set, record, hypotheses)
             print(summary(test_set, record, hypotheses, samples))
             print(f"  written     {', '.join(map(str, paths))}\n", flush=True)
 

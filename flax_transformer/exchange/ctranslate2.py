@@ -6,7 +6,7 @@ Transformers of this project go there as they are, in their own layout.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,8 +16,6 @@ from flax_transformer.errors import UserError
 from flax_transformer.models.conventions import fairseq_sinusoids
 from flax_transformer.models.transformer import sinusoids
 from flax_transformer.text.tokenizer import BOS_ID
-
-Quantization = Literal["int8", "int8_bfloat16", "float16"]
 
 _PROJECTIONS = ("query", "key", "value")
 _LONGEST = 1024
@@ -72,7 +70,7 @@ def specification(
     return spec
 
 
-def save(spec: Any, folder: Path, quantization: Quantization | None) -> None:
+def save(spec: Any, folder: Path, quantization: str | None) -> None:
     """Writes a model that `ctranslate2.Translator(folder)` opens."""
     spec.validate()
     spec.optimize(quantization)

@@ -2,17 +2,22 @@
 
 ctranslate2  opened by `ctranslate2.Translator`; every Transformer, quantised or not
 huggingface  a MarianMT folder for transformers, with tokenizer and search; post-norm alone
-safetensors  our own names, settings and vocabulary; every model
+safetensors  our own names, settings and vocabulary; every model, and a work directory to read from
 """
 
+import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import jax
-import numpy as np
 
+from flax_transformer.checkpoints.parameters_file import (
+    Origin,
+    StoredType,
+    write_parameters_file,
+)
 from flax_transformer.config import TransformerConfig
-from flax_transformer.config.json import save_config
+from flax_transformer.config.json import load_config, save_config
 from flax_transformer.errors import require
 from flax_transformer.exchange import ctranslate2
 from flax_transformer.exchange.hugging_face_folder import require_marian, write_marian
@@ -21,9 +26,17 @@ from flax_transformer.files.whole_file import write_whole
 from flax_transformer.files.whole_folder import require_no_folder, whole_folder
 from flax_transformer.text.imported_tokenizer import ImportedTokenizer
 from flax_transformer.translation.trained_model import TrainedModel
-from flax_transformer.workdir import CONFIG_FILE, TOKENIZER_FILE
+from flax_transformer.workdir import CONFIG_FILE, PARAMETERS_FILE, TOKENIZER_FILE
 
 Format = Literal["ctranslate2", "huggingface", "safetensors"]
+
+Quantization = Literal["int8", "int8_bfloat16", "bfloat16", "float16"]
+
+_QUANTIZATIONS: dict[Format, tuple[str, ...]] = {
+    "ctranslate2": get_args(Quantization),
+    "huggingface": (),
+    "safetensors": ("bfloat16", "float16"),
+}
 
 _USAGE = {
     "ctranslate2": """\
@@ -40,9 +53,9 @@ tokenizer = MarianTokenizer.from_pretrained("{folder}")
 found = model.generate(**tokenizer(["Hello."], return_tensors="pt"))
 print(tokenizer.batch_decode(found, skip_special_tokens=True))""",
     "safetensors": """\
-import safetensors.numpy
-params = safetensors.numpy.load_file("{folder}/model.safetensors")
-print(params["embedding.table"].shape)""",
+import flax_transformer
+model = flax_transformer.load("{folder}")
+print(model.translate(["Hello."]))""",
 }
 """Lines of Python that open what was written."""
 
@@ -51,19 +64,21 @@ def export_model(
     model: TrainedModel,
     folder: Path,
     target: Format,
-    quantization: ctranslate2.Quantization | None = None,
+    quantization: Quantization | None = None,
 ) -> str:
     """Writes `model` to `folder`, whole or not at all; returns lines of Python that open it.
 
-    quantization: of the matrices, for ctranslate2
+    quantization: type of the matrices in the files; by default float32
 
     Raises `UserError` where something lies at `folder`, and for a model that the target cannot
     express, before anything is written.
     """
     require_no_folder(folder)
+    known = _QUANTIZATIONS[target]
     require(
-        quantization is None or target == "ctranslate2",
-        f"--quantization {quantization} is for --format ctranslate2: leave it out",
+        quantization in (None, *known),
+        f"--quantization {quantization} is not for --format {target}: "
+        + (f"use one of {', '.join(known)}" if known else "leave it out"),
     )
     settings, params = model.config.model, jax.device_get(model.params)
     require(
@@ -83,7 +98,7 @@ def export_model(
             write_marian(model, params, partial)
             _write_spm(model, partial)
         else:
-            _write_safetensors(model, params, partial)
+            _write_safetensors(model, partial, cast(StoredType, quantization or "float32"))
         card = model_card(model, target, quantization, _USAGE[target].format(folder=folder.name))
         write_whole(partial / "README.md", card.encode())
     return _USAGE[target].format(folder=folder)
@@ -108,14 +123,12 @@ def spm_of(model: TrainedModel) -> tuple[bytes, bytes]:
     return tokenizer.model, tokenizer.model
 
 
-def _write_safetensors(model: TrainedModel, params, folder: Path) -> None:
-    """Writes the parameters under our names, and what they need to be read."""
-    from safetensors.numpy import save
-
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    tensors = {
-        ".".join(key.key for key in path): np.ascontiguousarray(leaf) for path, leaf in leaves
-    }
-    write_whole(folder / "model.safetensors", save(tensors, {"format": "flax_transformer"}))
-    save_config(model.config, folder / CONFIG_FILE)
+def _write_safetensors(model: TrainedModel, folder: Path, stored_as: StoredType) -> None:
+    """Writes a folder that is read like the work directory, as far as it needs no run."""
+    origin = Origin(model.steps, model.choice, model.progress)
+    write_parameters_file(folder / PARAMETERS_FILE, model.params, origin, stored_as)
+    # The run's, which may multiply in another type than this machine; but with its own search.
+    decoding = dataclasses.replace(model.config.decoding, checkpoint="auto")
+    run = load_config(model.workdir / CONFIG_FILE)
+    save_config(dataclasses.replace(run, decoding=decoding), folder / CONFIG_FILE)
     write_whole(folder / TOKENIZER_FILE, model.tokenizer.model)

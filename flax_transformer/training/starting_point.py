@@ -13,6 +13,7 @@ import numpy as np
 from flax_transformer.checkpoints.averaging import Loaded, load_parameters
 from flax_transformer.config import Config, TextFiles
 from flax_transformer.config.json import differing_fields, load_config
+from flax_transformer.config.shipped import model_folder
 from flax_transformer.data.corpus import Corpus
 from flax_transformer.data.training_data import training_sentences
 from flax_transformer.errors import UserError, require
@@ -217,7 +218,7 @@ def _missing_tags(config: Config, vocabulary: Tokenizer) -> list[str]:
 
 
 def _start_directory(config: Config) -> Path:
-    start = Path(str(config.training.start_from))
+    start = model_folder(str(config.training.start_from))
     if not (start / CONFIG_FILE).exists():
         raise UserError(
             f"--start-from {start} is not the work directory of a run: it holds no {CONFIG_FILE}"

@@ -1,0 +1,86 @@
+"""Writes the text that the shipped model en-fr-small learns: everyday sentences, and short debates.
+
+    python -m benchmarks.en_fr_small_data --tatoeba DIR --europarl DIR --output data/en_fr_small
+
+Tatoeba teaches everyday language; the short pairs of Europarl teach words and longer sentences.
+Takes half a minute. README, "Data", says where both corpora come from.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from flax_transformer.commands.command_line import parse_arguments, run_command
+from flax_transformer.config import TextFiles
+from flax_transformer.data.corpus import Corpus, open_corpus
+from flax_transformer.data.pairs import Pair
+from flax_transformer.files.whole_file import write_whole
+
+LANGUAGES = ("en", "fr")
+SOURCE_WORDS = range(3, 23)
+LARGEST_RATIO = 1.8
+"""Of the words of the longer side to those of the shorter; pairs beyond it seldom correspond."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Writes the training, validation and test text of en-fr-small."""
+
+    tatoeba: str
+    """Folder with train, valid and test of Tatoeba, English and French."""
+    europarl: str
+    """Folder with train-1of4 and valid of Europarl v7, English and French."""
+    output: Path
+    """Folder to write to."""
+    europarl_pairs: int = 180_000
+    """Short pairs to take from Europarl."""
+    validation_pairs: tuple[int, int] = (1000, 300)
+    """Pairs of each corpus' own validation text."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(Arguments, words)
+    tatoeba = open_folder(arguments.tatoeba, "train")
+    europarl = open_folder(arguments.europarl, "train-1of4")
+    everyday, debates = arguments.validation_pairs
+    texts = {
+        "tatoeba": tatoeba.split(Corpus.train),
+        "europarl": short_pairs(europarl.split(Corpus.train), arguments.europarl_pairs),
+        "valid": [
+            *islice(tatoeba.split(Corpus.validation), everyday),
+            *short_pairs(europarl.split(Corpus.validation), debates),
+        ],
+        "test": tatoeba.split("test"),
+    }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name, pairs in texts.items():
+        for language, lines in zip(LANGUAGES, zip(*pairs, strict=True), strict=True):
+            write_whole(
+                arguments.output / f"{name}.{language}", "".join(f"{line}\n" for line in lines)
+            )
+            print(f"{name}.{language}: {len(lines):,} lines", flush=True)
+
+
+def open_folder(directory: str, training: str) -> Corpus:
+    source, target = LANGUAGES
+    return open_corpus(
+        TextFiles(
+            directory=directory, source_language=source, target_language=target, train=(training,)
+        )
+    )
+
+
+def short_pairs(pairs: Iterable[Pair], count: int) -> Iterator[Pair]:
+    """Yields the first `count` pairs that are short."""
+    return islice(filter(is_short, pairs), count)
+
+
+def is_short(pair: Pair) -> bool:
+    """Tells whether a pair is as long as an everyday sentence, and its sides alike in length."""
+    source, target = (len(side.split()) for side in pair)
+    return source in SOURCE_WORDS and max(source, target) <= LARGEST_RATIO * min(source, target)
+
+
+if __name__ == "__main__":
+    run_command(main)

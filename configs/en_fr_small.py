@@ -1,0 +1,43 @@
+"""English to French in everyday sentences: the model en-fr-small that comes with the package.
+
+Command:  python -m benchmarks.en_fr_small_data --tatoeba DIR --europarl DIR
+          python train.py --config configs/en_fr_small.py
+"""
+
+from flax_transformer.config import (
+    BatchConfig,
+    Config,
+    DecodingConfig,
+    OptimizerConfig,
+    TextFiles,
+    TokenizerConfig,
+    TrainingConfig,
+    TransformerConfig,
+)
+
+config = Config(
+    data=TextFiles(
+        directory="data/en_fr_small",
+        source_language="en",
+        target_language="fr",
+        train=("tatoeba,weight=3", "europarl"),
+    ),
+    tokenizer=TokenizerConfig(vocabulary_size=8000),
+    # French takes more pieces than English.
+    batch=BatchConfig(rows=24, source_length=56, target_length=64),
+    # A deep encoder and a shallow decoder translate as well, and sooner (Kasai et al. 2021).
+    model=TransformerConfig(
+        num_encoder_layers=4,
+        num_decoder_layers=2,
+        d_model=208,
+        num_heads=8,
+        d_ff=832,
+        unroll_layers=4,
+    ),
+    optimizer=OptimizerConfig(warmup_steps=1000, cooldown_steps=3000),
+    training=TrainingConfig(
+        steps=8000, evaluate_every=1600, checkpoint_every=50, keep_checkpoints=5
+    ),
+    # Longer lines than the model was trained on are translated in pieces.
+    decoding=DecodingConfig(max_source_length=56),
+)
