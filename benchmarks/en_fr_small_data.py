@@ -1,9 +1,9 @@
 """Writes the text that the shipped model en-fr-small learns: everyday sentences, and short debates.
 
-    python -m benchmarks.en_fr_small_data --tatoeba DIR --europarl DIR --output data/en_fr_small
+    python -m benchmarks.en_fr_small_data --tatoeba DIR --europarl DIR
 
 Tatoeba teaches everyday language; the short pairs of Europarl teach words and longer sentences.
-Takes half a minute. README, "Data", says where both corpora come from.
+Takes half a minute. docs/data.md says where both corpora come from.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,8 +30,10 @@ class Arguments:
     tatoeba: str
     """Folder with train, valid and test of Tatoeba, English and French."""
     europarl: str
-    """Folder with train-1of4 and valid of Europarl v7, English and French."""
-    output: Path
+    """Folder with training text and valid of Europarl v7, English and French."""
+    europarl_train: str = "train-1of4"
+    """Name of its training files, without the language."""
+    output: Path = Path("data/en_fr_small")
     """Folder to write to."""
     europarl_pairs: int = 180_000
     """Short pairs to take from Europarl."""
@@ -42,7 +44,7 @@ class Arguments:
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(Arguments, words)
     tatoeba = open_folder(arguments.tatoeba, "train")
-    europarl = open_folder(arguments.europarl, "train-1of4")
+    europarl = open_folder(arguments.europarl, arguments.europarl_train)
     everyday, debates = arguments.validation_pairs
     texts = {
         "tatoeba": tatoeba.split(Corpus.train),

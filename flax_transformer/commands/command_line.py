@@ -71,7 +71,7 @@ class DecodingArguments:
 
     @property
     def results(self) -> Path:
-        """The folder for what the command finds: the run's own, which a shipped model has none of."""
+        """The folder for what is found: the run's own, or one in runs/ for a shipped model."""
         return self.workdir if self.model is None else Path("runs") / self.model
 
 

@@ -1,7 +1,7 @@
 """What a search has found for the pieces of a line, as translations of the line."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -76,11 +76,13 @@ def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:
     """
     ordered = sorted(hypotheses, key=lambda each: not are_all_there(each.text, piece.words))
     texts = [f"{piece.before}{put_back(each.text, piece.words)}{piece.after}" for each in ordered]
+    source = tuple(piece.ids)
     return [
-        replace(
-            each,
-            text=text.translate(_LINE_ENDS),
-            pairs=tuple(pair._replace(source=tuple(piece.ids)) for pair in each.pairs),
+        Hypothesis(
+            text.translate(_LINE_ENDS),
+            each.score,
+            each.tokens,
+            tuple(IdPair(source, pair.target) for pair in each.pairs),
         )
         for each, text in zip(ordered, texts, strict=True)
     ]
@@ -93,14 +95,22 @@ def join(pieces: list[list[Hypothesis]], *, keep_equal: bool = False) -> list[Hy
     """
     if not pieces:
         return NOTHING
-    joined = []
-    for rank in range(max(map(len, pieces))):
-        parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
-        text = join_texts([part.text for part in parts])
-        score = sum(part.score for part in parts)
-        pairs = tuple(pair for part in parts for pair in part.pairs)
-        joined.append(Hypothesis(text, score, sum(part.tokens for part in parts), pairs))
+    if len(pieces) == 1:  # as almost always: nothing to join
+        joined = pieces[0]
+    else:
+        joined = [_join_rank(pieces, rank) for rank in range(max(map(len, pieces)))]
     return joined if keep_equal else distinct(joined)
+
+
+def _join_rank(pieces: list[list[Hypothesis]], rank: int) -> Hypothesis:
+    """Joins the hypotheses of that rank; of a piece that has none, the last."""
+    parts = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in pieces]
+    return Hypothesis(
+        join_texts([part.text for part in parts]),
+        sum(part.score for part in parts),
+        sum(part.tokens for part in parts),
+        tuple(pair for part in parts for pair in part.pairs),
+    )
 
 
 def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
