@@ -12,9 +12,6 @@ where it stopped. The defaults are for 2 CPU cores, 10 to 15 minutes per trainin
 
 import dataclasses
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.recording import RECORDS, Recorded, append_record
+from benchmarks.stages import run_stage
 from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import TextFiles
 from flax_transformer.config.shipped import load_config_file
@@ -30,7 +28,6 @@ from flax_transformer.data.corpus import Corpus, open_corpus
 from flax_transformer.errors import UserError
 from flax_transformer.training.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parent.parent
 TEST = "test"
 
 
@@ -133,19 +130,6 @@ def training_command(arguments: Arguments, name: str, train: Sequence[str]) -> l
     }
     words = [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
     return ["train.py", *words, "--data.train", *train, *arguments.flags.split()]
-
-
-def run_stage(name: str, words: Sequence[str], result: Path) -> None:
-    """Runs a command of the project that makes `result`, unless it is there."""
-    if result.exists():
-        print(f"== {name}: done before", flush=True)
-        return
-    print(f"== {name}: python {' '.join(words)}", flush=True)
-    start = time.perf_counter()
-    code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
-    if code or not result.exists():
-        raise UserError(f"{name} ended with code {code}; the same command goes on from there")
-    print(f"== {name}: {time.perf_counter() - start:,.0f} s", flush=True)
 
 
 def check_same_arguments(arguments: Arguments) -> None:

@@ -15,10 +15,12 @@ from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import TextFiles
 from flax_transformer.data.corpus import Corpus, open_corpus
 from flax_transformer.data.pairs import Pair
+from flax_transformer.data.text_files import TextPairs, find_files
 from flax_transformer.files.whole_file import write_whole
 
 LANGUAGES = ("en", "fr")
 SOURCE_WORDS = range(3, 23)
+NEWS_WORDS, NEWS_PAIRS = range(4, 13), 200
 LARGEST_RATIO = 1.8
 """Of the words of the longer side to those of the shorter; pairs beyond it seldom correspond."""
 
@@ -33,6 +35,9 @@ class Arguments:
     """Folder with training text and valid of Europarl v7, English and French."""
     europarl_train: str = "train-1of4"
     """Name of its training files, without the language."""
+    newstest: str | None = None
+    """Folder with newstest2013, English and French: also writes 200 short sentences of the news, to
+    score the model on."""
     output: Path = Path("data/en_fr_small")
     """Folder to write to."""
     europarl_pairs: int = 180_000
@@ -41,7 +46,7 @@ class Arguments:
     """Pairs of each corpus' own validation text."""
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str]) -> None:
     arguments = parse_arguments(Arguments, words)
     tatoeba = open_folder(arguments.tatoeba, "train")
     europarl = open_folder(arguments.europarl, arguments.europarl_train)
@@ -55,6 +60,8 @@ def main(words: Sequence[str] | None = None) -> None:
         ],
         "test": tatoeba.split("test"),
     }
+    if arguments.newstest is not None:
+        texts["news"] = islice(filter(is_everyday, read_news(arguments.newstest)), NEWS_PAIRS)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, pairs in texts.items():
         for language, lines in zip(LANGUAGES, zip(*pairs, strict=True), strict=True):
@@ -71,6 +78,16 @@ def open_folder(directory: str, training: str) -> Corpus:
             directory=directory, source_language=source, target_language=target, train=(training,)
         )
     )
+
+
+def read_news(directory: str) -> Iterator[Pair]:
+    files = find_files(Path(directory), LANGUAGES, "--newstest", "newstest2013")
+    return iter(TextPairs([files]))
+
+
+def is_everyday(pair: Pair) -> bool:
+    """Tells whether a sentence of the news is as short as everyday ones."""
+    return len(pair[0].split()) in NEWS_WORDS
 
 
 def short_pairs(pairs: Iterable[Pair], count: int) -> Iterator[Pair]:

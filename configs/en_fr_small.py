@@ -36,7 +36,7 @@ config = Config(
     ),
     optimizer=OptimizerConfig(warmup_steps=1000, cooldown_steps=3000),
     training=TrainingConfig(
-        steps=8000, evaluate_every=1600, checkpoint_every=50, keep_checkpoints=5
+        steps=6800, evaluate_every=1600, checkpoint_every=50, keep_checkpoints=5
     ),
     # Longer lines than the model was trained on are translated in pieces.
     decoding=DecodingConfig(max_source_length=56),

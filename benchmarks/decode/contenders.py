@@ -46,7 +46,8 @@ def contenders_of(arguments: Arguments, params: Any, batches: int) -> dict[str, 
         maps = {"": None}
         if arguments.vocabulary_map is not None:
             maps[" with map"] = _vocabulary_map(arguments)
-        for compute_type in ("float32", "int8"):
+        on_gpu = jax.default_backend() == "gpu"
+        for compute_type in ("bfloat16", "int8_bfloat16") if on_gpu else ("float32", "int8"):
             for name, candidates in maps.items():
                 translate = _ctranslate2(config, params, compute_type, candidates)
                 found[f"ctranslate2 {compute_type}{name}"] = Contender(translate, every)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ctranslate2
+import jax
 
 from flax_transformer.config import Config, TransformerConfig
 from flax_transformer.exchange.ctranslate2 import save, specification
@@ -43,7 +44,10 @@ class CTranslate2Model:
                 spec.register_vocabulary_mapping(str(path))
             save(spec, Path(folder), quantization=None)
             self._translator = ctranslate2.Translator(
-                folder, device="cpu", compute_type=compute_type, intra_threads=threads
+                folder,
+                device="cuda" if jax.default_backend() == "gpu" else "cpu",
+                compute_type=compute_type,
+                intra_threads=threads,
             )
 
     def translate(

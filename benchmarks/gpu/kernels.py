@@ -1,0 +1,182 @@
+"""Whether the kernels of the device at hand are right: each beside the lines that it replaces.
+
+    python -m benchmarks.gpu.kernels
+
+The model's own operations in bfloat16, as it trains with them, and their reference in bfloat16 are
+both compared with the reference in float32: outputs and the gradients of all arrays. A kernel may
+be as far from it as plain bfloat16 is, twice over. What packed neighbours must not see is compared
+exactly. Ends with code 2 where something is wrong.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.recording import RECORDS, Recorded, append_record
+from flax_transformer.commands.command_line import parse_arguments, run_command
+from flax_transformer.config import TransformerConfig
+from flax_transformer.errors import require
+from flax_transformer.models.transformer import scaled_dot_product_attention
+from flax_transformer.ops.kernels import Ops, ops_for
+
+_TIMES = 2.0
+_SLACK = 1e-3
+"""Of the largest value: what may come on top, where the reference happens to be exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Recorded):
+    """Compares kernels with their references on this device."""
+
+    rows: int = 8
+    length: int = 256
+    d_model: int = 512
+    num_heads: int = 8
+    vocabulary_size: int = 37_000
+    record: Path = RECORDS / "gpu_kernels.json"
+
+
+class Case(NamedTuple):
+    """An operation and what it is given: `compute(ops, *arrays)` has a gradient for each array."""
+
+    compute: Callable[..., jax.Array]
+    arrays: tuple[jax.Array, ...]
+
+
+def main(words: Sequence[str]) -> None:
+    arguments = parse_arguments(Arguments, words)
+    figures: dict[str, Any] = {"device": jax.devices()[0].device_kind, "errors": {}}
+    wrong = []
+    for name, case in cases(arguments).items():
+        found = compare(case)
+        figures["errors"][name] = found
+        allowed = [_TIMES * each + _SLACK for each in found["reference"]]
+        if not all(map(float.__le__, found["kernel"], allowed)):
+            wrong.append(name)
+        shown = ", ".join(
+            f"{kernel:.1e} ({reference:.1e})"
+            for kernel, reference in zip(found["kernel"], found["reference"], strict=True)
+        )
+        print(f"{name:<28}{'WRONG' if name in wrong else 'right'}  {shown}", flush=True)
+    seen = sees_neighbours(arguments)
+    figures["neighbours_unseen"] = not seen
+    print(f"{'packed neighbours':<28}{'SEEN' if seen else 'exactly unseen'}")
+    require(not wrong and not seen, f"these kernels are wrong on this device: {wrong or 'packing'}")
+    append_record(arguments, ("jax", "jaxlib"), figures)
+
+
+def ops_in(dtype: str, kernels: str) -> Ops:
+    return ops_for(TransformerConfig(compute_dtype=dtype, kernels=kernels))
+
+
+def compare(case: Case) -> dict[str, list[float]]:
+    """Returns how far kernel and reference in bfloat16 are from float32: the output, then each
+    gradient, as a share of the largest value."""
+
+    def results(ops: Ops) -> list[np.ndarray]:
+        def weighed(*arrays):
+            output = case.compute(ops, *arrays).astype(jnp.float32)
+            return (output * _weights(output.shape)).sum(), output
+
+        grad = jax.grad(weighed, argnums=tuple(range(len(case.arrays))), has_aux=True)
+        with jax.default_matmul_precision("highest"):
+            gradients, output = jax.jit(grad)(*case.arrays)
+        return [np.asarray(each, np.float64) for each in (output, *gradients)]
+
+    exact = results(ops_in("float32", "reference"))
+    return {
+        name: [
+            float(np.abs(one - true).max() / max(np.abs(true).max(), 1e-30))
+            for one, true in zip(results(ops), exact, strict=True)
+        ]
+        for name, ops in (
+            ("kernel", ops_in("bfloat16", "fast")),
+            ("reference", ops_in("bfloat16", "reference")),
+        )
+    }
+
+
+def _weights(shape: tuple[int, ...]) -> jax.Array:
+    """Weights of a sum, so that no gradient is the same everywhere."""
+    return jnp.cos(jnp.arange(np.prod(shape, dtype=int), dtype=jnp.float32)).reshape(shape)
+
+
+def cases(arguments: Arguments) -> dict[str, Case]:
+    """Returns every operation for which the device may have a kernel, by name."""
+    keys = iter(jax.random.split(jax.random.key(0), 32))
+    b, t, d, v = (
+        arguments.rows, arguments.length, arguments.d_model, arguments.vocabulary_size
+    )  # fmt: skip
+
+    def normal(*shape: int) -> jax.Array:
+        # Numbers of bfloat16, so that rounding the operands changes nothing.
+        return jax.random.normal(next(keys), shape, jnp.bfloat16).astype(jnp.float32)
+
+    heads = (b, t, arguments.num_heads, d // arguments.num_heads)
+    segments = packed_segments(b, t)
+    targets = jax.random.randint(next(keys), (b, t), 0, v)
+    loss = partial(_loss, targets=targets, weights=(segments > 0).astype(jnp.float32))
+    return {
+        f"attention{', causal' if causal else ''}": Case(
+            partial(_attention, segments=segments, causal=causal),
+            (normal(*heads), normal(*heads), normal(*heads)),
+        )
+        for causal in (False, True)
+    } | {
+        "layer norm": Case(_layer_norm, (normal(b, t, d), 1 + normal(d) / 8, normal(d))),
+        "cross entropy": Case(loss, (normal(b, t, d) / 4, normal(v, d) / 8)),
+    }
+
+
+def packed_segments(b: int, t: int) -> jax.Array:
+    """Returns rows (b,t) of sentences of different lengths, each with padding at its end."""
+    ends = np.cumsum(np.random.default_rng(0).integers(8, 40, (b, t)), axis=1)
+    places = np.arange(t)[None, :, None]
+    numbers = 1 + (places >= ends[:, None, :]).sum(axis=2)
+    return jnp.asarray(np.where(np.arange(t)[None] < t - t // 16, numbers, 0), jnp.int32)
+
+
+def _attention(ops: Ops, query, key, value, *, segments, causal) -> jax.Array:
+    formula = partial(scaled_dot_product_attention, einsum=ops.einsum, tap=lambda weights: weights)
+    dtype = ops.layer_norm.keywords["dtype"]
+    arrays = (each.astype(dtype) for each in (query, key, value))
+    found = ops.attention(formula, *arrays, segments, segments, causal)
+    return jnp.where((segments > 0)[:, :, None, None], found, 0)
+
+
+def _layer_norm(ops: Ops, x, scale, bias) -> jax.Array:
+    return ops.layer_norm(x.astype(ops.layer_norm.keywords["dtype"]), scale, bias, 1e-6)
+
+
+def _loss(ops: Ops, features, table, *, targets, weights) -> jax.Array:
+    features = features.astype(ops.layer_norm.keywords["dtype"])
+    return ops.cross_entropy(features, table, targets, weights, 0.1).loss
+
+
+def sees_neighbours(arguments: Arguments) -> bool:
+    """Returns whether another sentence of the row changes what attention finds, in any bit."""
+    case = cases(arguments)["attention, causal"]
+    segments = case.compute.keywords["segments"]
+    other = (segments != 1)[:, :, None, None]
+
+    def first_sentence(*arrays):
+        found = case.compute(ops_in("bfloat16", "fast"), *arrays)
+        return jnp.where(other, 0, found)
+
+    before, after = (
+        jax.jit(first_sentence)(
+            case.arrays[0], *(jnp.where(other, factor * x, x) for x in case.arrays[1:])
+        )
+        for factor in (1, -3)
+    )
+    return not bool((before == after).all())
+
+
+if __name__ == "__main__":
+    run_command(main)
