@@ -43,7 +43,8 @@ class Arguments(Recorded):
 
 
 class Case(NamedTuple):
-    """An operation and what it is given: `compute(ops, *arrays)` has a gradient for each array."""
+    """An operation and what it is given: `compute(ops, dtype, *arrays)`, which has a gradient for
+    each array."""
 
     compute: Callable[..., jax.Array]
     arrays: tuple[jax.Array, ...]
@@ -79,9 +80,9 @@ def compare(case: Case) -> dict[str, list[float]]:
     """Returns how far kernel and reference in bfloat16 are from float32: the output, then each
     gradient, as a share of the largest value."""
 
-    def results(ops: Ops) -> list[np.ndarray]:
+    def results(dtype: str, kernels: str) -> list[np.ndarray]:
         def weighed(*arrays):
-            output = case.compute(ops, *arrays).astype(jnp.float32)
+            output = case.compute(ops_in(dtype, kernels), dtype, *arrays).astype(jnp.float32)
             return (output * _weights(output.shape)).sum(), output
 
         grad = jax.grad(weighed, argnums=tuple(range(len(case.arrays))), has_aux=True)
@@ -89,16 +90,13 @@ def compare(case: Case) -> dict[str, list[float]]:
             gradients, output = jax.jit(grad)(*case.arrays)
         return [np.asarray(each, np.float64) for each in (output, *gradients)]
 
-    exact = results(ops_in("float32", "reference"))
+    exact = results("float32", "reference")
     return {
         name: [
             float(np.abs(one - true).max() / max(np.abs(true).max(), 1e-30))
-            for one, true in zip(results(ops), exact, strict=True)
+            for one, true in zip(results("bfloat16", kernels), exact, strict=True)
         ]
-        for name, ops in (
-            ("kernel", ops_in("bfloat16", "fast")),
-            ("reference", ops_in("bfloat16", "reference")),
-        )
+        for name, kernels in (("kernel", "fast"), ("reference", "reference"))
     }
 
 
@@ -142,37 +140,34 @@ def packed_segments(b: int, t: int) -> jax.Array:
     return jnp.asarray(np.where(np.arange(t)[None] < t - t // 16, numbers, 0), jnp.int32)
 
 
-def _attention(ops: Ops, query, key, value, *, segments, causal) -> jax.Array:
+def _attention(ops: Ops, dtype: str, query, key, value, *, segments, causal) -> jax.Array:
     formula = partial(scaled_dot_product_attention, einsum=ops.einsum, tap=lambda weights: weights)
-    dtype = ops.layer_norm.keywords["dtype"]
     arrays = (each.astype(dtype) for each in (query, key, value))
     found = ops.attention(formula, *arrays, segments, segments, causal)
     return jnp.where((segments > 0)[:, :, None, None], found, 0)
 
 
-def _layer_norm(ops: Ops, x, scale, bias) -> jax.Array:
-    return ops.layer_norm(x.astype(ops.layer_norm.keywords["dtype"]), scale, bias, 1e-6)
+def _layer_norm(ops: Ops, dtype: str, x, scale, bias) -> jax.Array:
+    return ops.layer_norm(x.astype(dtype), scale, bias, 1e-6)
 
 
-def _loss(ops: Ops, features, table, *, targets, weights) -> jax.Array:
-    features = features.astype(ops.layer_norm.keywords["dtype"])
-    return ops.cross_entropy(features, table, targets, weights, 0.1).loss
+def _loss(ops: Ops, dtype: str, features, table, *, targets, weights) -> jax.Array:
+    return ops.cross_entropy(features.astype(dtype), table, targets, weights, 0.1).loss
 
 
 def sees_neighbours(arguments: Arguments) -> bool:
     """Returns whether another sentence of the row changes what attention finds, in any bit."""
-    case = cases(arguments)["attention, causal"]
-    segments = case.compute.keywords["segments"]
+    arrays = cases(arguments)["attention"].arrays
+    segments = packed_segments(arguments.rows, arguments.length)
     other = (segments != 1)[:, :, None, None]
 
     def first_sentence(*arrays):
-        found = case.compute(ops_in("bfloat16", "fast"), *arrays)
+        ops = ops_in("bfloat16", "fast")
+        found = _attention(ops, "bfloat16", *arrays, segments=segments, causal=False)
         return jnp.where(other, 0, found)
 
     before, after = (
-        jax.jit(first_sentence)(
-            case.arrays[0], *(jnp.where(other, factor * x, x) for x in case.arrays[1:])
-        )
+        jax.jit(first_sentence)(arrays[0], *(jnp.where(other, factor * x, x) for x in arrays[1:]))
         for factor in (1, -3)
     )
     return not bool((before == after).all())

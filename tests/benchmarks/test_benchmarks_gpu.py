@@ -74,7 +74,7 @@ def test_a_stage_is_run_once(stages, tmp_path, capfd):
     stages.run_stage("one", words, result)
     stages.run_stage("one", words, result)
     said = capfd.readouterr().out
-    assert said.count("working") == 1 and "done before" in said
+    assert said.count("\nworking\n") == 1 and "done before" in said
 
 
 def test_a_stage_without_a_result_is_an_error(stages, tmp_path):
