@@ -49,13 +49,20 @@ def run_stage(
         raise OutOfTimeError(name)
     print(f"== {name}: python {' '.join(words)}", flush=True)
     start = time.perf_counter()
-    with subprocess.Popen([sys.executable, *words], cwd=ROOT) as process:
-        try:
-            code = process.wait(None if left == float("inf") else left - _SECONDS_TO_SAVE)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-            raise OutOfTimeError(name) from None
+    code = exit_code_of(words, left - _SECONDS_TO_SAVE)
+    if code is None:
+        raise OutOfTimeError(name)
     if code or not result.exists():
         raise UserError(f"{name} ended with code {code}; the same command goes on from there")
     print(f"== {name}: {time.perf_counter() - start:,.0f} s", flush=True)
+
+
+def exit_code_of(words: Sequence[str], seconds: float) -> int | None:
+    """Runs Python with `words` in the project; None where it was asked to stop, after `seconds`."""
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT) as process:
+        try:
+            return process.wait(None if seconds == float("inf") else seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            return None

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -23,26 +22,33 @@ def benchmark(monkeypatch):
 
 
 @pytest.fixture
-def commands(benchmark, monkeypatch):
+def stages(benchmark):
+    """What runs the commands of benchmarks."""
+    from benchmarks import stages
+
+    return stages
+
+
+@pytest.fixture
+def commands(stages, monkeypatch):
     """The commands that the benchmark runs; each only leaves what it is there for."""
     ran = []
 
-    def run(words, cwd):
-        words = words[1:]
+    def run(words, seconds):
         ran.append(words)
         if words[0] == "translate.py":
             lines = Path(value_of("--input", words)).read_text().splitlines()
             Path(value_of("--output", words)).write_text("made\n" * len(lines))
-            return SimpleNamespace(returncode=0)
+            return 0
         workdir = Path(value_of("--workdir", words))
         (workdir / "evaluation").mkdir(parents=True)
         record = {"bleu": BLEU[workdir.name], "bleu_signature": "s", "chrf": 1.0}
         (workdir / "evaluation" / "test.json").write_text(json.dumps(record))
         line = {"step": 1, "kind": "validation", "bleu": 20.0}
         (workdir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(benchmark, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(stages, "exit_code_of", run)
     return ran
 
 
@@ -110,10 +116,8 @@ def test_a_rerun_does_what_is_missing(benchmark, commands, words, tmp_path):
         benchmark.main([*words, "--weight", "2"])
 
 
-def test_a_failed_stage_ends_the_benchmark(benchmark, words, monkeypatch, tmp_path):
-    failed = SimpleNamespace(returncode=3)
-    stub = SimpleNamespace(run=lambda words, cwd: failed)
-    monkeypatch.setattr(benchmark, "subprocess", stub)
+def test_a_failed_stage_ends_the_benchmark(benchmark, stages, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "exit_code_of", lambda words, seconds: 3)
     with pytest.raises(UserError, match="baseline ended with code 3"):
         benchmark.main(words)
     assert not (tmp_path / "record.json").exists()
