@@ -71,9 +71,17 @@ def specification(
 
 
 def save(spec: Any, folder: Path, quantization: str | None) -> None:
-    """Writes a model that `ctranslate2.Translator(folder)` opens."""
+    """Writes a model that `ctranslate2.Translator(folder)` opens.
+
+    Raises `UserError` for bfloat16 where torch is not installed, which CTranslate2 rounds by.
+    """
     spec.validate()
-    spec.optimize(quantization)
+    try:
+        spec.optimize(quantization)
+    except RuntimeError as error:
+        raise UserError(
+            f"--quantization {quantization}: {error}: pip install torch, or use int8 or float16"
+        ) from None
     spec.save(str(folder))
 
 

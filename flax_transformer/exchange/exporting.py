@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 import jax
+import numpy as np
 
 from flax_transformer.checkpoints.parameters_file import (
     Origin,
@@ -80,7 +81,8 @@ def export_model(
         f"--quantization {quantization} is not for --format {target}: "
         + (f"use one of {', '.join(known)}" if known else "leave it out"),
     )
-    settings, params = model.config.model, jax.device_get(model.params)
+    # Copies, since torch, by which CTranslate2 rounds, wants arrays that can be written to.
+    settings, params = model.config.model, jax.tree.map(np.array, jax.device_get(model.params))
     require(
         target == "safetensors" or isinstance(settings, TransformerConfig),
         f"{model.workdir} is a recurrent model, which {target} has none of: use --format "

@@ -131,6 +131,19 @@ def test_ctranslate2_gives_the_same_translations(imported, trained_workdir, tmp_
                 assert target.decode([ids]) == [mine[0].text]
 
 
+def test_bfloat16_for_ctranslate2_needs_torch(trained_workdir, tmp_path, monkeypatch):
+    pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
+    from ctranslate2.specs import model_spec
+
+    monkeypatch.setattr(model_spec, "torch_is_available", False)
+    for quantization in ("bfloat16", "int8_bfloat16"):
+        with pytest.raises(
+            UserError, match=rf"--quantization {quantization}: .* pip install torch"
+        ):
+            export_model(ft.load(trained_workdir), tmp_path / "out", "ctranslate2", quantization)
+        assert not list(tmp_path.iterdir())
+
+
 def test_what_a_target_cannot_express_is_refused_before_anything_is_written(
     trained_workdir, recurrent_workdir, tmp_path
 ):
