@@ -10,13 +10,18 @@ from typing import NamedTuple
 
 from flax_transformer.errors import UserError, require
 from flax_transformer.exchange.huggingface_config import TheirModel
+from flax_transformer.exchange.m2m_vocabulary import m2m_languages, read_m2m
 from flax_transformer.exchange.marian_npz import read_yaml_vocabulary, vocabulary_paths
-from flax_transformer.exchange.tensor_files import read_json
-from flax_transformer.files.ordinary_file import read_ordinary
+from flax_transformer.exchange.piece_files import (
+    Files,
+    list_pieces,
+    read_pieces,
+    read_spm,
+    require_language,
+)
 from flax_transformer.text.imported_tokenizer import ImportedTokenizer, pack_vocabulary
 from flax_transformer.text.tokenizer import Tokenizer
 
-_MOST_SPM = 1 << 26
 _SPECIAL = ("<pad>", "</s>", "<s>", "<unk>")
 NO_ROW = -1
 """In place of an id: a row that the other language's table has more of."""
@@ -48,7 +53,7 @@ def read_vocabulary(
     """
     is_marian = their.kind.startswith("marian")
     try:
-        files = (_marian if is_marian else _m2m)(folder, their)
+        files = _marian(folder, their) if is_marian else read_m2m(folder, their.source_size)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -58,7 +63,7 @@ def read_vocabulary(
     if is_marian:
         before = _marian_languages(files, folder, target_language)
     else:
-        before = _m2m_languages(files, folder, source_language, target_language)
+        before = m2m_languages(files, folder, source_language, target_language)
     source, target, spm = files
     unknown = _id_of("<unk>", target, folder)
     shared = their.start in (their.pad, their.eos, unknown)
@@ -109,78 +114,20 @@ def _check(file: bytes, folder: Path) -> None:
         raise UserError(f"{folder}: its vocabulary cannot be read ({error})") from None
 
 
-Files = tuple[list[str], list[str], tuple[bytes, bytes]]
-"""Pieces by id of source and target, and their SentencePiece models."""
-
-
 def _marian(folder: Path, their: TheirModel) -> Files:
-    spm = _bytes(folder / "source.spm"), _bytes(folder / "target.spm")
+    spm = read_spm(folder / "source.spm"), read_spm(folder / "target.spm")
     if their.kind == "marian_npz":
         source, target = (
-            _named({i: piece for piece, i in read_yaml_vocabulary(path).items()}, size, path)
+            list_pieces({i: piece for piece, i in read_yaml_vocabulary(path).items()}, size, path)
             for path, size in zip(
                 vocabulary_paths(folder), (their.source_size, their.target_size), strict=True
             )
         )
         return source, target, spm
-    target = source = _pieces(folder / "vocab.json", their.source_size)
+    target = source = read_pieces(folder / "vocab.json", their.source_size)
     if their.model.own_source_table:
-        target = _pieces(folder / "target_vocab.json", their.target_size)
+        target = read_pieces(folder / "target_vocab.json", their.target_size)
     return source, target, spm
-
-
-def _m2m(folder: Path, their: TheirModel) -> Files:
-    path = folder / "sentencepiece.bpe.model"
-    spm = _bytes(path)
-    pieces = _added(folder, their.source_size)
-    if (folder / "vocab.json").is_file():
-        known = read_json(folder / "vocab.json")
-    else:  # NLLB: that of SentencePiece, behind four symbols of fairseq
-        import sentencepiece
-
-        processor = sentencepiece.SentencePieceProcessor(model_proto=spm)
-        ids = range(3, processor.get_piece_size())
-        known = {name: i for i, name in enumerate(("<s>", "<pad>", "</s>", "<unk>"))}
-        known |= {processor.id_to_piece(i): i + 1 for i in ids}
-    named = _named(pieces | {i: piece for piece, i in known.items()}, their.source_size, path)
-    return named, named, (spm, spm)
-
-
-def _added(folder: Path, size: int) -> dict[int, str]:
-    """Symbols that the tokenizer's settings add to the vocabulary, by id."""
-    found: dict[int, str] = {}
-    settings = folder / "tokenizer_config.json"
-    if settings.is_file():
-        added = read_json(settings).get("added_tokens_decoder") or {}
-        found |= {int(i): str(token["content"]) for i, token in dict(added).items()}
-    if (folder / "tokenizer.json").is_file():
-        added_tokens = read_json(folder / "tokenizer.json").get("added_tokens") or []
-        found |= {int(token["id"]): str(token["content"]) for token in added_tokens}
-    if (folder / "added_tokens.json").is_file():
-        found |= {int(i): piece for piece, i in read_json(folder / "added_tokens.json").items()}
-    return {i: piece for i, piece in found.items() if 0 <= i < size}
-
-
-def _pieces(path: Path, size: int) -> list[str]:
-    return _named({i: piece for piece, i in read_json(path).items()}, size, path)
-
-
-def _named(known: dict[int, str], size: int, path: Path) -> list[str]:
-    """Pieces by id; ids that stand for nothing get a name that no text has."""
-    wrong = next((i for i in known if type(i) is not int or not 0 <= i < size), None)
-    require(
-        wrong is None,
-        f"{path} has the id {wrong!r} ({known.get(wrong)!r}), but config.json has "  # type: ignore[arg-type]
-        f"{size:,} tokens: these files are not of one model",
-    )
-    return [known.get(i, f"<unused {i}>") for i in range(size)]
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return read_ordinary(path, _MOST_SPM)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _id_of(piece: str, pieces: Sequence[str], folder: Path) -> int:
@@ -195,29 +142,5 @@ def _marian_languages(
     if target_language is None or not codes:
         return [], []
     symbol = f">>{target_language}<<"
-    _require_language(symbol, codes, folder, "--target-language")
+    require_language(symbol, codes, folder, "--target-language")
     return [symbol], []
-
-
-def _m2m_languages(
-    files: Files, folder: Path, source: str | None, target: str | None
-) -> tuple[list[str], list[str]]:
-    found = []
-    for flag, code in (("--source-language", source), ("--target-language", target)):
-        require(
-            code is not None,
-            f"{folder} is a model of many languages: give {flag} as it names them (M2M-100 has fr, "
-            "NLLB fra_Latn)",
-        )
-        symbol = next((name for name in (f"__{code}__", str(code)) if name in files[0]), str(code))
-        _require_language(symbol, files[0], folder, flag)
-        found.append([symbol])
-    return found[0], found[1]
-
-
-def _require_language(symbol: str, known: Sequence[str], folder: Path, flag: str) -> None:
-    some = ", ".join([piece for piece in known if piece[:2] in (">>", "__")][:8])
-    require(
-        symbol in known,
-        f"{flag}: {folder} has no symbol {symbol}" + (f"; it has {some} ..." if some else ""),
-    )

@@ -46,7 +46,8 @@ NEVER = np.float32(-1e9)
 
 _LONGEST = 512
 _SAME_AGAIN = (
-    "embed_positions.weight", "embed_tokens.weight", "lm_head.weight", "final_logits_bias",
+    "embed_positions.weight", "embed_positions.weights", "embed_tokens.weight", "lm_head.weight",
+    "final_logits_bias",
 )  # fmt: skip
 """Ends of the names of tensors that are formulas, zeros, or others under a second name."""
 

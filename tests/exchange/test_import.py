@@ -137,12 +137,10 @@ def test_a_pickle_executes_nothing(folder, monkeypatch):
 def test_languages_are_named(tmp_path):
     write_m2m(tmp_path / "theirs")
     refused(tmp_path / "theirs", "give --source-language")
-    refused(
-        tmp_path / "theirs",
-        "no symbol xx; it has __en__",
-        source_language="en",
-        target_language="xx",
-    )
+    message = "no symbol {}; it has __af__, __am__"
+    for code in ("xx", "a"):  # the latter is a piece of text
+        languages = {"source_language": "en", "target_language": code}
+        refused(tmp_path / "theirs", message.format(code), **languages)
 
 
 def test_a_folder_opens_as_it_is(folder, tmp_path):

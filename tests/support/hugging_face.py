@@ -20,14 +20,14 @@ SENTENCES = [
 ]  # fmt: skip
 
 
-def train_spm(sentences, size: int) -> bytes:
-    """Returns a unigram SentencePiece model, as those of OPUS-MT are."""
+def train_spm(sentences, size: int, kind: str = "unigram") -> bytes:
+    """Returns a SentencePiece model: of the unigram kind those of OPUS-MT are, of bpe NLLB's."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
         vocab_size=size,
-        model_type="unigram",
+        model_type=kind,
         character_coverage=1.0,
         hard_vocab_limit=False,
         minloglevel=2,
@@ -42,9 +42,10 @@ def pieces_of(spm: bytes) -> list[str]:
     return [piece for piece in pieces if piece not in ("<unk>", "<s>", "</s>")]
 
 
-def write_marian_vocabulary(folder: Path, languages=()) -> dict[str, int]:
+def write_marian_vocabulary(folder: Path, languages=(), sentences=SENTENCES) -> dict[str, int]:
     """Writes source.spm, target.spm and vocab.json, numbered as OPUS-MT's; returns the latter."""
-    source, target = train_spm(SENTENCES, 330), train_spm(SENTENCES[::3], 310)
+    size = 330 if sentences is SENTENCES else 3300
+    source, target = train_spm(sentences, size), train_spm(sentences[::3], size - 20)
     (folder / "source.spm").write_bytes(source)
     (folder / "target.spm").write_bytes(target)
     united = dict.fromkeys([*languages, *pieces_of(target)[::-1], *pieces_of(source)])
@@ -71,7 +72,9 @@ M2M = MARIAN | {
 def write_marian(folder: Path, **changed) -> dict[str, int]:
     """Writes a MarianMT model with random weights, and its vocabulary, which is returned."""
     folder.mkdir()
-    vocabulary = write_marian_vocabulary(folder, changed.pop("languages", ()))
+    vocabulary = write_marian_vocabulary(
+        folder, changed.pop("languages", ()), changed.pop("sentences", SENTENCES)
+    )
     pad = vocabulary["<pad>"]
     config = MARIAN | {"pad_token_id": pad, "decoder_start_token_id": pad} | changed
     config |= {"vocab_size": len(vocabulary), "decoder_vocab_size": len(vocabulary)}
@@ -91,18 +94,39 @@ def write_marian(folder: Path, **changed) -> dict[str, int]:
 def write_m2m(folder: Path, **changed) -> dict[str, int]:
     """Writes a model of M2M-100's architecture with random weights; returns its vocabulary."""
     folder.mkdir()
-    spm = train_spm(SENTENCES, 330)
+    sentences = changed.pop("sentences", SENTENCES)
+    spm = train_spm(sentences, 330 if sentences is SENTENCES else 3300)
     pieces = [*pieces_of(spm), *(f"▁rare{i}" for i in range(230))]
     names = ["<s>", "<pad>", "</s>", "<unk>", *pieces]
     vocabulary = {name: i for i, name in enumerate(names)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (folder / "sentencepiece.bpe.model").write_bytes(spm)
-    # Where transformers puts the symbols of these of its hundred languages.
+    # Where transformers puts the symbols of these of its hundred languages, which no file holds.
     languages = {len(names) + 18: "__en__", len(names) + 24: "__fr__"}
-    added = {str(i): {"content": name} for i, name in languages.items()}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    settings = {"tokenizer_class": "M2M100Tokenizer", "src_lang": "en", "tgt_lang": "fr"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     write_model(folder, M2M | {"vocab_size": len(names) + 108} | changed)
     return vocabulary | {name: i for i, name in languages.items()}
+
+
+def write_nllb(folder: Path, sentences=SENTENCES) -> dict[str, int]:
+    """Writes a model of NLLB's kind with random weights; returns the ids of its languages."""
+    folder.mkdir()
+    spm = train_spm(sentences, 330 if sentences is SENTENCES else 3300, "bpe")
+    (folder / "sentencepiece.bpe.model").write_bytes(spm)
+    # Four symbols of fairseq in place of three of SentencePiece, then its pieces and these.
+    first = 4 + len(pieces_of(spm))
+    languages = {"ace_Latn": first, "eng_Latn": first + 1, "fra_Latn": first + 2}
+    names = dict(enumerate(["<s>", "<pad>", "</s>", "<unk>"]))
+    names |= {i: name for name, i in languages.items()} | {first + 3: "<mask>"}
+    added = {str(i): {"content": name, "special": True} for i, name in names.items()}
+    settings = {
+        "tokenizer_class": "NllbTokenizer", "src_lang": "eng_Latn", "tgt_lang": "fra_Latn",
+        "added_tokens_decoder": added,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    write_model(folder, M2M | {"vocab_size": first + 6})
+    return languages
 
 
 def write_model(folder: Path, config: dict) -> None:
