@@ -26,8 +26,9 @@ class ExportArguments(DecodingArguments):
 
     format: Literal["ctranslate2", "huggingface", "safetensors"]
     """ctranslate2: for its Translator, all Transformers; huggingface: a MarianMT folder, for models
-    with norms after each sub-layer; safetensors: under our own names, all models, a folder that
-    every command reads like a work directory."""
+    with norms after each sub-layer, or an M2M-100 folder, for what was imported from one;
+    safetensors: under our own names, all models, a folder that every command reads like a work
+    directory."""
     output: Path
     """Folder to make, which must not exist yet."""
     quantization: Literal["int8", "int8_bfloat16", "bfloat16", "float16"] | None = None

@@ -1,7 +1,8 @@
 """A work directory's model for others: `export_model(model, folder, "huggingface")`.
 
 ctranslate2  opened by `ctranslate2.Translator`; every Transformer, quantised or not
-huggingface  a MarianMT folder for transformers, with tokenizer and search; post-norm alone
+huggingface  a folder for transformers, with tokenizer and search: MarianMT for post-norm models,
+             M2M-100 for what was imported from it
 safetensors  our own names, settings and vocabulary; every model, and a work directory to read from
 """
 
@@ -21,7 +22,10 @@ from flax_transformer.config import TransformerConfig
 from flax_transformer.config.json import load_config, save_config
 from flax_transformer.errors import require
 from flax_transformer.exchange import ctranslate2
-from flax_transformer.exchange.hugging_face_folder import require_marian, write_marian
+from flax_transformer.exchange.hugging_face_folder import (
+    require_architecture,
+    write_hugging_face,
+)
 from flax_transformer.exchange.model_card import model_card
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.files.whole_folder import require_no_folder, whole_folder
@@ -48,9 +52,9 @@ pieces = [source.encode("Hello.", out_type=str)]
 found = ctranslate2.Translator("{folder}").translate_batch(pieces)
 print(target.decode(found[0].hypotheses[0]))""",
     "huggingface": """\
-from transformers import MarianMTModel, MarianTokenizer
-model = MarianMTModel.from_pretrained("{folder}")
-tokenizer = MarianTokenizer.from_pretrained("{folder}")
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+model = AutoModelForSeq2SeqLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
 found = model.generate(**tokenizer(["Hello."], return_tensors="pt"))
 print(tokenizer.batch_decode(found, skip_special_tokens=True))""",
     "safetensors": """\
@@ -89,16 +93,16 @@ def export_model(
         "safetensors",
     )
     if target == "huggingface":
-        require_marian(model)
+        require_architecture(model)
     with whole_folder(folder) as partial:
         if target == "ctranslate2":
             assert isinstance(settings, TransformerConfig)
             spec = ctranslate2.specification(settings, params, *_pieces(model))
             ctranslate2.save(spec, partial, quantization)
-            _write_spm(model, partial)
+            for name, content in zip(("source.spm", "target.spm"), _spm(model), strict=True):
+                write_whole(partial / name, content)
         elif target == "huggingface":
-            write_marian(model, params, partial)
-            _write_spm(model, partial)
+            write_hugging_face(model, params, _spm(model), partial)
         else:
             _write_safetensors(model, partial, cast(StoredType, quantization or "float32"))
         card = model_card(model, target, quantization, _USAGE[target].format(folder=folder.name))
@@ -112,13 +116,8 @@ def _pieces(model: TrainedModel) -> tuple[list[str], list[str]]:
     return model.tokenizer.pieces(every), model.tokenizer.target.pieces(every)
 
 
-def _write_spm(model: TrainedModel, folder: Path) -> None:
-    """Writes the SentencePiece models of source and target, which are often the same."""
-    for name, content in zip(("source.spm", "target.spm"), spm_of(model), strict=True):
-        write_whole(folder / name, content)
-
-
-def spm_of(model: TrainedModel) -> tuple[bytes, bytes]:
+def _spm(model: TrainedModel) -> tuple[bytes, bytes]:
+    """The SentencePiece models of source and target, which are often the same."""
     tokenizer = model.tokenizer
     if isinstance(tokenizer, ImportedTokenizer):
         return tokenizer.spm

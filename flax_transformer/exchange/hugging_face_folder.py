@@ -1,6 +1,6 @@
-"""Writes a MarianMT folder, as transformers opens it.
+"""Writes a folder that transformers opens, of MarianMT or, for fairseq's positions, of M2M-100.
 
-MarianMT has biases in attention, which are zeros for a model without; its norms add 1e-5 where ours
+Both have biases in attention, which are zeros for a model without; their norms add 1e-5 where ours
 add 1e-6, which config.json tells to nobody but us.
 """
 
@@ -14,95 +14,117 @@ import numpy as np
 from flax_transformer.config import Config, TransformerConfig
 from flax_transformer.errors import require
 from flax_transformer.exchange.layout import their_name, to_theirs
+from flax_transformer.exchange.m2m_vocabulary import SPM, m2m_tokenizer_files
+from flax_transformer.exchange.piece_order import PieceOrder
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.models.initialization import parameter_axes
-from flax_transformer.text.imported_tokenizer import ImportedTokenizer
-from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from flax_transformer.translation.trained_model import TrainedModel
 
 _ATTENTIONS = {"encoder": ("attention",), "decoder": ("self_attention", "cross_attention")}
 _LONGEST = 512
+_OTHERS = "use --format ctranslate2 or safetensors"
 
 
-def require_marian(model: TrainedModel) -> None:
-    """Raises `UserError` where MarianMT cannot express `model`."""
+def require_architecture(model: TrainedModel) -> None:
+    """Raises `UserError` where neither MarianMT nor M2M-100 can express `model`."""
     settings = model.config.model
     assert isinstance(settings, TransformerConfig)
-    wrong: dict[str, tuple[object, object]] = {
-        "model.norm": (settings.norm, "post"),
-        "model.positions": (settings.positions, "sinusoidal"),
-    }
-    for heads in ("encoder_heads", "decoder_heads", "cross_heads"):
-        wrong[f"model.{heads}"] = (getattr(settings, heads), None)
-    for name, (value, needed) in wrong.items():
+    name, needed = _needed(settings)
+    for setting, value in needed.items():
+        found = getattr(settings, setting)
         require(
-            value == needed,
-            f"{model.workdir} has {name} {value}, but MarianMT of transformers has {needed}: use "
-            "--format ctranslate2 or safetensors",
+            found == value,
+            f"{model.workdir} has model.{setting} {found}, but {name} of transformers has {value}: "
+            f"{_OTHERS}",
         )
+    if _is_m2m(settings):
+        _require_m2m(model)
 
 
-def write_marian(model: TrainedModel, params: Any, folder: Path) -> None:
-    """Writes all but the SentencePiece models: tensors, settings, vocabulary and search."""
+def _is_m2m(settings: TransformerConfig) -> bool:
+    return settings.positions == "fairseq"
+
+
+def _needed(settings: TransformerConfig) -> tuple[str, dict[str, object]]:
+    """The architecture that is nearest to a model, and the settings that it asks for."""
+    whole = dict.fromkeys(("encoder_heads", "decoder_heads", "cross_heads"))
+    if _is_m2m(settings):
+        return "M2M-100", {"norm": "pre", "own_source_table": False} | whole
+    return "MarianMT", {"norm": "post", "positions": "sinusoidal"} | whole
+
+
+def _require_m2m(model: TrainedModel) -> None:
+    """Raises `UserError` for a vocabulary or a bias of the logits that M2M-100 has not."""
+    order = PieceOrder(model.tokenizer)
+    require(
+        m2m_tokenizer_files(model.tokenizer, order.target_pieces) is not None,
+        f"{model.workdir} has a vocabulary that is none of M2M-100 or NLLB, so that no tokenizer "
+        f"of transformers goes with model.positions fairseq: {_OTHERS}",
+    )
+    bias = model.params.get("output", {}).get("bias")
+    require(
+        bias is None or not np.any(np.asarray(bias)[np.array(order.target)]),
+        f"{model.workdir} has model.output_bias {model.config.model.output_bias}, but M2M-100 of "  # type: ignore[union-attr]
+        f"transformers adds nothing to the logits: {_OTHERS}",
+    )
+
+
+def write_hugging_face(
+    model: TrainedModel, params: Any, spm: tuple[bytes, bytes], folder: Path
+) -> None:
+    """Writes tensors, settings, search and tokenizer.
+
+    params: of `model`, on the host
+    spm:    the SentencePiece models of source and target
+    """
     from safetensors.numpy import save
 
-    order = _Order(model)
+    settings = model.config.model
+    assert isinstance(settings, TransformerConfig)
+    order = PieceOrder(model.tokenizer)
     tensors = _tensors(model.config, params, order)
-    write_whole(folder / "model.safetensors", save(tensors, {"format": "pt"}))
     config = _config(model.config, order)
-    languages = {"source_lang": None, "target_lang": None}
-    separate = not config["share_encoder_decoder_embeddings"]
-    tokenizer = {"tokenizer_class": "MarianTokenizer", "separate_vocabs": separate, **languages}
-    decoding = model.config.decoding
-    generation = {
-        name: config[name] for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-    } | {
-        "num_beams": decoding.beam_size,
-        "length_penalty": decoding.length_penalty,
+    generation = _generation(model.config, config)
+    if _is_m2m(settings):
+        del tensors["final_logits_bias"]
+        files = m2m_tokenizer_files(model.tokenizer, order.target_pieces) or {}
+        write_whole(folder / SPM, spm[0])
+        (language,) = model.tokenizer.target.pieces(model.tokenizer.target.before)
+        generation |= {"forced_bos_token_id": order.target_pieces[language]}
+    else:
+        files = _marian_tokenizer_files(settings, order)
+        generation |= {"bad_words_ids": [[i] for i in sorted({order.pad, order.start})]}
+        for name, content in zip(("source.spm", "target.spm"), spm, strict=True):
+            write_whole(folder / name, content)
+    write_whole(folder / "model.safetensors", save(tensors, {"format": "pt"}))
+    files |= {"config.json": config, "generation_config.json": generation}
+    for name, values in files.items():
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        write_whole(folder / name, text.encode())
+
+
+def _generation(config: Config, theirs: dict[str, Any]) -> dict[str, Any]:
+    """The search that is recommended."""
+    same = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+    return {name: theirs[name] for name in same} | {
+        "num_beams": config.decoding.beam_size,
+        "length_penalty": config.decoding.length_penalty,
         "max_length": _LONGEST,
-        "bad_words_ids": [[i] for i in sorted({config["pad_token_id"], order.start})],
     }
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "tokenizer_config.json", tokenizer)
-    _write_json(folder / "generation_config.json", generation)
-    _write_json(folder / "vocab.json", order.source_pieces)
-    if separate:
-        _write_json(folder / "target_vocab.json", order.target_pieces)
 
 
-class _Order:
-    """Their numbers of tokens: those that the model came with, or ours.
-
-    source, target:               our id for each of theirs
-    source_pieces, target_pieces: their id of each piece
-    """
-
-    def __init__(self, model: TrainedModel):
-        tokenizer, size = model.tokenizer, model.tokenizer.vocabulary_size
-        rows = [list(range(size))] * 2
-        if isinstance(tokenizer, ImportedTokenizer) and tokenizer.their_ids is not None:
-            rows = tokenizer.their_ids
-        self.source, self.target = (_inverse(own) for own in rows)
-        self.source_pieces, self.target_pieces = (
-            {piece: i for i, piece in enumerate(side.pieces(own)) if piece[:8] != "<unused "}
-            for side, own in (
-                (tokenizer, self.source),
-                (tokenizer.target, self.target),
-            )
-        )
-        self.pad, self.eos, self.start = (rows[1][i] for i in (PAD_ID, EOS_ID, BOS_ID))
+def _marian_tokenizer_files(settings: TransformerConfig, order: PieceOrder) -> dict[str, Any]:
+    """The contents of the JSON files of MarianTokenizer, by name."""
+    separate = settings.own_source_table
+    tokenizer = {"tokenizer_class": "MarianTokenizer", "separate_vocabs": separate}
+    files = {
+        "tokenizer_config.json": tokenizer | {"source_lang": None, "target_lang": None},
+        "vocab.json": order.source_pieces,
+    }
+    return files | ({"target_vocab.json": order.target_pieces} if separate else {})
 
 
-def _inverse(rows: list[int]) -> list[int]:
-    """Our id for each of theirs; where BOS is a copy of another row, that one's."""
-    found = dict.fromkeys(range(max(rows) + 1), PAD_ID)
-    for ours, theirs in enumerate(rows):
-        if theirs >= 0 and not (ours == BOS_ID and theirs in rows[:BOS_ID]):
-            found[theirs] = ours
-    return [found[i] for i in range(len(found))]
-
-
-def _tensors(config: Config, params: Any, order: _Order) -> dict[str, np.ndarray]:
+def _tensors(config: Config, params: Any, order: PieceOrder) -> dict[str, np.ndarray]:
     model = config.model
     assert isinstance(model, TransformerConfig)
     axes = iter(jax.tree.leaves(parameter_axes(config), is_leaf=lambda x: isinstance(x, tuple)))
@@ -127,7 +149,7 @@ def _tensors(config: Config, params: Any, order: _Order) -> dict[str, np.ndarray
 def _zeros(
     model: TransformerConfig, found: dict[str, np.ndarray], size: int
 ) -> dict[str, np.ndarray]:
-    """Biases that MarianMT has and this model has not."""
+    """Biases that they have and this model has not."""
     zeros: dict[str, Any] = {"final_logits_bias": np.zeros((1, size), np.float32)}
     for name, tensor in found.items():
         if name.endswith("_proj.weight"):
@@ -135,14 +157,11 @@ def _zeros(
     return {name: tensor for name, tensor in zeros.items() if name not in found}
 
 
-def _config(config: Config, order: _Order) -> dict[str, Any]:
+def _config(config: Config, order: PieceOrder) -> dict[str, Any]:
     model = config.model
     assert isinstance(model, TransformerConfig)
-    return {
-        "architectures": ["MarianMTModel"],
-        "model_type": "marian",
+    common = {
         "vocab_size": len(order.source),
-        "decoder_vocab_size": len(order.target),
         "d_model": model.d_model,
         "encoder_layers": model.num_encoder_layers,
         "decoder_layers": model.num_decoder_layers,
@@ -152,18 +171,24 @@ def _config(config: Config, order: _Order) -> dict[str, Any]:
         "decoder_ffn_dim": model.d_ff,
         "activation_function": model.activation,
         "dropout": model.dropout,
+        "attention_dropout": 0.0,
         "scale_embedding": model.scale_embedding,
         "layer_norm_eps": model.norm_epsilon,
         "max_position_embeddings": config.decoding.max_source_length,
-        "share_encoder_decoder_embeddings": not model.own_source_table,
         "tie_word_embeddings": not model.own_output_table,
         "pad_token_id": order.pad,
         "eos_token_id": order.eos,
         "decoder_start_token_id": order.start,
-        "forced_eos_token_id": order.eos,
         "is_encoder_decoder": True,
     }
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    if _is_m2m(model):
+        own = {"architectures": ["M2M100ForConditionalGeneration"], "model_type": "m2m_100"}
+        return own | common | {"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+    return {
+        "architectures": ["MarianMTModel"],
+        "model_type": "marian",
+        **common,
+        "decoder_vocab_size": len(order.target),
+        "share_encoder_decoder_embeddings": not model.own_source_table,
+        "forced_eos_token_id": order.eos,
+    }

@@ -7,11 +7,15 @@ NLLB     four symbols of fairseq, then SentencePiece's own order; tokenizer.json
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flax_transformer.errors import require
 from flax_transformer.exchange.piece_files import Files, list_pieces, read_spm, require_language
 from flax_transformer.exchange.tensor_files import read_json
+from flax_transformer.text.imported_tokenizer import ImportedTokenizer
+from flax_transformer.text.tokenizer import Tokenizer
 
 SPM = "sentencepiece.bpe.model"
 LANGUAGE_CODES = {
@@ -102,3 +106,46 @@ def m2m_languages(
         require_language(symbol, languages, folder, flag)
         found.append([symbol])
     return found[0], found[1]
+
+
+def m2m_tokenizer_files(tokenizer: Tokenizer, pieces: Mapping[str, int]) -> dict[str, Any] | None:
+    """Returns the contents of the JSON files by which transformers numbers the `pieces` likewise.
+
+    pieces: the id that the model's makers have given to each piece
+
+    None for a vocabulary that neither M2M100Tokenizer nor NllbTokenizer has.
+    """
+    symbols = [side.pieces(side.before) for side in (tokenizer, tokenizer.target)]
+    if not isinstance(tokenizer, ImportedTokenizer) or not all(len(own) == 1 for own in symbols):
+        return None
+    (source,), (target,) = symbols
+    if source.startswith("__"):
+        files = _m2m_100_files(pieces)
+    else:
+        files = _nllb_files(pieces, tokenizer.spm[0])
+    if files:
+        codes = {"src_lang": source.strip("_"), "tgt_lang": target.strip("_")}
+        files["tokenizer_config.json"] |= codes
+    return files
+
+
+def _m2m_100_files(pieces: Mapping[str, int]) -> dict[str, Any] | None:
+    for name, codes in LANGUAGE_CODES.items():
+        languages = [f"__{code}__" for code in codes.split()]
+        texts = {piece: i for piece, i in pieces.items() if piece not in languages}
+        numbered = {piece: i for i, piece in enumerate(languages, len(texts))}
+        stand_there = all(numbered.get(piece, i) == i for piece, i in pieces.items())
+        if stand_there and sorted(texts.values()) == [*range(len(texts))]:
+            settings = {"tokenizer_class": "M2M100Tokenizer", "language_codes": name}
+            return {"vocab.json": texts, "tokenizer_config.json": settings}
+    return None
+
+
+def _nllb_files(pieces: Mapping[str, int], spm: bytes) -> dict[str, Any] | None:
+    known = nllb_pieces(spm)
+    if not known.items() <= pieces.items():
+        return None
+    added = {piece: i for piece, i in pieces.items() if piece not in known or piece in _FAIRSEQ}
+    symbols = {str(i): {"content": piece, "special": True} for piece, i in added.items()}
+    settings = {"tokenizer_class": "NllbTokenizer", "added_tokens_decoder": symbols}
+    return {"tokenizer_config.json": settings}

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from support.hugging_face import SENTENCES, write_marian
+from support.hugging_face import SENTENCES, write_m2m, write_marian, write_nllb
 from support.samples import recurrent
 from support.states import save_untrained_run
 
@@ -54,22 +54,35 @@ def imported(tmp_path_factory):
     return place
 
 
-def test_what_came_in_goes_out_as_it_came(imported, tmp_path):
+@pytest.mark.parametrize(
+    ("write", "languages", "files"),
+    [
+        (write_marian, (), ["source.spm", "target.spm"]),
+        (write_m2m, ("en", "fr"), ["sentencepiece.bpe.model"]),
+        (write_nllb, ("eng_Latn", "fra_Latn"), ["sentencepiece.bpe.model"]),
+    ],
+    ids=["marian", "m2m_100", "nllb"],
+)
+def test_what_came_in_goes_out_as_it_came(write, languages, files, tmp_path):
     from safetensors.numpy import load_file
 
-    model = ft.load(imported / "ours")
+    write(tmp_path / "theirs")
+    import_model(tmp_path / "theirs", tmp_path / "ours", *languages)
+    model = ft.load(tmp_path / "ours")
     export_model(model, tmp_path / "out", "huggingface")
-    before = load_file(imported / "theirs" / "model.safetensors")
+    before = load_file(tmp_path / "theirs" / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
     for name in before:
         np.testing.assert_array_equal(before[name], after[name], name)
-    for name in ("source.spm", "target.spm"):
-        there = (imported / "theirs" / name).read_bytes()
+    for name in files:
+        there = (tmp_path / "theirs" / name).read_bytes()
         assert (tmp_path / "out" / name).read_bytes() == there
-    import_model(tmp_path / "out", tmp_path / "again")
+    import_model(tmp_path / "out", tmp_path / "again", *languages)
     again = ft.load(tmp_path / "again")
     assert_same_parameters(model.params, again.params)
+    assert again.config.model == model.config.model
+    assert again.tokenizer.fingerprint == model.tokenizer.fingerprint
     assert again.tokenizer.encode(SENTENCES[:50]) == model.tokenizer.encode(SENTENCES[:50])
 
 
@@ -155,3 +168,19 @@ def test_what_a_target_cannot_express_is_refused_before_anything_is_written(
         with pytest.raises(UserError, match=message):
             export_model(ft.load(workdir), tmp_path / "out", target, quantization)
         assert not list(tmp_path.iterdir())
+
+
+def test_m2m_100_expresses_no_vocabulary_of_ours_and_no_bias_of_the_logits(small_config, tmp_path):
+    fairseq = dataclasses.replace(small_config.model, norm="pre", positions="fairseq")
+    config = dataclasses.replace(small_config, model=fairseq)
+    own = ft.load(save(config, tmp_path / "own"))
+    write_m2m(tmp_path / "theirs")
+    import_model(tmp_path / "theirs", tmp_path / "ours", "en", "fr")
+    biased = ft.load(tmp_path / "ours")
+    bias = np.array(biased.params["output"]["bias"])
+    bias[7] = 0.5
+    biased.params["output"]["bias"] = bias
+    for model, message in ((own, "has a vocabulary"), (biased, "has model.output_bias fixed")):
+        with pytest.raises(UserError, match=message):
+            export_model(model, tmp_path / "out", "huggingface")
+        assert not (tmp_path / "out").exists()
