@@ -2,7 +2,9 @@
 
 import dataclasses
 import warnings
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +50,9 @@ class Score:
 
 class Model(TrainedModel):
     """A `TrainedModel`, and what takes more than translation, such as scores."""
+
+    def _tell(self, note: str) -> None:
+        warnings.warn(note, stacklevel=3)
 
     def score(
         self,
@@ -177,7 +182,8 @@ def load(
     mbr: samples of each line, of which the one is taken that is most like the others, by the
         mbr_metric (minimum Bayes risk, Eikema and Aziz 2020), in place of a search
     source_language, target_language: of a model of many languages, as it names them, where
-        `workdir` is a folder of transformers (exchange/importing.py)
+        `workdir` is a folder of transformers (exchange/importing.py). Its work directory is a
+        temporary one, which stays as long as the model
     decoding: fields of `DecodingConfig` to be other than in the run, such as beam_size=8 or
         checkpoint="best"
 
@@ -187,10 +193,14 @@ def load(
     """
     workdir, *others = map(model_folder, [workdir] if isinstance(workdir, str | Path) else workdir)
     if is_hugging_face(workdir):
-        with TemporaryDirectory() as place:  # which the model has read when it is made
-            imported = Path(place) / workdir.name
+        with ExitStack() as resources:
+            place = resources.enter_context(TemporaryDirectory())
+            imported = Path(place) / workdir.resolve().name
             import_model(workdir, imported, source_language, target_language)
-            return load([imported, *others], mbr=mbr, mbr_metric=mbr_metric, **decoding)
+            model = load([imported, *others], mbr=mbr, mbr_metric=mbr_metric, **decoding)
+            # Pruning and fine-tuning read the work directory again.
+            weakref.finalize(model, resources.pop_all().close)
+            return model
     require(
         source_language is target_language is None,
         f"{workdir} is the work directory of a run: leave out source_language and target_language",

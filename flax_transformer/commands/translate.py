@@ -96,6 +96,10 @@ def main(words: Sequence[str]) -> None:
         translate(model, lines, read_requests(lines, name, arguments), write, format_chunk)
     if cut := model.translator.counts.cut_lines:
         print(describe_cut(cut, model), file=sys.stderr)
+    if untranslated := model.translator.counts.untranslated:
+        from flax_transformer.translation.search import describe_untranslated
+
+        print(describe_untranslated(untranslated, config.decoding), file=sys.stderr)
 
 
 def describe_cut(count: int, model: TrainedModel) -> str:

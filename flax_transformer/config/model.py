@@ -13,7 +13,7 @@ from flax_transformer.errors import require, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig(Conventions):
+class PaperSettings:
     """The model of Section 3; the defaults are the paper's base model."""
 
     num_encoder_layers: int = 6
@@ -54,6 +54,11 @@ class TransformerConfig(Conventions):
     unroll_layers: int | None = None
     """Layers compiled into one turn of the loop over layers; more runs faster and compiles longer.
     By default all on a GPU, where a loop copies what it keeps for the backward pass, else one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(Conventions, PaperSettings):  # the fields of the last base come first
+    """The model of Section 3, and after its settings those of models that others have trained."""
 
     def __post_init__(self):
         require_types(self, "model")

@@ -137,8 +137,10 @@ def _advance(step: Step, sampler: Sampler, seed: int, setting: Setting, state: S
     logits, cache = step(state.last_ids, state.position, state.cache)
     made = offer(logits, setting, state)
     keys = _keys(seed, setting.sentences.numbers, w, state.position)
-    tokens = sampler.draw(keys, only_offered(made, setting))
-    drawn = jnp.take_along_axis(logits, tokens[:, :, None], axis=2)[:, :, 0]
+    offered = only_offered(made, setting)
+    tokens = sampler.draw(keys, offered)
+    # Where the rules leave nothing, what is drawn is -inf, and no hypothesis comes of the sample.
+    drawn = jnp.take_along_axis(offered, tokens[:, :, None], axis=2)[:, :, 0]
     log_probs = state.live_log_probs + drawn - jax.nn.logsumexp(logits, axis=2)
     ids = lax.dynamic_update_index_in_dim(state.live_ids, tokens, state.position, axis=2)
 

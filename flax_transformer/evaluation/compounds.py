@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from sacrebleu.metrics import BLEU
 
 from flax_transformer.errors import require
+from flax_transformer.evaluation.scores import in_points
 
 
 def require_moses() -> None:
@@ -31,7 +32,7 @@ def compound_split_bleu(hypotheses: Sequence[str], references: Sequence[str]) ->
     bleu = BLEU(tokenize="none", smooth_method="none", force=True)
     score = bleu.corpus_score(list(map(split, hypotheses)), [list(map(split, references))])
     signature = str(bleu.get_signature()).replace("tok:none", "tok:moses-de+compound_split")
-    return score.score, f"{signature}|sacremoses:{version('sacremoses')}"
+    return in_points("bleu", score.score), f"{signature}|sacremoses:{version('sacremoses')}"
 
 
 def split_compounds() -> Callable[[str], str]:

@@ -120,6 +120,7 @@ def _translate(model: TrainedModel, test_set: TestSet) -> tuple[Sequence[str], d
         "test_set": test_set.origin,
         "sentences": len(hypotheses),
         "sentences_cut": taken.cut_lines,
+        "sentences_untranslated": taken.untranslated,
         "checkpoints": model.steps,
         "checkpoints_chosen": model.choice,
         "ensemble_with": [

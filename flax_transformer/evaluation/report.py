@@ -102,6 +102,8 @@ def summary(
     lines = [f"{test_set.name}: {record['sentences']:,} sentences"]
     if record["sentences_cut"]:
         lines.append(f"  {record['sentences_cut']:,} longer than in training, translated in pieces")
+    if empty := record["sentences_untranslated"]:
+        lines.append(f"  {empty:,} without a translation that the rules of the search leave")
     lines += _scores(record)
     lines.append(
         f"  {record['target_tokens']:,} target tokens in {record['seconds']:.1f} s, "

@@ -58,9 +58,11 @@ def score(
             continue
         metric = make_metric(name, lowercase, tokenize)
         taken = metric.corpus_score(hypotheses, streams, _RESAMPLES if confidence else 1)
-        found |= {name: taken.score, f"{name}_signature": str(metric.get_signature())}
+        found |= {name: in_points(name, taken.score)}
+        found |= {f"{name}_signature": str(metric.get_signature())}
         if confidence:
-            found |= {f"{name}_mean": float(taken._mean), f"{name}_confidence": float(taken._ci)}
+            mean, half_width = in_points(name, float(taken._mean)), float(taken._ci)
+            found |= {f"{name}_mean": mean, f"{name}_confidence": half_width}
     return found
 
 
@@ -75,7 +77,13 @@ def bleu_only(
     """Returns the BLEU of `score`, in a fraction of the time."""
     # force: on text that is tokenised already this would warn at every validation.
     bleu = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
-    return bleu.corpus_score(hypotheses, [references, *extra_references]).score
+    return in_points("bleu", bleu.corpus_score(hypotheses, [references, *extra_references]).score)
+
+
+def in_points(name: Metric, score: float) -> float:
+    """Returns sacreBLEU's `score` without what rounding adds to a perfect one: its BLEU of a text
+    against itself is 100.00000000000004. TER may be more than 100."""
+    return score if name == "ter" else min(score, 100.0)
 
 
 def make_metric(name: Metric, lowercase: bool = False, tokenize: str = "13a") -> BLEU | CHRF | TER:

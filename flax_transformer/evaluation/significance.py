@@ -11,7 +11,7 @@ from typing import Any
 
 from sacrebleu.significance import PairedTest
 
-from flax_transformer.evaluation.scores import Metric, make_metric
+from flax_transformer.evaluation.scores import Metric, in_points, make_metric
 
 _TESTS = {"bootstrap": "bs", "randomisation": "ar"}
 
@@ -46,7 +46,7 @@ def compare(
         signatures, results = paired()  # type: tuple[dict, dict[str, Any]]
         del results["System"]
         for name, (title, (before, after)) in zip(metrics, results.items(), strict=True):
-            found.setdefault(name, {"score": before.score})
+            found.setdefault(name, {"score": in_points(name, before.score)})
             found[name][f"{test}_p"] = 1.0 if same else after.p_value
             found[name][f"{test}_signature"] = str(signatures[title])
     return found

@@ -1,6 +1,7 @@
 """What a search has found for the pieces of a line, as translations of the line."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -45,7 +46,10 @@ NOTHING = [Hypothesis("", 0.0, 0)]
 def read(
     found: Hypotheses, tokenizer: Tokenizer, keep_equal: bool = False
 ) -> list[list[Hypothesis]]:
-    """Returns every row's hypotheses as text, best first; no text twice, unless `keep_equal`."""
+    """Returns every row's hypotheses as text, best first; no text twice, unless `keep_equal`.
+
+    A row for which none exists has one without text, whose score is -inf.
+    """
     ids, scores = jax.device_get((found.ids, found.scores))
     b, w, t = ids.shape
     written = ids.reshape(b * w, t).tolist()
@@ -60,13 +64,17 @@ def read(
                 (IdPair((), tuple(written[i * w + j][: max(count - 1, 0)])),),
             )
             for j, count in enumerate(tokens[i].tolist())
-            # There may be fewer than w, but the first one stays: parameters that are not finite
-            # have no translation.
-            if j == 0 or scores[i, j] > -np.inf
+            if scores[i, j] > -np.inf
         ]
+        or [Hypothesis("", -math.inf, 0, (IdPair((), ()),))]
         for i in range(b)
     ]
     return rows if keep_equal else [distinct(row) for row in rows]
+
+
+def count_untranslated(rows: Iterable[Sequence[Hypothesis]]) -> int:
+    """Returns for how many lines no translation exists."""
+    return sum(hypotheses[0].score == -math.inf for hypotheses in rows)
 
 
 def complete(hypotheses: list[Hypothesis], piece: Piece) -> list[Hypothesis]:

@@ -116,6 +116,21 @@ def rules_of(decoding: DecodingConfig, forbidden: Sequence[Sequence[int]]) -> li
     return rules
 
 
+def describe_untranslated(count: int, decoding: DecodingConfig) -> str:
+    """Says that `count` lines have no translation, by which rules, and what to do."""
+    rules = [
+        f"{name} {value}" if isinstance(value, int) else name
+        for name in ("min_length", "no_repeat_ngram", "forbidden")
+        if (value := getattr(decoding, name))
+    ]
+    if not rules:
+        return f"{count:,} line(s) are left empty: the model gives no translation a probability"
+    return (
+        f"{count:,} line(s) are left empty: {' and '.join(rules)} leave their translations no word "
+        f"to go on with; relax {'one of them' if len(rules) > 1 else 'that'}"
+    )
+
+
 def scoring_of(config: Config) -> Scoring:
     """Returns how a search compares hypotheses of different lengths."""
     decoding = config.decoding

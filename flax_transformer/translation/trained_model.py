@@ -18,9 +18,10 @@ from flax_transformer.models.initialization import abstract_params
 from flax_transformer.ops.compute_dtype import decoding_config
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.vocabulary_file import load_tokenizer
-from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.hypotheses import Hypothesis, count_untranslated
 from flax_transformer.translation.minimum_risk import RiskMetric, rank_by_risk
 from flax_transformer.translation.pair_scores import PairScore, PairScorer
+from flax_transformer.translation.search import describe_untranslated
 from flax_transformer.translation.token_details import TokenDetails, TokenExplainer
 from flax_transformer.translation.translator import RecordedSearch, Translator
 from flax_transformer.workdir import CONFIG_FILE, TOKENIZER_FILE
@@ -156,7 +157,8 @@ class TrainedModel:
         n_best:    most hypotheses of a line, of which there may be fewer; by default all
         progress:  name of a bar on stderr
 
-        A line without text has one hypothesis without text. Each beam size is compiled
+        A line without text has one hypothesis without text. So has a line for which the rules of
+        `config.decoding` leave no translation, with a score of -inf. Each beam size is compiled
         separately. Raises `UserError` where a line cannot be translated with its prefix, its tag or
         its phrases.
         """
@@ -184,7 +186,12 @@ class TrainedModel:
             )
         if self.risk_metric is not None:
             found = [rank_by_risk(samples, self.risk_metric) for samples in found]
+        if count := count_untranslated(found):
+            self._tell(describe_untranslated(count, self.config.decoding))
         return [hypotheses[:most] for hypotheses in found]
+
+    def _tell(self, note: str) -> None:
+        """Leaves a note about translations to commands, which count what it is about."""
 
     def token_details(self, hypotheses: Sequence[Hypothesis]) -> list[TokenDetails]:
         """Returns the tokens of translations that `search` has found: how probable each was, and

@@ -30,6 +30,7 @@ from flax_transformer.translation.hypotheses import (
     NOTHING,
     Hypothesis,
     complete,
+    count_untranslated,
     join,
     read,
 )
@@ -44,17 +45,20 @@ class Counts(NamedTuple):
 
     target_tokens:   of the best hypotheses, end symbols included
     cut_lines:       lines that were translated in pieces
+    untranslated:    lines for which no translation exists
     compile_seconds: spent on compiling
     """
 
     target_tokens: int = 0
     cut_lines: int = 0
+    untranslated: int = 0
     compile_seconds: float = 0.0
 
     def __sub__(self, earlier: "Counts") -> "Counts":
         return Counts(
             self.target_tokens - earlier.target_tokens,
             self.cut_lines - earlier.cut_lines,
+            self.untranslated - earlier.untranslated,
             self.compile_seconds - earlier.compile_seconds,
         )
 
@@ -182,7 +186,8 @@ class Translator:
         interruption: what may ask to stop meanwhile
 
         There are `beam_size` of a line, or as many as exist. A line without text has one hypothesis
-        without text. Raises `InterruptedRunError` when the `interruption` asks to stop, and
+        without text; so has a line for which the rules of `decoding` leave no translation, with a
+        score of -inf. Raises `InterruptedRunError` when the `interruption` asks to stop, and
         `UserError` where a line cannot be translated with its prefix, its tag or its phrases.
         """
         cut = cut_to_hold(
@@ -200,6 +205,7 @@ class Translator:
         self._count(
             target_tokens=sum(hypotheses[0].tokens for hypotheses in result),
             cut_lines=sum(len(pieces) > 1 for pieces in cut),
+            untranslated=count_untranslated(result),
         )
         return result
 

@@ -26,7 +26,7 @@ from flax_transformer.commands.command_line import run_command
 
 class Shouting:
     def __init__(self, workdir, config, others, risk_metric):
-        self.translator = SimpleNamespace(counts=SimpleNamespace(cut_lines=0))
+        self.translator = SimpleNamespace(counts=SimpleNamespace(cut_lines=0, untranslated=0))
         self.notes = []
 
     def search(self, lines, prefixes=None, tags=None, required=None, progress=None):

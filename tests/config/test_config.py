@@ -21,6 +21,7 @@ from flax_transformer.config import (
     TransformerConfig,
 )
 from flax_transformer.config import run as settings
+from flax_transformer.config.conventions import Conventions
 from flax_transformer.config.data import TrainingFiles
 from flax_transformer.config.json import differing_fields, load_config, save_config
 from flax_transformer.config.shipped import load_config_file
@@ -176,6 +177,13 @@ def test_mistake_on_the_command_line_shows_no_traceback():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "configs/absent.py does not exist" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_papers_settings_come_before_the_conventions_of_others():
+    names = [each.name for each in dataclasses.fields(TransformerConfig)]
+    others = [each.name for each in dataclasses.fields(Conventions)]
+    assert names[0] == "num_encoder_layers"
+    assert names[-len(others) :] == others
 
 
 def test_every_field_is_documented():

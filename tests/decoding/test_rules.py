@@ -118,3 +118,17 @@ def test_samples_keep_to_the_rules():
     for ids in samples:
         assert len(ids) >= 4 and not repeats(ids, 3)
         assert not any(holds(ids, phrase) for phrase in PHRASES)
+
+
+def test_where_rules_leave_nothing_there_is_no_hypothesis():
+    """Three tokens of text, none of which may come twice, are too few for a length of six."""
+    logits_of, rules = tables(seed=2, v=6, sentences=1), (at_least(6), no_repeated(1))
+    beams = search(logits_of, (8,), 2, LONG, rules=rules)
+    samples = sample(
+        functools.partial(step, jnp.asarray(logits_of)), start_cache([0], 4),
+        jnp.array([8], jnp.int32), jnp.zeros(1, jnp.uint32), sampler=Sampler(), seed=0,
+        max_steps=8, num_samples=4, bos_id=BOS, eos_id=EOS, pad_id=PAD, rules=rules,
+    )  # fmt: skip
+    for found in (beams, samples):
+        assert (np.asarray(found.scores) == -np.inf).all()
+        assert (np.asarray(found.ids) == PAD).all()

@@ -19,6 +19,7 @@ from flax_transformer.evaluation import scores as scores_module
 from flax_transformer.evaluation.evaluation import evaluate
 from flax_transformer.evaluation.measures import Measures
 from flax_transformer.evaluation.scores import bleu_only, score
+from flax_transformer.evaluation.significance import compare
 from flax_transformer.translation.translator import Counts
 
 DIGITS = 10
@@ -106,6 +107,18 @@ def test_scores_are_those_of_the_sacrebleu_command(tokenize, lowercase, tmp_path
     assert all(1 < scores[name] < 99 for name in ("bleu", "chrf", "ter"))
     # The command's flag is for BLEU, as ours.
     assert "case:mixed" in scores["chrf_signature"]
+
+
+def test_no_score_is_above_100():
+    """sacreBLEU's BLEU of a text against itself is 100.00000000000004."""
+    texts = ["The cat sees a well-known house.", "We eat bread in the old house."]
+    assert sacrebleu.corpus_bleu(texts, [texts]).score > 100
+    found = score(texts, texts, metrics=("bleu", "chrf"), confidence=True)
+    assert found["bleu"] == found["bleu_mean"] == found["chrf"] == found["chrf_mean"] == 100
+    assert bleu_only(texts, texts) == 100
+    compared = compare(texts, texts, [texts], metrics=("bleu",))
+    assert compared["bleu"]["score"] == 100
+    assert score(["a b c d e f"], ["x"], metrics=("ter",))["ter"] == 600
 
 
 def test_every_way_to_count_counts_something_else():

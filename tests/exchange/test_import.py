@@ -1,6 +1,7 @@
 """Folders of others: what is refused, what is never executed, and what is trained further."""
 
 import dataclasses
+import gc
 import json
 import pickle
 import zipfile
@@ -152,6 +153,18 @@ def test_a_folder_opens_as_it_is(folder, tmp_path):
     assert found.translate(lines) == expected.translate(lines)
     with pytest.raises(UserError, match="leave out source_language"):
         ft.load(tmp_path / "ours", source_language="en")
+
+
+def test_what_opened_as_it_is_can_be_pruned_and_leaves_nothing(folder, tmp_path):
+    model = ft.load(folder, beam_size=1, extra_length=2)
+    place = model.workdir
+    assert place.name == folder.name and place != folder
+    pruned = model.prune(tmp_path / "pruned", SENTENCES[:2], SENTENCES[:2], heads=11)
+    assert pruned.tokenizer.fingerprint == model.tokenizer.fingerprint
+    assert place.exists()
+    del model
+    gc.collect()
+    assert not place.exists()
 
 
 def test_nothing_is_replaced(folder):

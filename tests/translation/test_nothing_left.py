@@ -1,0 +1,43 @@
+"""Lines for which the rules of the search leave no translation: they are empty, and it is said."""
+
+import math
+import sys
+
+import jax.numpy as jnp
+import pytest
+from support.states import save_untrained_run
+
+import flax_transformer as ft
+from flax_transformer.commands import translate
+from flax_transformer.data.builtin import generate
+from flax_transformer.translation import search as search_module
+
+MESSAGE = "1 line(s) are left empty: min_length 5 and no_repeat_ngram 1 leave their translations"
+
+
+def nothing_follows(logits, ids, position, must_end):
+    return jnp.where(must_end[:, None, None], logits, -jnp.inf)
+
+
+@pytest.fixture
+def workdir(small_config, tmp_path, monkeypatch):
+    texts = [text for pair in generate(200)["train"] for text in pair]
+    save_untrained_run(tmp_path, small_config, texts)
+    monkeypatch.setattr(search_module, "rules_of", lambda *_: [nothing_follows])
+    return tmp_path
+
+
+def test_python_warns_of_them_and_the_command_tells_of_them(workdir, capsys, monkeypatch):
+    model = ft.load(workdir, min_length=5, no_repeat_ngram=1)
+    with pytest.warns(UserWarning) as warned:
+        (found, blank) = model.search(["we eat bread", ""])
+    assert MESSAGE in str(warned[0].message)
+    assert [(each.text, each.score) for each in found] == [("", -math.inf)]
+    assert blank[0].score == 0
+    (workdir / "lines").write_text("we eat bread\n\n")
+    words = ["--workdir", str(workdir), "--input", str(workdir / "lines"), "--output",
+             str(workdir / "out"), "--min-length", "5", "--no-repeat-ngram", "1"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["translate", *words])
+    translate.main(words)
+    assert (workdir / "out").read_text() == "\n\n"
+    assert MESSAGE in capsys.readouterr().err
