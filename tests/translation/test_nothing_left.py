@@ -1,5 +1,6 @@
 """Lines for which the rules of the search leave no translation: they are empty, and it is said."""
 
+import dataclasses
 import math
 import sys
 
@@ -22,7 +23,9 @@ def nothing_follows(logits, ids, position, must_end):
 @pytest.fixture
 def workdir(small_config, tmp_path, monkeypatch):
     texts = [text for pair in generate(200)["train"] for text in pair]
-    save_untrained_run(tmp_path, small_config, texts)
+    decoding = ft.DecodingConfig(average_checkpoints=1)
+    config = dataclasses.replace(small_config, decoding=decoding)
+    save_untrained_run(tmp_path, config, texts)
     monkeypatch.setattr(search_module, "rules_of", lambda *_: [nothing_follows])
     return tmp_path
 
