@@ -1,64 +1,58 @@
-"""TPU chips that are not there: the TPU compiler runs on any Linux machine and needs none."""
+"""Accelerators that are not there: their compilers run on any Linux machine and need none."""
 
-import importlib.util
+import importlib.metadata
 import os
+import re
 from typing import Any
 
+from flax_transformer.dry_run import gpu_topology, tpu_topology
+from flax_transformer.dry_run.chips import CHIPS
 from flax_transformer.errors import UserError
-
-EXAMPLES = "v5e:1x1, v5e:2x2, v5e:4x4, v5e:16x16, v5p:2x2x1, v5p:4x4x4, v6e:2x2, v6e:16x16"
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # what computes; whatever accelerator is there stays free
-    # The library looks for the chips of this machine, which takes long where there are none.
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    # A training on this machine may hold the library, which the compiler alone can share.
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_LOG_DIR": "disabled",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
+    **tpu_topology.ENVIRONMENT,
 }
-"""Environment variables that the TPU compiler reads when it is loaded."""
+"""Environment variables that jax and the compilers read when they are loaded."""
 
 
 def prepare_environment() -> None:
-    """Sets what the TPU compiler reads when it is loaded; call it before jax is imported."""
+    """Sets what jax and the compilers read when they are loaded; call it before that."""
     os.environ.update(ENVIRONMENT)
 
 
-def require_compiler() -> None:
-    """Raises `UserError` where the TPU compiler is missing."""
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            "the TPU compiler, which a topology needs, is not installed: pip install '.[tpu]' "
-            "(Linux; no TPU is needed)"
-        )
-
-
 def topology_devices(name: str) -> list[Any]:
-    """Returns the chips of a topology such as v5e:4x4, to compile for.
+    """Returns the chips of a topology such as v5e:4x4 or h100:8, to compile for.
 
-    Raises `UserError` where the TPU compiler is missing or does not know the topology.
+    Raises `UserError` where there is no such topology, and where its compiler is missing.
     """
-    require_compiler()
-    import jax
-    from jax.experimental import topologies
+    kind = name.partition(":")[0]
+    if kind in gpu_topology.GPUS:
+        return gpu_topology.topology_devices(name)
+    if re.fullmatch(r"v\d+\w*", kind):
+        return tpu_topology.topology_devices(name)
+    raise UserError(
+        f"--topology {name} names neither TPUs, as v5e:4x4 does, nor GPUs, as h100:8 does: "
+        "--topology list names all"
+    )
 
-    try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
-    except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--topology {name} is refused by the TPU compiler ({reason}); examples: {EXAMPLES}"
-        ) from None
-    devices: list[Any] = list(found.devices)
-    if len({tuple(device.coords) for device in devices}) < len(devices):
-        raise UserError(
-            f"--topology {name}: without a chip the compiler splits each of these in two, as "
-            f"training on them does not; examples: {EXAMPLES}"
-        )
-    return devices
+
+def describe_topologies() -> list[str]:
+    """Describes what `topology_devices` takes, and for what of it a compiler is installed."""
+    lines = [f"GPUs: {_installed(gpu_topology.plugin_package(), gpu_topology.INSTALL)}"]
+    for kind, device_kind in gpu_topology.GPUS.items():
+        chip = CHIPS[device_kind]
+        sizes = ", ".join(f"{kind}:{size}" for size in gpu_topology.SIZES)
+        lines.append(f"  {chip.name:<12}{sizes}")
+    lines += [
+        "  several hosts of eight by their number: h100:32x8",
+        f"TPUs: {_installed(tpu_topology.compiler_package(), tpu_topology.INSTALL)}",
+        f"  {tpu_topology.EXAMPLES}, and other slices that Google has",
+    ]
+    return lines
+
+
+def _installed(package: str | None, remedy: str) -> str:
+    if package is None:
+        return f"the compiler is not installed: {remedy}"
+    return f"compiled by {package} {importlib.metadata.version(package)}"
