@@ -22,7 +22,8 @@ from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import Config
 from flax_transformer.config.json import config_to_dict
 from flax_transformer.config.shipped import load_config_file
-from flax_transformer.dry_run.topology import prepare_environment, require_compiler
+from flax_transformer.dry_run.topology import prepare_environment
+from flax_transformer.dry_run.tpu_topology import require_compiler
 from flax_transformer.errors import UserError
 
 PACKAGES = ("jax", "flax", "libtpu")

@@ -49,7 +49,8 @@ class TrainArguments:
     accept_changed_data: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on although the training or validation text is not what the run has been trained with."""
     topology: str | None = None
-    """With --dry-run: TPU chips to compile for that need not be there, such as v5e:4x4."""
+    """With --dry-run: TPUs or GPUs to compile for that need not be there, such as v5e:4x4 or
+    h100:8. list names them, and says how to install their compilers."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     @property
@@ -155,7 +156,7 @@ def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
 
     All flags are laid over at once, so that checks which concern several settings see them all.
     """
-    path = _value_of("--config", words)
+    path = value_of("--config", words)
     settings = Config() if path is None else load_config_file(path)
     default = TrainArguments(config=tyro.MISSING, settings=settings)
     arguments = parse_arguments(TrainArguments, words, default)
@@ -178,7 +179,7 @@ def parse_decoding_arguments(
     cls: type[WithDecoding], words: Sequence[str]
 ) -> tuple[WithDecoding, Config]:
     """`words` as a `cls`, and the settings of the run in --workdir with the flags laid over."""
-    workdir, model = _value_of("--workdir", words), _value_of("--model", words)
+    workdir, model = value_of("--workdir", words), value_of("--model", words)
     if workdir is not None and model is not None:
         raise UserError("--workdir and --model exclude each other: give one of them")
     folder = workdir if model is None else find_shipped_model(model)
@@ -207,7 +208,8 @@ def move_corpus(config: Config, directory: str | None) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=directory))
 
 
-def _value_of(flag: str, words: Sequence[str]) -> str | None:
+def value_of(flag: str, words: Sequence[str]) -> str | None:
+    """Returns what follows `flag` among the command's words, None without it."""
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word == flag:
             return following

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from flax_transformer.dry_run.program_text import Computation, Instruction, Program
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -24,22 +26,31 @@ class Collectives:
     all-reduce                               2 (n-1)/n B
     all-gather, reduce-scatter, all-to-all     (n-1)/n B
     permutation                                        B"""
+    crossing: float = 0.0
+    """Bytes that a chip's network card sends to other hosts. A group with m members on each host
+    forms m rings, each through another card, so that a card sends an m-th of what a chip sends; in
+    an all-to-all each chip sends its own (n-m)/n B."""
 
 
-def collectives(program: Program, devices: int) -> dict[str, Collectives]:
+def collectives(
+    program: Program, devices: int, per_host: int | None = None
+) -> dict[str, Collectives]:
     """Returns the collectives of a step by kind, those that never occur left out.
+
+    per_host  devices that links join, one after the other in the mesh; None: all of them
 
     A start and its done count as one; so do the fusions over which a TPU program spreads one.
     """
     totals = {kind: Collectives() for kind in KINDS}
     for computation, times in program.runs():
         for kind, each, inside in _found(program, computation):
-            members = group_size(each.attributes, devices)
-            size = _whole_bytes(kind, each, inside, members)
+            group = first_group(each.attributes, devices)
+            size = _whole_bytes(kind, each, inside, len(group))
             total = totals[kind]
             total.count += times
             total.bytes += times * size
-            total.sent += times * size * _share_sent(kind, members)
+            total.sent += times * size * _share_sent(kind, len(group))
+            total.crossing += times * size * _share_crossing(kind, group, per_host or devices)
     return {kind: total for kind, total in totals.items() if total.count}
 
 
@@ -80,21 +91,41 @@ def _share_sent(kind: str, members: int) -> float:
     return (2 if kind == "all-reduce" else 1) * (members - 1) / members
 
 
-def group_size(attributes: str, devices: int) -> int:
-    """Returns how many devices take part in one collective; all of them where nothing is said.
+def _share_crossing(kind: str, group: list[int], per_host: int) -> float:
+    hosts = [member // per_host for member in group]
+    if len(set(hosts)) == 1:
+        return 0.0
+    together = max(map(hosts.count, hosts))
+    if kind == "all-to-all":
+        return (len(group) - together) / len(group)
+    if kind == "collective-permute":  # some chip sends all that it has
+        return 1.0
+    return _share_sent(kind, len(group)) / together
 
-    There are three ways to write its groups: {{0,1},{2,3}}, [2,2]<=[4], and
-    mesh['a'=2,'b'=2] {'a'}.
+
+def first_group(attributes: str, devices: int) -> list[int]:
+    """Returns which devices take part in one collective together; all where nothing is said.
+
+    There are three ways to write its groups: {{0,1},{2,3}}, [2,2]<=[2,2]T(1,0), and
+    mesh['a'=2,'b'=2] {'a'}. Of several groups the first is returned, since all are alike.
     """
     found = re.search(r"replica_groups=(.*)", attributes)
     if not found:
-        return devices
+        return list(range(devices))
     text = found[1]
     if explicit := re.match(r"\{\{([\d,]+)\}", text):
-        return explicit[1].count(",") + 1
-    if shape := re.match(r"\[(\d+),(\d+)\]", text):
-        return int(shape[2])
+        return [int(member) for member in explicit[1].split(",")]
+    if shape := re.match(r"\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        order = np.arange(int(shape[1]) * int(shape[2])).reshape(_numbers(shape[3]))
+        order = order.transpose(_numbers(shape[4])) if shape[4] else order
+        return order.reshape(-1)[: int(shape[2])].tolist()
     if mesh := re.match(r"@?\w*\[(.*?)\]\s*\{(.*?)\}", text):
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
-        return math.prod(sizes[name] for name in re.findall(r"'([^']+)'", mesh[2]))
-    return devices
+        own = re.findall(r"'([^']+)'", mesh[2])
+        places = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
+        return places[tuple(slice(None) if x in own else 0 for x in sizes)].reshape(-1).tolist()
+    return list(range(devices))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]

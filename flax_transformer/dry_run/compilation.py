@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax_transformer.batch import Batch
 from flax_transformer.config import Config
 from flax_transformer.dry_run.collectives import Collectives, collectives
+from flax_transformer.dry_run.cudnn import planning_options
 from flax_transformer.dry_run.flops import ModelFlops, model_flops, traced_flops
 from flax_transformer.dry_run.memory_traffic import bytes_moved
 from flax_transformer.dry_run.program_text import Program
@@ -61,9 +62,12 @@ class Step:
     """Over all chips, as `flops.traced_flops`."""
     memory: Memory | TooLarge
     compiler_flops: float = 0.0
-    """On a chip, as the compiler sums them, the body of a loop once."""
+    """On a chip, as the compiler sums them, the body of a loop once; 0 where it does not, as for a
+    GPU that is not there."""
     compiler_bytes: float = 0.0
     """Likewise the bytes moved."""
+    unplanned: str = ""
+    """Why cuDNN has made no plans of its calls; empty where it has, or is not called."""
     bytes_moved: int = 0
     """To and from a chip's memory, loops with all their turns."""
     collectives: dict[str, Collectives] = field(default_factory=dict)
@@ -115,20 +119,31 @@ def compile_step(config: Config, devices: Any = None) -> Step:
         "model_flops": model_flops(config, state.params),
         "traced_flops": traced_flops(traced.jaxpr),
     }
+    lowered = traced.lower()
+    options, unplanned = planning_options(mesh.devices.flat[0], lowered.as_text())
     try:
-        compiled = traced.lower().compile()
+        compiled = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         return Step(**known, memory=_read_too_large(error, known["state_bytes"]))
-    program, costs = Program(compiled.as_text()), compiled.cost_analysis()
+    program, costs = Program(compiled.as_text()), compiled.cost_analysis() or {}
     return Step(
         **known,
         memory=_memory(compiled.memory_analysis()),
-        compiler_flops=costs["flops"],
-        compiler_bytes=costs["bytes accessed"],
+        compiler_flops=costs.get("flops", 0.0),
+        compiler_bytes=costs.get("bytes accessed", 0.0),
+        unplanned=unplanned,
         bytes_moved=bytes_moved(program),
-        collectives=collectives(program, mesh.size),
+        collectives=collectives(program, mesh.size, _joined_devices(mesh)),
         unknown_loops=len(program.unknown_loops),
     )
+
+
+def _joined_devices(mesh: jax.sharding.Mesh) -> int:
+    """Returns how many devices links join: all TPUs of a slice, but only the GPUs of one host."""
+    devices = mesh.devices.flat
+    if devices[0].platform != "gpu":
+        return mesh.size
+    return sum(device.process_index == devices[0].process_index for device in devices)
 
 
 def _bytes_on_a_chip(leaf: jax.ShapeDtypeStruct) -> int:

@@ -7,10 +7,16 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from flax_transformer.config import Config, RecurrentConfig, TransformerConfig
+from flax_transformer.ops.attention_gpu import BACKWARD_CALL, FORWARD_CALL
 
 _VECTORS = ("bias", "scale", "b1", "b2", "vector", "coverage")
 _OF_SOURCE = ("key", "value", "matrix")
 """What attention to the source multiplies the encoder's output by, once for all of the target."""
+
+_CUDNN_PRODUCTS = {FORWARD_CALL: 2, BACKWARD_CALL: 5}
+"""Products of cuDNN's attention, each over every pair of a query and a key. Its forward pass has
+scores and weighted sum; its backward pass the scores again, and the gradients of weights, queries,
+keys and values."""
 
 
 class ModelFlops(NamedTuple):
@@ -72,7 +78,7 @@ def _attended_numbers(model: TransformerConfig | RecurrentConfig, source: int, t
 def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:
     """Returns the operations of all matrix products of a traced program, over all devices.
 
-    Every turn of a loop counts, as does what remat computes again. Of branches the dearest counts;
+    Those inside cuDNN's attention are not in the trace: they follow from its arrays. Every turn of a loop counts, as does what remat computes again. Of branches the dearest counts;
     a loop of unknown length counts once.
     """
     return sum(_equation_flops(equation) for equation in jaxpr.eqns)
@@ -84,6 +90,9 @@ def _equation_flops(equation: JaxprEqn) -> float:
         left: Any = equation.invars[0].aval
         result: Any = equation.outvars[0].aval
         return 2.0 * math.prod(result.shape) * math.prod(left.shape[axis] for axis in contracted)
+    if products := _CUDNN_PRODUCTS.get(equation.primitive.name):
+        query, key = _shapes(equation)[:2]  # (b,t,h,k), (b,s,h,k)
+        return 2.0 * products * math.prod(query) * key[1]
     inner = [
         traced_flops(value)
         for value in jax.tree.leaves(list(equation.params.values()))
@@ -92,6 +101,11 @@ def _equation_flops(equation: JaxprEqn) -> float:
     if equation.primitive.name == "cond":
         return max(inner)
     return _turns(equation) * sum(inner)
+
+
+def _shapes(equation: JaxprEqn) -> list[tuple[int, ...]]:
+    operands: list[Any] = list(equation.invars)
+    return [operand.aval.shape for operand in operands]
 
 
 def _turns(equation: JaxprEqn) -> int:

@@ -6,12 +6,15 @@ nothing touches memory. That is how the compiler counts too (`bytes accessed`), 
 - loops count with their turns,
 - arrays in the chip's own small memories count nothing,
 - a slice of an array counts as the slice,
-- a kernel counts as what it says that it moves, if that is more.
+- an array that is updated in place counts as the update,
+- a kernel counts as what it says that it moves, if that is more,
+- the workspace of a call to cuBLAS or cuDNN counts nothing: nobody knows how much of it is used, or
+  leaves the cache.
 """
 
 import re
 
-from flax_transformer.dry_run.program_text import Computation, Instruction, Program
+from flax_transformer.dry_run.program_text import Array, Computation, Instruction, Program
 
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call",
@@ -23,6 +26,8 @@ _FREE = {
 _PLACES = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast|PinnedBuffer|Sharding)"')
 # What a kernel says of itself: it may read an array several times.
 _ESTIMATE = re.compile(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"')
+# Calls to NVIDIA's libraries. The last result of those with several is a workspace.
+_LIBRARY_CALL = re.compile(r'custom_call_target="__cu(blas|dnn|b)\$')
 _SLICES = {"dynamic-slice", "slice", "gather"}
 _RENAMES = {"bitcast", "reshape"}
 
@@ -50,7 +55,7 @@ def _instruction_bytes(program: Program, computation: Computation, each: Instruc
         return _held(each) + (sum(x.bytes for x in each.arrays) if _held(source) else 0)
     if each.opcode.endswith("-done"):  # of a collective, which was counted where it starts
         return 0
-    if each.opcode == "fusion":
+    if each.opcode in ("fusion", "fusion-start"):
         inside = program.computations[each.called("calls")[0]]
         read = sum(
             min(_held(operand), _bytes_read(program, inside, parameter))
@@ -62,7 +67,8 @@ def _instruction_bytes(program: Program, computation: Computation, each: Instruc
     if each.opcode in ("dynamic-update-slice", "scatter"):
         return 2 * _held(operands[-1] if each.opcode == "scatter" else operands[1])
     estimate = _ESTIMATE.search(each.attributes)
-    once = _held(each) + sum(_held(operand) for operand in operands)
+    read = sum(_held(operand) for operand in operands)
+    once = read + sum(x.bytes for x in _without_workspace(each) if x.space == 0)
     return max(once, int(estimate[1])) if estimate else once
 
 
@@ -95,17 +101,26 @@ def _bytes_read(program: Program, inside: Computation, value: Instruction) -> in
 def _bytes_written(program: Program, inside: Computation, fusion: Instruction) -> int:
     """Returns the bytes that a fusion writes: of an array updated in place only the update."""
     root = inside.root
-    results = [inside.instructions[x] for x in root.operands] if root.opcode == "tuple" else [root]
-    if len(results) != len(fusion.arrays):
-        return _held(fusion)
-    written = 0
-    for array, result in zip(fusion.arrays, results, strict=True):
-        if array.space == 0:
-            written += min(array.bytes, _result_bytes(program, inside, result))
-    return written
+    if root.opcode == "tuple":
+        written = [
+            _result_bytes(program, inside, inside.instructions[name]) for name in root.operands
+        ]
+    elif len(root.arrays) == 1:
+        written = [_result_bytes(program, inside, root)]
+    else:
+        made = _without_workspace(root)
+        written = [array.bytes for array in made] + [0] * (len(root.arrays) - len(made))
+    if len(written) != len(fusion.results):
+        return sum(array.bytes for array in fusion.results if array.space == 0)
+    return sum(
+        min(array.bytes, size)
+        for array, size in zip(fusion.results, written, strict=True)
+        if array.space == 0
+    )
 
 
 def _result_bytes(program: Program, inside: Computation, result: Instruction) -> int:
+    """Returns the bytes that are written of `result`, which the computation of a fusion returns."""
     while result.opcode in _RENAMES:
         result = inside.instructions[result.operands[0]]
     if result.opcode == "dynamic-update-slice":
@@ -115,4 +130,15 @@ def _result_bytes(program: Program, inside: Computation, result: Instruction) ->
         inner = program.computations[result.called("calls")[0]]
         if inner.root.opcode != "tuple":
             return _result_bytes(program, inner, inner.root)
+    if result.opcode == "get-tuple-element":
+        call = inside.instructions[result.operands[0]]
+        if _LIBRARY_CALL.search(call.attributes):
+            place, arrays = result.tuple_index, _without_workspace(call)
+            return arrays[place].bytes if place < len(arrays) else 0
     return sum(array.bytes for array in result.arrays)
+
+
+def _without_workspace(each: Instruction) -> list[Array]:
+    """Returns what an instruction makes, of a call to one of NVIDIA's libraries no workspace."""
+    is_call = len(each.results) > 1 and _LIBRARY_CALL.search(each.attributes)
+    return each.results[:-1] if is_call else each.results

@@ -49,6 +49,28 @@ class Instruction:
         """The result of the instruction; several arrays where that is a tuple."""
         return [_array(*found.groups()) for found in _ARRAY.finditer(self.shape)]
 
+    @cached_property
+    def results(self) -> list[Array]:
+        """What the instruction itself makes.
+
+        The start of something asynchronous has its operands among `arrays` too: (operand, result,
+        ...), or ((operands), results, context).
+        """
+        if not self.opcode.endswith("-start"):
+            return self.arrays
+        if self.shape.startswith("("):
+            after = self.shape[len(_bracketed(self.shape)) + 2 :]
+            found = [_array(*found.groups()) for found in _ARRAY.finditer(after)]
+            return found if self.opcode == "all-gather-start" else found[:-1]
+        return self.arrays if self.opcode == "all-reduce-start" else self.arrays[1:2]
+
+    @property
+    def tuple_index(self) -> int:
+        """Which element of its operand a get-tuple-element takes."""
+        found = re.search(r"index=(\d+)", self.attributes)
+        assert found is not None
+        return int(found[1])
+
     def called(self, attribute: str) -> list[str]:
         """Returns the names of the computations in `attribute`: calls, body, condition or such."""
         found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%[\w.\-]+)", self.attributes)
@@ -137,7 +159,7 @@ class Program:
         if compare.opcode == "compare" and "direction=LT" in compare.attributes:
             index, bound = (_origin(condition, name) for name in compare.operands)
             if index.opcode == "get-tuple-element" and bound.opcode == "constant":
-                place = _tuple_index(index)
+                place = index.tuple_index
                 start = self._constant(computation, _element(computation, loop, place))
                 step = self._step(body, place)
                 if start is not None and step:
@@ -208,12 +230,6 @@ def _array(kind: str, dimensions: str, layout: str | None) -> Array:
     return Array(math.prod(sizes) * bits // 8, int(space[1]) if space else 0)
 
 
-def _tuple_index(element: Instruction) -> int:
-    found = re.search(r"index=(\d+)", element.attributes)
-    assert found is not None
-    return int(found[1])
-
-
 def _element(computation: Computation, loop: Instruction, place: int) -> Instruction | None:
     """Returns what stands at `place` of the tuple with which a loop begins."""
     start = computation.instructions[loop.operands[0]]
@@ -233,6 +249,6 @@ def _origin(computation: Computation, name: str) -> Instruction:
         if each.opcode == "get-tuple-element" and before.opcode != "tuple":
             break
         if each.opcode == "get-tuple-element":
-            before = computation.instructions[before.operands[_tuple_index(each)]]
+            before = computation.instructions[before.operands[each.tuple_index]]
         each = before
     return each

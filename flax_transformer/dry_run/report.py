@@ -28,6 +28,8 @@ def judge(config: Config, topology: str | None) -> None:
         print(f"\nno time is estimated: what {name} can do is not in the table of chips")
     elif not isinstance(step.memory, TooLarge):
         print("\n".join(describe_roofline(step, chip)))
+    if topology is not None and devices[0].platform == "gpu":
+        print("\n".join(describe_unknown(step)))
     if fits(step, chip) is False:
         print("\nto make it fit (each proposal is compiled, to be sure)...", flush=True)
         print("\n".join(describe_remedies(step, chip, devices)))
@@ -66,17 +68,25 @@ def describe_work(step: Step) -> list[str]:
     ]  # fmt: skip
     if isinstance(step.memory, TooLarge):
         return lines
-    lines += [
-        _line("by the compiler", _scaled(step.compiler_flops * mesh.size, "FLOP"),
-              "all operations, each loop's body counted once"),
+    if step.compiler_flops:
+        lines.append(_line("by the compiler", _scaled(step.compiler_flops * mesh.size, "FLOP"),
+                           "all operations, each loop's body counted once"))  # fmt: skip
+    return [*lines, *_describe_traffic(step)]
+
+
+def _describe_traffic(step: Step) -> list[str]:
+    lines = [
         "",
         "traffic per step and chip",
         _line("memory", _scaled(step.bytes_moved, "B"), "every turn of a loop counted"),
-        _line("by the compiler", _scaled(step.compiler_bytes, "B"),
-              "each loop's body counted once"),
-    ]  # fmt: skip
+    ]
+    if step.compiler_bytes:
+        lines.append(_line("by the compiler", _scaled(step.compiler_bytes, "B"),
+                           "each loop's body counted once"))  # fmt: skip
     for kind, each in step.collectives.items():
         text = f"{each.count:,}, together {_scaled(each.bytes, 'B')}"
+        if each.crossing:
+            text += f"; {_scaled(each.crossing, 'B')} through its network card"
         lines.append(_line(kind, _scaled(each.sent, "B"), f"sent, in {text}"))
     if not step.collectives:
         lines.append(_line("collectives", "none", ""))
@@ -122,12 +132,29 @@ def describe_roofline(step: Step, chip: Chip) -> list[str]:
                   f"at {_scaled(links, 'B/s')}; ring: 2(n-1)/n of the bytes for an all-reduce "
                   "among n chips, (n-1)/n for the others")
         )  # fmt: skip
+    if least.network:
+        lines.append(_line("network", _ms(least.network),
+                           f"at {_scaled(chip.network_bandwidth, 'B/s')} a GPU, between hosts"))  # fmt: skip
     tokens = step.target_tokens / least.seconds
     return [
         *lines,
         f"bound by {least.bound}: {_ms(least.seconds).strip()} per step at least, so at most "
         f"{tokens:,.0f} target tokens/s and {utilisation(step, chip, least.seconds):.1%} MFU",
     ]
+
+
+def describe_unknown(step: Step) -> list[str]:
+    """Describes what compiling does not tell of GPUs that are not there."""
+    lines = [
+        "not known without the GPU: kernels that it would choose for products by timing them, its",
+        "clock under load, gaps between kernels, and what collectives take",
+    ]
+    if step.unplanned:
+        lines += [
+            f"cuDNN has made no plans here ({step.unplanned}): whether it takes these calls is not",
+            "known, and the temporaries lack its workspace, as large as the queries in float32",
+        ]
+    return lines
 
 
 def describe_remedies(step: Step, chip: Chip | None, devices: Any) -> list[str]:

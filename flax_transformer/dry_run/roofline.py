@@ -21,9 +21,12 @@ class Roofline:
     interconnect: float
     """All bytes that collectives make a chip send, over all its links at once."""
 
+    network: float = 0.0
+    """Of these, all that go from one host of GPUs to another, through its network card."""
+
     @property
     def seconds(self) -> float:
-        return max(self.products, self.memory, self.interconnect)
+        return max(self.products, self.memory, self.interconnect, self.network)
 
     @property
     def bound(self) -> str:
@@ -32,6 +35,7 @@ class Roofline:
             "matrix products": self.products,
             "memory": self.memory,
             "interconnect": self.interconnect,
+            "network": self.network,
         }
         return max(parts, key=lambda name: parts[name])
 
@@ -39,11 +43,13 @@ class Roofline:
 def roofline(step: Step, chip: Chip) -> Roofline:
     """Returns the roofline of a step that has been compiled."""
     sent = sum(each.sent for each in step.collectives.values())
+    crossing = sum(each.crossing for each in step.collectives.values())
     links = interconnect_bandwidth(chip, list(step.mesh.devices.flat))
     return Roofline(
         products=step.traced_flops / step.mesh.size / chip.flops,
         memory=step.bytes_moved / chip.memory_bandwidth,
         interconnect=sent / links if links else 0.0,
+        network=crossing / chip.network_bandwidth if crossing else 0.0,
     )
 
 

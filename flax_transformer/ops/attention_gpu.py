@@ -14,6 +14,9 @@ FORWARD_CALL = "dot_product_attention_fwd_wrapper"
 statistics. The backward pass takes both, so a remat policy must keep them together: computing
 either again costs the whole call. jax has no public name for them."""
 
+BACKWARD_CALL = "dot_product_attention_bwd_wrapper"
+"""The primitive of the backward pass."""
+
 
 def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Returns whether cuDNN takes queries (b,t,h,k) and keys (b,s,h,k), in both directions.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_transformer.dry_run.collectives import collectives, group_size
+from flax_transformer.dry_run.collectives import collectives, first_group
 from flax_transformer.dry_run.memory_traffic import bytes_moved
 from flax_transformer.dry_run.program_text import Program
 
@@ -173,16 +173,18 @@ def test_a_scanned_layer_reads_its_slice_of_the_parameters():
 
 
 @pytest.mark.parametrize(
-    ("attributes", "size"),
+    ("attributes", "members"),
     [
-        ("channel_id=1, replica_groups={{0,2},{1,3}}, to_apply=%add", 2),
-        ("replica_groups={{0,1,2,3,4,5,6,7}}", 8),
-        ("replica_groups=[4,2]<=[2,2,2]T(0,2,1), dimensions={0}", 2),
-        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, x", 4),
-        ("replica_groups=mesh['a'=2,'b'=1,'c'=3] {'a','c'}", 6),
-        ("replica_groups={}, to_apply=%add", 16),
-        ("to_apply=%add", 16),
+        ("channel_id=1, replica_groups={{0,2},{1,3}}, to_apply=%add", [0, 2]),
+        ("replica_groups={{0,1,2,3,4,5,6,7}}", [*range(8)]),
+        ("replica_groups=[4,2]<=[8], dimensions={0}", [0, 1]),
+        ("replica_groups=[4,2]<=[2,2,2]T(0,2,1), dimensions={0}", [0, 2]),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, x", [0, 2, 4, 6]),
+        ("replica_groups=mesh['a'=2,'b'=1,'c'=3] {'a','c'}", [*range(6)]),
+        ("replica_groups=mesh['a'=2,'b'=3] {'b'}", [0, 1, 2]),
+        ("replica_groups={}, to_apply=%add", [*range(16)]),
+        ("to_apply=%add", [*range(16)]),
     ],
 )
-def test_group_size(attributes, size):
-    assert group_size(attributes, 16) == size
+def test_first_group(attributes, members):
+    assert first_group(attributes, 16) == members
