@@ -78,8 +78,9 @@ def _attended_numbers(model: TransformerConfig | RecurrentConfig, source: int, t
 def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:
     """Returns the operations of all matrix products of a traced program, over all devices.
 
-    Those inside cuDNN's attention are not in the trace: they follow from its arrays. Every turn of a loop counts, as does what remat computes again. Of branches the dearest counts;
-    a loop of unknown length counts once.
+    Those inside cuDNN's attention are not in the trace: they follow from its arrays. Every turn of
+    a loop counts, as does what remat computes again. Of branches the dearest counts; a loop of
+    unknown length counts once.
     """
     return sum(_equation_flops(equation) for equation in jaxpr.eqns)
 

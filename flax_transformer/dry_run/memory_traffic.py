@@ -105,11 +105,11 @@ def _bytes_written(program: Program, inside: Computation, fusion: Instruction) -
         written = [
             _result_bytes(program, inside, inside.instructions[name]) for name in root.operands
         ]
-    elif len(root.arrays) == 1:
-        written = [_result_bytes(program, inside, root)]
+    elif _LIBRARY_CALL.search(root.attributes):
+        made = [array.bytes for array in _without_workspace(root)]
+        written = made + [0] * (len(root.arrays) - len(made))
     else:
-        made = _without_workspace(root)
-        written = [array.bytes for array in made] + [0] * (len(root.arrays) - len(made))
+        written = [_result_bytes(program, inside, root)]
     if len(written) != len(fusion.results):
         return sum(array.bytes for array in fusion.results if array.space == 0)
     return sum(

@@ -133,8 +133,8 @@ def describe_roofline(step: Step, chip: Chip) -> list[str]:
                   "among n chips, (n-1)/n for the others")
         )  # fmt: skip
     if least.network:
-        lines.append(_line("network", _ms(least.network),
-                           f"at {_scaled(chip.network_bandwidth, 'B/s')} a GPU, between hosts"))  # fmt: skip
+        speed = f"at {_scaled(chip.network_bandwidth, 'B/s')} a GPU, between hosts"
+        lines.append(_line("network", _ms(least.network), speed))
     tokens = step.target_tokens / least.seconds
     return [
         *lines,
