@@ -13,6 +13,7 @@ from flax_transformer.dry_run.collectives import Collectives, collectives
 from flax_transformer.dry_run.cudnn import planning_options
 from flax_transformer.dry_run.flops import ModelFlops, model_flops, traced_flops
 from flax_transformer.dry_run.memory_traffic import bytes_moved
+from flax_transformer.dry_run.model_parts import moved_by_part
 from flax_transformer.dry_run.program_text import Program
 from flax_transformer.errors import UserError
 from flax_transformer.ops.compute_dtype import settle_compute_dtype
@@ -70,6 +71,8 @@ class Step:
     """Why cuDNN has made no plans of its calls; empty where it has, or is not called."""
     bytes_moved: int = 0
     """To and from a chip's memory, loops with all their turns."""
+    moved_by_part: dict[str, int] = field(default_factory=dict)
+    """The same by part of the model."""
     collectives: dict[str, Collectives] = field(default_factory=dict)
     unknown_loops: int = 0
     """Loops whose number of turns is not in the program."""
@@ -133,6 +136,7 @@ def compile_step(config: Config, devices: Any = None) -> Step:
         compiler_bytes=costs.get("bytes accessed", 0.0),
         unplanned=unplanned,
         bytes_moved=bytes_moved(program),
+        moved_by_part=moved_by_part(program),
         collectives=collectives(program, mesh.size, _joined_devices(mesh)),
         unknown_loops=len(program.unknown_loops),
     )

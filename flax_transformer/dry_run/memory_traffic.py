@@ -13,6 +13,7 @@ nothing touches memory. That is how the compiler counts too (`bytes accessed`), 
 """
 
 import re
+from collections.abc import Iterator
 
 from flax_transformer.dry_run.program_text import Array, Computation, Instruction, Program
 
@@ -34,16 +35,21 @@ _RENAMES = {"bitcast", "reshape"}
 
 def bytes_moved(program: Program) -> int:
     """Returns the bytes to and from main memory, on one chip, in one step."""
-    moved = {}
-    total = 0
+    return sum(size for _, size in movements(program))
+
+
+def movements(program: Program) -> Iterator[tuple[Instruction, int]]:
+    """Yields the instructions that touch main memory, each with its bytes in one step."""
+    found: dict[str, list[tuple[Instruction, int]]] = {}
     for computation, times in program.runs():
-        if computation.name not in moved:
-            moved[computation.name] = sum(
-                _instruction_bytes(program, computation, each)
+        if computation.name not in found:
+            sizes = (
+                (each, _instruction_bytes(program, computation, each))
                 for each in computation.instructions.values()
             )
-        total += times * moved[computation.name]
-    return total
+            found[computation.name] = [(each, size) for each, size in sizes if size]
+        for each, size in found[computation.name]:
+            yield each, times * size
 
 
 def _instruction_bytes(program: Program, computation: Computation, each: Instruction) -> int:

@@ -80,6 +80,8 @@ def _describe_traffic(step: Step) -> list[str]:
         "traffic per step and chip",
         _line("memory", _scaled(step.bytes_moved, "B"), "every turn of a loop counted"),
     ]
+    parts = sorted(step.moved_by_part.items(), key=lambda part: -part[1])
+    lines += [_line(f"  {name}", _scaled(size, "B"), "") for name, size in parts]
     if step.compiler_bytes:
         lines.append(_line("by the compiler", _scaled(step.compiler_bytes, "B"),
                            "each loop's body counted once"))  # fmt: skip

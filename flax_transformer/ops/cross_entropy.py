@@ -140,6 +140,7 @@ class _Tokens(NamedTuple):
     weights: jax.Array
 
 
+@jax.named_scope("cross_entropy")
 def _on_device(settings: _Settings, differentiate: bool, features, table, targets, weights):
     """Returns sums over all devices, and this one's gradients of features and table if asked."""
     b, t, d = features.shape
