@@ -1,8 +1,8 @@
 """cuDNN's plans for attention, made where there is no GPU.
 
 XLA asks cuDNN for the plan of a call: which kernel, and how large a workspace. Without a GPU it
-does so only if told. cuDNN then needs libcuda.so.1, the library of the driver, and must be of a version
-that XLA knows.
+does so only if told. cuDNN then needs libcuda.so.1, the library of NVIDIA's driver, and must be of
+a version that XLA knows.
 """
 
 import functools
