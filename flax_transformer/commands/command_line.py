@@ -156,7 +156,12 @@ def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
 
     All flags are laid over at once, so that checks which concern several settings see them all.
     """
-    path = value_of("--config", words)
+    if _value_of("--topology", words) == "list":
+        from flax_transformer.dry_run.topology import describe_topologies
+
+        print("\n".join(describe_topologies()))
+        sys.exit()  # as --help does
+    path = _value_of("--config", words)
     settings = Config() if path is None else load_config_file(path)
     default = TrainArguments(config=tyro.MISSING, settings=settings)
     arguments = parse_arguments(TrainArguments, words, default)
@@ -179,7 +184,7 @@ def parse_decoding_arguments(
     cls: type[WithDecoding], words: Sequence[str]
 ) -> tuple[WithDecoding, Config]:
     """`words` as a `cls`, and the settings of the run in --workdir with the flags laid over."""
-    workdir, model = value_of("--workdir", words), value_of("--model", words)
+    workdir, model = _value_of("--workdir", words), _value_of("--model", words)
     if workdir is not None and model is not None:
         raise UserError("--workdir and --model exclude each other: give one of them")
     folder = workdir if model is None else find_shipped_model(model)
@@ -208,7 +213,7 @@ def move_corpus(config: Config, directory: str | None) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=directory))
 
 
-def value_of(flag: str, words: Sequence[str]) -> str | None:
+def _value_of(flag: str, words: Sequence[str]) -> str | None:
     """Returns what follows `flag` among the command's words, None without it."""
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word == flag:

@@ -10,7 +10,7 @@ are not there, and judged; with --diagnose a run is only looked at, to say why i
 
 from collections.abc import Sequence
 
-from flax_transformer.commands.command_line import TrainArguments, parse_train_arguments, value_of
+from flax_transformer.commands.command_line import TrainArguments, parse_train_arguments
 from flax_transformer.runtime.determinism import choose_deterministic_kernels
 
 # Libraries that take seconds to load, which --help should not, are imported where they are used.
@@ -18,8 +18,6 @@ from flax_transformer.runtime.determinism import choose_deterministic_kernels
 
 def main(words: Sequence[str]) -> None:
     """Does what `words`, those of the command line, ask for."""
-    if value_of("--topology", words) == "list":
-        return list_topologies()
     arguments = parse_train_arguments(words)
     if arguments.settings.training.deterministic:
         choose_deterministic_kernels()  # before jax is loaded, which reads them
@@ -58,13 +56,6 @@ def diagnose(arguments: TrainArguments) -> None:
 
     with Run(arguments.settings, arguments.run_directory, only_look=True) as run:
         diagnosis.diagnose(run)
-
-
-def list_topologies() -> None:
-    """Prints the chips that a dry run can compile for, and which compilers are installed."""
-    from flax_transformer.dry_run.topology import describe_topologies
-
-    print("\n".join(describe_topologies()))
 
 
 def dry_run(arguments: TrainArguments) -> None:

@@ -16,12 +16,12 @@ from flax_transformer.ops import attention_gpu
 CALL = "__cudnn$fmha"
 """What calls to cuDNN's attention are named in a lowered program, among other words."""
 
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     "xla_gpu_cudnn_deviceless_compilation_mode": "CUDNN_DEVICELESS_COMPILATION_AUTO",
 }
 
 
-def planning_options(device: Any, lowered: str) -> tuple[dict[str, str], str]:
+def planning_options(device: Any, lowered: str) -> tuple[dict[str, Any], str]:
     """Returns XLA's options to plan a lowered program's attention, and what hinders it.
 
     No options where something does, where `device` is there, and where cuDNN is not called.
