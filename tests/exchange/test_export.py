@@ -163,7 +163,7 @@ def test_what_a_target_cannot_express_is_refused_before_anything_is_written(
     for workdir, target, quantization, message in (
         (recurrent_workdir, "huggingface", None, "recurrent"),
         (recurrent_workdir, "ctranslate2", None, "recurrent"),
-        (trained_workdir, "huggingface", "int8", "--quantization int8 is for"),
+        (trained_workdir, "huggingface", "int8", "--quantization int8 is not for"),
     ):
         with pytest.raises(UserError, match=message):
             export_model(ft.load(workdir), tmp_path / "out", target, quantization)
