@@ -2,6 +2,11 @@
 
 Command:  python -m benchmarks.en_fr_small_data --tatoeba DIR --europarl DIR
           python train.py --config configs/en_fr_small.py
+          flax-transformer export --workdir runs/en_fr_small --format safetensors \\
+              --quantization bfloat16 --output en-fr-small
+Hardware: 2 CPU cores; under two hours with other jobs beside it.
+Score:    BLEU TATOEBA on 2,000 sentences of Tatoeba, NEWS on 200 short ones of the news.
+Data:     Tatoeba and Europarl v7 (README, "Data").
 """
 
 from flax_transformer.config import (
@@ -39,5 +44,6 @@ config = Config(
         steps=6800, evaluate_every=1600, checkpoint_every=50, keep_checkpoints=5
     ),
     # Longer lines than the model was trained on are translated in pieces.
-    decoding=DecodingConfig(max_source_length=56),
+    # Few more tokens than the source has: the search compiles in half the time.
+    decoding=DecodingConfig(max_source_length=56, extra_length=16),
 )

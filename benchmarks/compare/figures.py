@@ -19,7 +19,7 @@ from benchmarks.compare.training import (
     training_seconds,
     training_tokens,
 )
-from flax_transformer.checkpoints.averaging import load_parameters
+from flax_transformer.checkpoints.loading import load_parameters
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config.json import config_to_dict
 from flax_transformer.diagnosis.alignment import align

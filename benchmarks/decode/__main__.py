@@ -40,7 +40,7 @@ from benchmarks.decode.contenders import Contender, check_peer, contenders_of
 from benchmarks.recording import append_record
 from benchmarks.timing import in_turns, total
 from flax_transformer.batch import Batch as PackedBatch
-from flax_transformer.checkpoints.averaging import load_parameters
+from flax_transformer.checkpoints.loading import load_parameters
 from flax_transformer.commands.command_line import run_command
 from flax_transformer.config import MeshConfig
 from flax_transformer.models import build_model

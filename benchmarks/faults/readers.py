@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from benchmarks.faults.runs import Whole, finish, last_step, start, train_command, wait_until
-from flax_transformer.checkpoints.averaging import load_parameters
+from flax_transformer.checkpoints.loading import load_parameters
 from flax_transformer.config import MeshConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.models.initialization import abstract_params

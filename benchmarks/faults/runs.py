@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from flax_transformer.checkpoints.averaging import load_parameters
+from flax_transformer.checkpoints.loading import load_parameters
 from flax_transformer.config import MeshConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from benchmarks.decode.peers.ctranslate2 import CTranslate2Model
-from flax_transformer.checkpoints.averaging import load_parameters
+from flax_transformer.checkpoints.loading import load_parameters
 from flax_transformer.commands.command_line import parse_decoding_arguments, run_command
 from flax_transformer.commands.serve import ServeArguments
 from flax_transformer.config import Config, MeshConfig

@@ -26,7 +26,7 @@ _AGAIN = "export the model again, or copy the whole file"
 
 
 class Origin(NamedTuple):
-    """Where parameters come from: what `Loaded` has beside them (checkpoints/averaging.py)."""
+    """Where parameters come from: what `Loaded` has beside them (checkpoints/loading.py)."""
 
     steps: list[int]
     choice: str

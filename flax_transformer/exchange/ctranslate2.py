@@ -89,7 +89,8 @@ def _encodings(model: TransformerConfig, params: Any) -> np.ndarray:
     if model.positions == "learned":
         return params["embedding"]["positions"]
     formula = fairseq_sinusoids if model.positions == "fairseq" else sinusoids
-    return np.asarray(jax.device_get(formula(max(model.max_positions, _LONGEST), model.d_model)))
+    # A copy, as of all parameters: torch wants arrays that can be written to.
+    return np.array(jax.device_get(formula(max(model.max_positions, _LONGEST), model.d_model)))
 
 
 def _layer(target: Any, params: Any, side: str) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from flax_transformer.ops import attention_gpu, attention_tpu
+from flax_transformer.ops import attention_gpu
 from flax_transformer.ops.einsum import MATRIX_PRODUCT
 from flax_transformer.parallel import collectives, sharding
 
@@ -65,6 +65,8 @@ def attention(
     segments = (query_segments, key_segments)
     platform = collectives.platform()
     if platform == "tpu" and _tpu_kernel_fits(query, key):
+        from flax_transformer.ops import attention_tpu  # not above: Pallas takes long to load
+
         kernel = functools.partial(attention_tpu.tpu_attention, causal=causal)
         run = collectives.local_shard_map(kernel, (_HEADS, _HEADS, _HEADS, _ROWS, _ROWS), _HEADS)
         return checkpoint_name(run(query, key, value, *segments), MATRIX_PRODUCT)
@@ -82,6 +84,8 @@ def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) ->
 
 def _tpu_kernel_fits(query: jax.Array, key: jax.Array) -> bool:
     """Returns whether the kernel takes what each device has of queries and keys."""
+    from flax_transformer.ops import attention_tpu
+
     own_query, own_key = (collectives.local_shard(x, _HEADS) for x in (query, key))
     if own_query is None or own_key is None:
         return False

@@ -8,6 +8,7 @@ the logits are at hand. Every device does so for its own rows and its own shard 
 """
 
 import functools
+import importlib
 from typing import Any, NamedTuple
 
 import chex
@@ -16,14 +17,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from flax_transformer.ops import cross_entropy_gpu, cross_entropy_tpu
 from flax_transformer.ops.einsum import einsum, einsum_reference
 from flax_transformer.parallel import collectives, sharding
 
 # Logits of one chunk: small enough for a CPU's cache, large enough to keep a matrix unit busy.
 _CHUNK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20, "tpu": 512 * 2**20}
 
-_KERNELS: dict[str, Any] = {"tpu": cross_entropy_tpu, "gpu": cross_entropy_gpu}
+_KERNELS = {"tpu": "cross_entropy_tpu", "gpu": "cross_entropy_gpu"}
+"""Modules, loaded where they are used: Pallas takes long to load."""
 
 _WORDS = ("model",)  # the mesh axis that splits the vocabulary
 _ROWS, _TABLE = PartitionSpec(sharding.BATCH_AXES), PartitionSpec(_WORDS)
@@ -148,7 +149,8 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
     tokens = _Tokens(
         features.reshape(b * t, d), (targets - first_word).reshape(-1), weights.reshape(-1)
     )
-    kernels = _KERNELS.get(collectives.platform())
+    name = _KERNELS.get(collectives.platform())
+    kernels = name and importlib.import_module(f"flax_transformer.ops.{name}")
     if kernels and settings.dtype == jnp.bfloat16 and kernels.fits(tokens.features):
         sums, gradients = _by_kernels(kernels, settings, differentiate, tokens, table)
     else:

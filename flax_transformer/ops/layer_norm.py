@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from flax_transformer.ops import layer_norm_gpu
 from flax_transformer.ops.add_bias import sum_over_positions
 from flax_transformer.parallel import collectives, sharding
 
@@ -59,9 +58,12 @@ def _forward(x, scale, bias, epsilon, dtype):
 
 def _backward(epsilon, dtype, kept, gradient):
     x, mean, deviation, scale = kept
-    own = collectives.local_shard(x, _ROWS)
-    if collectives.platform() == "gpu" and own is not None and layer_norm_gpu.fits(own):
-        return _backward_on_gpu(x, scale, gradient, epsilon)
+    if collectives.platform() == "gpu":
+        from flax_transformer.ops import layer_norm_gpu  # not above: Pallas takes long to load
+
+        own = collectives.local_shard(x, _ROWS)
+        if own is not None and layer_norm_gpu.fits(own):
+            return _backward_on_gpu(layer_norm_gpu.gradients, x, scale, gradient, epsilon)
     gradient = gradient.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) / deviation
     dnormal = gradient * scale[None, None]
@@ -72,8 +74,8 @@ def _backward(epsilon, dtype, kept, gradient):
     return dx.astype(x.dtype), dscale, dbias
 
 
-def _backward_on_gpu(x, scale, gradient, epsilon):
-    kernel = functools.partial(layer_norm_gpu.gradients, epsilon=epsilon)
+def _backward_on_gpu(gradients, x, scale, gradient, epsilon):
+    kernel = functools.partial(gradients, epsilon=epsilon)
     on_each = collectives.local_shard_map(kernel, (_ROWS, PartitionSpec(), _ROWS), (_ROWS,) * 3)
     dx, dscale, dbias = on_each(x, scale, gradient)
     return dx, dscale.sum(axis=0), dbias.sum(axis=0)

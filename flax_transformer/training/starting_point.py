@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_transformer.checkpoints.averaging import Loaded, load_parameters
+from flax_transformer.checkpoints.loading import Loaded, load_parameters
 from flax_transformer.config import Config, TextFiles
 from flax_transformer.config.json import differing_fields, load_config
 from flax_transformer.config.shipped import model_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 
-from flax_transformer.checkpoints.averaging import load_parameters
+from flax_transformer.checkpoints.loading import load_parameters
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.decoding.lengths import longest_source, longest_target

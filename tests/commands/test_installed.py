@@ -131,11 +131,21 @@ def test_wheel_holds_all_that_is_needed(wheel):
     package = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "flax_transformer").rglob("*")
-        if path.suffix in (".py", ".html", ".css", ".js") or path.name == "py.typed"
+        if path.suffix in (".py", ".html", ".css", ".js")
+        or path.name == "py.typed"
+        or (path.is_file() and path.parents[1].name == "shipped_models")
     }
     configs = {f"flax_transformer/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
     assert names == package | configs
     assert f"\nVersion: {flax_transformer.__version__}\n" in described
+
+
+def test_translates_with_the_model_that_comes_with_it(installed):
+    translated = installed(
+        "echo 'Where is the station?' | flax-transformer translate --model en-fr-small"
+    )
+    assert translated.returncode == 0, translated.stderr
+    assert "gare" in translated.stdout and translated.stdout.count("\n") == 1
 
 
 def test_trains_and_translates_in_any_folder(installed):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.checkpoints.averaging import Loaded, load_parameters
+from flax_transformer.checkpoints.loading import Loaded, load_parameters
 from flax_transformer.checkpoints.progress import Progress
 from flax_transformer.checkpoints.restoring import Restored, restore_newest
 from flax_transformer.checkpoints.writing import Checkpoints
