@@ -39,8 +39,7 @@ class PaperSettings:
     positions: Literal["sinusoidal", "learned", "fairseq"] = "sinusoidal"
     """Section 3.5's sines, a learned table (Table 3, row E), or fairseq's sines."""
     max_positions: int = 1024
-    """Rows of the learned position table, at least as many as batch.* allow; sinusoids have no
-    limit."""
+    """Rows of the learned table, at least as many as batch.* allow; sinusoids have no limit."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of matrix products; parameters, softmax, norms and the loss stay in float32. auto:
     bfloat16 where the hardware multiplies it (TPUs, GPUs, CPUs with AMX or AVX512_BF16), else

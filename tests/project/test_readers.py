@@ -67,6 +67,8 @@ EXCEPTIONS = {
     "TrainingConfig.validation_sentences": {"training/validation.py", "checkpoints/progress.py"},
     "TextFiles.target_language": {"data/text_files.py", "evaluation/bleu_tokenizer.py"},
     "Tfds.target_language": {"data/tfds_corpus.py", "evaluation/bleu_tokenizer.py"},
+    # A file of parameters leaves nothing to choose.
+    "DecodingConfig.checkpoint": {"checkpoints/averaging.py", "checkpoints/loading.py"},
     # Commands refuse flags, or compile ahead; a model is laid out for the search.
     "DecodingConfig.beam_size": {
         "commands/translate.py", "commands/serve.py", "translation/trained_model.py",
