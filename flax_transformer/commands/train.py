@@ -2,8 +2,8 @@
 
 Settings come from the config file and from flags (--training.steps 1000); results go to the work
 directory. The same command again goes on where the run stopped, exactly. The loop of training is
-`train` in training/train_loop.py. With --dry-run the step is only compiled and judged, also for chips
-that are not there; with --diagnose a run is only looked at, to say why it does not learn.
+`train` in training/train_loop.py. With --dry-run the step is only compiled and judged, also for
+chips that are not there; with --diagnose a run is only looked at, to say why it does not learn.
 """
 
 from collections.abc import Sequence
