@@ -5,9 +5,10 @@
 The model is exported, as `flax-transformer export` does it, and the same lines are translated from
 text to text by everyone in turn: ours in float32 and in bfloat16 (`--peer ctranslate2` adds its
 float32, bfloat16 and int8; pip install ctranslate2). Scores of hypotheses are divided by the same
-power of their lengths, so that in float32 both search for the same translations: how many are the
-same, and how far the log probabilities of the references lie apart, is recorded too. Where a
-processor does not multiply a type, a library computes in another one, which the record names.
+power of their lengths. CTranslate2 stops as soon as one hypothesis is finished, ours when none can
+be better; where it searches as long, both find the same in float32: how often, and how far the log
+probabilities of the references lie apart, is recorded too. Where a processor does not multiply a
+type, a library computes in another one, which the record names.
 """
 
 import dataclasses
@@ -80,7 +81,7 @@ def main(words: Sequence[str]) -> None:
         seconds = in_turns(
             {name: one.translate for name, one in contenders.items()}, arguments.repeats
         )
-    apart = furthest_apart(model, lines, references) if arguments.peer else None
+    alike = compare(arguments, model, lines, references) if arguments.peer else {}
     figures = {}
     for name, texts in hypotheses.items():
         score, tokens = rate(texts, references, "13a"), count_tokens(model, texts)
@@ -92,14 +93,13 @@ def main(words: Sequence[str]) -> None:
             "computes_in": contenders[name].computes_in,
             "same_as_float32": sum(map(str.__eq__, texts, hypotheses["float32"])) / len(texts),
         }
-    report(figures, apart)
+    report(figures, alike)
     described = {
         "sentences": len(lines),
         "beam_size": arguments.beam_size,
-        "log_probabilities_at_most_apart": apart,
         "contenders": figures,
     }
-    append_record(arguments, ("jax", "flax", "ctranslate2", "sacrebleu"), described)
+    append_record(arguments, ("jax", "flax", "ctranslate2", "sacrebleu"), described | alike)
 
 
 def count_tokens(model: ft.Model, texts: Sequence[str]) -> int:
@@ -107,7 +107,7 @@ def count_tokens(model: ft.Model, texts: Sequence[str]) -> int:
     return sum(map(len, model.tokenizer.target.encode(texts)))
 
 
-def report(figures: dict[str, dict[str, Any]], apart: float | None) -> None:
+def report(figures: dict[str, dict[str, Any]], alike: dict[str, float]) -> None:
     """Prints a line for each contender."""
     for name, found in figures.items():
         print(
@@ -116,8 +116,8 @@ def report(figures: dict[str, dict[str, Any]], apart: float | None) -> None:
             f"{found['same_as_float32']:>8.1%} of the lines as in float32"
             f"  (computes in {found['computes_in']})"
         )
-    if apart is not None:
-        print(f"log probabilities of the references: at most {apart:.1e} apart")
+    for name, value in alike.items():
+        print(f"{name.replace('_', ' ')}: {value:.2g}")
 
 
 @contextmanager
@@ -148,6 +148,8 @@ def settings(arguments: Arguments) -> ft.Config:
         beam_size=arguments.beam_size,
         length_normalization="power",
         length_penalty=arguments.length_penalty,
+        extra_length=50,
+        split_sentences=False,
     )
     return dataclasses.replace(config, decoding=decoding)
 
@@ -171,20 +173,44 @@ def theirs(arguments: Arguments, model: ft.Model, folder: Path, lines: Sequence[
     return Contender(translate, translator.compute_type)
 
 
-def furthest_apart(model: ft.Model, lines: Sequence[str], references: Sequence[str]) -> float:
-    """Returns how far, at most, CTranslate2's log probability of a reference is from ours."""
+def compare(
+    arguments: Arguments, model: ft.Model, lines: Sequence[str], references: Sequence[str]
+) -> dict[str, float]:
+    """Returns how alike ours and CTranslate2 are in float32, token for token.
+
+    log_probabilities_at_most_apart  those of a reference, at most
+    same_when_searching_as_long      share of the lines with the same tokens, where CTranslate2's
+                                     `patience` keeps it from stopping before ours does
+    """
     source, target = model.tokenizer, model.tokenizer.target
+    pieces = [source.pieces(ids) for ids in source.encode(lines)]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "float32"
         export_model(model, folder, "ctranslate2")
-        found = _translator(folder).score_batch(
-            [source.pieces(ids) for ids in source.encode(lines)],
-            [target.pieces(ids) for ids in target.encode(references)],
+        translator = _translator(folder)
+        scores = translator.score_batch(
+            pieces, [target.pieces(ids) for ids in target.encode(references)]
         )
-    ours = model.pair_scores(lines, references)
-    return max(
-        abs(mine.total - sum(other.log_probs)) for mine, other in zip(ours, found, strict=True)
+        found = translator.translate_batch(
+            pieces,
+            beam_size=arguments.beam_size,
+            length_penalty=arguments.length_penalty,
+            patience=arguments.beam_size,
+            max_batch_size=model.config.decoding.batch_tokens,
+            batch_type="tokens",
+        )
+    ours = model.search(lines, n_best=1)
+    same = sum(
+        [target.pieces(pair.target) for pair in mine.pairs] == [other.hypotheses[0]]
+        for (mine,), other in zip(ours, found, strict=True)
     )
+    return {
+        "log_probabilities_at_most_apart": max(
+            abs(mine.total - sum(other.log_probs))
+            for mine, other in zip(model.pair_scores(lines, references), scores, strict=True)
+        ),
+        "same_when_searching_as_long": same / len(lines),
+    }
 
 
 def _translator(folder: Path) -> Any:

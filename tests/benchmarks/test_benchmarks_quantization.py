@@ -36,4 +36,5 @@ def test_the_command_measures_and_records(peer, small_config, tmp_path, monkeypa
     assert ("ctranslate2 int8" in found) is bool(peer)
     if peer:
         assert figures["log_probabilities_at_most_apart"] < 1e-3
+        assert 0 <= figures["same_when_searching_as_long"] <= 1
     assert "target tokens/s" in capsys.readouterr().out
