@@ -108,7 +108,7 @@ def load_with(path: Path, section: str, value: str) -> Config:
         ("model.kind", '"Mamba"', "model.kind is 'Mamba', but must be one of TransformerConfig, R"),
         ("model.kind", "[]", r"model.kind is \[\], but must be one of"),
         ("model.kind", "null", r"model.kind is None, but must be one of"),
-        ("model.num_heds", "8", "model.num_heds is no setting; there is: activation, .*"),
+        ("model.num_heds", "8", "model.num_heds is no setting; there is: num_encoder_layers, .*"),
         ("model", "null", "model is None, but must be an object"),
         ("model", "[]", r"model is \[\], but must be an object"),
         ("model", '"TransformerConfig"', "model is 'TransformerConfig', but must be an object"),
