@@ -7,8 +7,8 @@ text to text by everyone in turn: ours in float32 and in bfloat16 (`--peer ctran
 float32, bfloat16 and int8; pip install ctranslate2). Scores of hypotheses are divided by the same
 power of their lengths. CTranslate2 stops as soon as one hypothesis is finished, ours when none can
 be better; where it searches as long, both find the same in float32: how often, and how far the log
-probabilities of the references lie apart, is recorded too. Where a processor does not multiply a
-type, a library computes in another one, which the record names.
+probabilities of ours lie apart, is recorded too. Where a processor does not multiply a type, a
+library computes in another one, which the record names.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ def main(words: Sequence[str]) -> None:
         seconds = in_turns(
             {name: one.translate for name, one in contenders.items()}, arguments.repeats
         )
-    alike = compare(arguments, model, lines, references) if arguments.peer else {}
+    alike = compare(arguments, model, lines) if arguments.peer else {}
     figures = {}
     for name, texts in hypotheses.items():
         score, tokens = rate(texts, references, "13a"), count_tokens(model, texts)
@@ -173,43 +173,36 @@ def theirs(arguments: Arguments, model: ft.Model, folder: Path, lines: Sequence[
     return Contender(translate, translator.compute_type)
 
 
-def compare(
-    arguments: Arguments, model: ft.Model, lines: Sequence[str], references: Sequence[str]
-) -> dict[str, float]:
-    """Returns how alike ours and CTranslate2 are in float32, token for token.
+def compare(arguments: Arguments, model: ft.Model, lines: Sequence[str]) -> dict[str, float]:
+    """Returns how alike ours and CTranslate2 are in float32 for the pieces that ours searches with.
 
-    log_probabilities_at_most_apart  those of a reference, at most
+    log_probabilities_at_most_apart  those of ours' translations, at most
     same_when_searching_as_long      share of the lines with the same tokens, where CTranslate2's
                                      `patience` keeps it from stopping before ours does
     """
-    source, target = model.tokenizer, model.tokenizer.target
-    pieces = [source.pieces(ids) for ids in source.encode(lines)]
+    found = [best for (best,) in model.search(lines, n_best=1) if len(best.pairs) == 1]
+    sources = [model.tokenizer.pieces(best.pairs[0].source) for best in found]
+    targets = [model.tokenizer.target.pieces(best.pairs[0].target) for best in found]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "float32"
         export_model(model, folder, "ctranslate2")
         translator = _translator(folder)
-        scores = translator.score_batch(
-            pieces, [target.pieces(ids) for ids in target.encode(references)]
-        )
-        found = translator.translate_batch(
-            pieces,
+        scores = translator.score_batch(sources, targets)
+        others = translator.translate_batch(
+            sources,
             beam_size=arguments.beam_size,
             length_penalty=arguments.length_penalty,
             patience=arguments.beam_size,
             max_batch_size=model.config.decoding.batch_tokens,
             batch_type="tokens",
         )
-    ours = model.search(lines, n_best=1)
-    same = sum(
-        [target.pieces(pair.target) for pair in mine.pairs] == [other.hypotheses[0]]
-        for (mine,), other in zip(ours, found, strict=True)
-    )
+    same = sum(own == other.hypotheses[0] for own, other in zip(targets, others, strict=True))
     return {
         "log_probabilities_at_most_apart": max(
-            abs(mine.total - sum(other.log_probs))
-            for mine, other in zip(model.pair_scores(lines, references), scores, strict=True)
+            abs(sum(own.log_probabilities) - sum(other.log_probs))
+            for own, other in zip(model.token_details(found), scores, strict=True)
         ),
-        "same_when_searching_as_long": same / len(lines),
+        "same_when_searching_as_long": same / len(found),
     }
 
 
