@@ -139,7 +139,7 @@ def train(arguments: Arguments, deadline: Deadline) -> None:
         )
         words = ["evaluate.py", "--workdir", str(run), "--name", name, "--metrics", "bleu", "chrf"]
         words += ["--source", str(source), "--reference", str(reference)]
-        words += ["--decoding.batch-tokens", "256" if arguments.small else "32768"]
+        words += ["--batch-tokens", "256" if arguments.small else "32768"]
         run_stage(name, words, run / "evaluation" / f"{name}.json", deadline)
 
 

@@ -38,5 +38,8 @@ def test_what_contradicts_itself_is_refused(settings, message):
 
 
 def test_settings_of_one_way_to_search_go_together():
-    DecodingConfig(beam_size=6, diversity_groups=3, diversity_strength=0.2, coverage_penalty=0.1)
-    DecodingConfig(sampling=True, temperature=0.5, top_k=10, top_p=0.9, seed=3)
+    groups = DecodingConfig(
+        beam_size=6, diversity_groups=3, diversity_strength=0.2, coverage_penalty=0.1
+    )
+    samples = DecodingConfig(sampling=True, temperature=0.5, top_k=10, top_p=0.9, seed=3)
+    assert not groups.is_one_beam and not samples.is_one_beam and DecodingConfig().is_one_beam
