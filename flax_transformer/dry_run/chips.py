@@ -6,8 +6,9 @@ links, v5e 400 over 4, v5p 1200 over 6, v6e 800 over 4. The table below has one 
 direction. Which axes close to a ring is in the same pages: v5e and v6e where 16 chips stand along
 an axis, v4 and v5p where whole cubes of 4 x 4 x 4 do.
 GPU: NVIDIA's data sheets of A100, H100, H200 and HGX B200 (SXM, dense bfloat16, without sparsity;
-NVLink). Between hosts a network card for every GPU, as NVIDIA's DGX have it: A100 200 Gb/s, the
-others 400 Gb/s (their user guides, "Network connections").
+NVLink), whose GB of memory are 2^30 bytes; for the B200, of which they differ, bus and clock as
+XLA's description of it has them (7.67 TB/s). Between hosts a network card for every GPU, as
+NVIDIA's DGX have it: A100 200 Gb/s, the others 400 Gb/s (their user guides, "Network connections").
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ class Chip:
     """For GPUs: one way between hosts, through the network card beside each."""
 
 
-_H200 = Chip("H200", 989e12, 141 * 10**9, 4800e9, 450e9, 0, 50e9)
+_H200 = Chip("H200", 989e12, 141 * 2**30, 4800e9, 450e9, 0, 50e9)
 
 # By `device_kind`, as jax gives it.
 CHIPS = {
@@ -46,7 +47,7 @@ CHIPS = {
     "NVIDIA H100 80GB HBM3": Chip("H100", 989e12, 80 * 2**30, 3350e9, 450e9, 0, 50e9),
     "NVIDIA H200": _H200,
     "NVIDIA H200 141GB HBM3e": _H200,  # as XLA describes it
-    "NVIDIA B200": Chip("B200", 2250e12, 180 * 10**9, 8000e9, 900e9, 0, 50e9),
+    "NVIDIA B200": Chip("B200", 2250e12, 178 * 2**30, 7672e9, 900e9, 0, 50e9),
 }
 
 

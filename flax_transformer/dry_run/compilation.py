@@ -137,17 +137,17 @@ def compile_step(config: Config, devices: Any = None) -> Step:
         unplanned=unplanned,
         bytes_moved=bytes_moved(program),
         moved_by_part=moved_by_part(program),
-        collectives=collectives(program, mesh.size, _joined_devices(mesh)),
+        collectives=collectives(program, mesh.size, joined_devices(mesh)),
         unknown_loops=len(program.unknown_loops),
     )
 
 
-def _joined_devices(mesh: jax.sharding.Mesh) -> int:
+def joined_devices(mesh: jax.sharding.Mesh) -> int:
     """Returns how many devices links join: all TPUs of a slice, but only the GPUs of one host."""
-    devices = mesh.devices.flat
-    if devices[0].platform != "gpu":
+    first = mesh.devices.flat[0]
+    if first.platform != "gpu":
         return mesh.size
-    return sum(device.process_index == devices[0].process_index for device in devices)
+    return sum(device.process_index == first.process_index for device in mesh.devices.flat)
 
 
 def _bytes_on_a_chip(leaf: jax.ShapeDtypeStruct) -> int:

@@ -1,6 +1,7 @@
 """A dry run: the training step is compiled and judged, and nothing is trained."""
 
 import math
+import textwrap
 from typing import Any
 
 import jax
@@ -147,16 +148,16 @@ def describe_roofline(step: Step, chip: Chip) -> list[str]:
 
 def describe_unknown(step: Step) -> list[str]:
     """Describes what compiling does not tell of GPUs that are not there."""
-    lines = [
-        "not known without the GPU: kernels that it would choose for products by timing them, its",
-        "clock under load, gaps between kernels, and what collectives take",
+    said = [
+        "not known without the GPU: kernels that it would choose for products by timing them, its "
+        "clock under load, gaps between kernels, and what collectives take"
     ]
     if step.unplanned:
-        lines += [
-            f"cuDNN has made no plans here ({step.unplanned}): whether it takes these calls is not",
-            "known, and the temporaries lack its workspace, as large as the queries in float32",
-        ]
-    return lines
+        said.append(
+            f"cuDNN has made no plans here ({step.unplanned}): whether it takes these calls is not "
+            "known, and the temporaries lack its workspace, as large as the queries in float32"
+        )
+    return [line for each in said for line in textwrap.wrap(each, 96)]
 
 
 def describe_remedies(step: Step, chip: Chip | None, devices: Any) -> list[str]:
@@ -174,7 +175,7 @@ def describe_remedies(step: Step, chip: Chip | None, devices: Any) -> list[str]:
 
 
 def _line(name: str, value: str, remark: str) -> str:
-    return f"  {name:<18}{value:>14}  {remark}".rstrip()
+    return f"  {name:<20}{value:>12}  {remark}".rstrip()
 
 
 def _scaled(value: float, unit: str) -> str:

@@ -11,6 +11,7 @@ from flax_transformer.errors import UserError
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # what computes; whatever accelerator is there stays free
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # no program is read back without its chip
     **tpu_topology.ENVIRONMENT,
 }
 """Environment variables that jax and the compilers read when they are loaded."""

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
@@ -15,7 +16,7 @@ from flax_transformer.config import Config
 from flax_transformer.dry_run import cudnn, gpu_topology
 from flax_transformer.dry_run.chips import CHIPS
 from flax_transformer.dry_run.collectives import Collectives, collectives
-from flax_transformer.dry_run.compilation import Memory, Step
+from flax_transformer.dry_run.compilation import Memory, Step, joined_devices
 from flax_transformer.dry_run.flops import ModelFlops, traced_flops
 from flax_transformer.dry_run.model_parts import part_of
 from flax_transformer.dry_run.program_text import Program
@@ -135,6 +136,13 @@ def test_all_to_all_and_permutations_go_through_a_chips_own_card():
     assert reduced("source_target_pairs={{0,8},{8,0}}", "collective-permute").crossing == 4000
 
 
+def test_links_join_the_gpus_of_one_host_and_all_tpus():
+    hosts = [[SimpleNamespace(platform="gpu", process_index=host)] * 4 for host in range(2)]
+    gpus = SimpleNamespace(devices=np.array(hosts, object), size=8)
+    tpus = SimpleNamespace(devices=np.array([[SimpleNamespace(platform="tpu")] * 4]), size=4)
+    assert (joined_devices(gpus), joined_devices(tpus)) == (4, 4)
+
+
 def test_a_network_bounds_a_step_and_the_report_says_so():
     h100 = CHIPS["NVIDIA H100 80GB HBM3"]
     mesh = SimpleNamespace(
@@ -157,7 +165,7 @@ def test_a_network_bounds_a_step_and_the_report_says_so():
 def test_what_is_not_known_is_said(monkeypatch):
     said = "\n".join(describe_unknown(SimpleNamespace(unplanned="")))
     assert "not known without the GPU" in said and "cuDNN" not in said
-    said = "\n".join(describe_unknown(SimpleNamespace(unplanned="it is ill")))
+    said = " ".join(describe_unknown(SimpleNamespace(unplanned="it is ill")))
     assert "cuDNN has made no plans here (it is ill)" in said
 
 
