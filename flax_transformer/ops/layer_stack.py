@@ -9,6 +9,7 @@ from jax.extend.core import Primitive
 from flax_transformer.config import TransformerConfig
 from flax_transformer.ops.attention_gpu import FORWARD_CALL
 from flax_transformer.ops.einsum import MATRIX_PRODUCT
+from flax_transformer.ops.relu import ACTIVATION
 from flax_transformer.parallel import collectives
 
 TAPPED = "attention_weights"
@@ -21,7 +22,7 @@ def _is_gpu_attention(primitive: Primitive, *_: Any, **__: Any) -> bool:
 
 _SAVED = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT), _is_gpu_attention
+        jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT, ACTIVATION), _is_gpu_attention
     ),
     "everything": jax.checkpoint_policies.nothing_saveable,
 }
