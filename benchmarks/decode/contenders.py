@@ -20,6 +20,7 @@ from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
+from flax_transformer.models.family import STEP_WEIGHTS
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from flax_transformer.text.vocabulary_file import load_tokenizer
 from flax_transformer.workdir import TOKENIZER_FILE
@@ -88,8 +89,9 @@ def search(
     memory = apply(ids, segments, positions, method="encode")
     max_steps = ids.shape[1] + decoding.extra_length
     room = (memory, segments, stages(max_steps)[0], decoding.beam_size)
+    weights: dict[str, Any] = {"params": params, STEP_WEIGHTS: apply(method="step_weights")}
     return beam_search(
-        partial(apply, method="decode_step")
+        partial(model.apply, weights, method="decode_step")
         if with_cache
         else partial(full_pass.step, model, params),
         apply(*room, method="start_cache") if with_cache else full_pass.start(*room),

@@ -1,4 +1,4 @@
-"""What a dry run says of the step on the device at hand, to be put beside what was measured.
+"""What dry runs say of a step and of beam search on the device at hand, beside what was measured.
 
 python -m benchmarks.gpu.prediction --config configs/wmt_base.py --record prediction.json
 """
@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -16,14 +16,15 @@ from benchmarks.recording import Recorded, append_record
 from benchmarks.train_step.ours import settings_before_flags
 from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import Config
-from flax_transformer.dry_run.chips import CHIPS
+from flax_transformer.dry_run.chips import CHIPS, Chip
 from flax_transformer.dry_run.compilation import Memory, compile_step
 from flax_transformer.dry_run.roofline import roofline, utilisation
+from flax_transformer.dry_run.search import Position, Search, compile_search
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Recorded):
-    """Compiles the training step for the first device, and says the least that it can take."""
+    """Compiles step and search for the first device, and says the least that they can take."""
 
     config: Path
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -36,7 +37,7 @@ def main(words: Sequence[str]) -> None:
     arguments = parse_arguments(Arguments, words, default)
     device = jax.devices()[0]
     step = compile_step(arguments.settings, [device])
-    figures = {
+    figures: dict[str, Any] = {
         "device": device.device_kind,
         "rows": arguments.settings.batch.rows,
         "bytes_moved": step.bytes_moved,
@@ -51,7 +52,20 @@ def main(words: Sequence[str]) -> None:
             "bound": least.bound,
             "mfu_at_most": utilisation(step, chip, least.seconds),
         }
+    search = compile_search(arguments.settings, [device])
+    figures["search"] = {
+        "rows": search.rows,
+        "beams": search.config.decoding.beam_size,
+        "positions": [_position(search, each, chip) for each in search.positions],
+    }
     append_record(arguments, ("jax", "jaxlib"), figures)
+
+
+def _position(search: Search, position: Position, chip: Chip | None) -> dict[str, Any]:
+    figures: dict[str, Any] = dataclasses.asdict(position)
+    if chip is not None:
+        figures["tokens_per_second_at_most"] = search.rows / search.seconds(position, chip)
+    return figures
 
 
 if __name__ == "__main__":

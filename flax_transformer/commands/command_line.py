@@ -51,6 +51,8 @@ class TrainArguments:
     topology: str | None = None
     """With --dry-run: TPUs or GPUs to compile for that need not be there, such as v5e:4x4 or
     h100:8. list names them, and says how to install their compilers."""
+    program: Literal["training-step", "beam-search"] = "training-step"
+    """With --dry-run: what is compiled. Of beam search it says what every position moves."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     @property
@@ -169,6 +171,8 @@ def parse_train_arguments(words: Sequence[str]) -> TrainArguments:
         raise UserError(
             f"--topology {arguments.topology} names chips that are not there, so it needs --dry-run"
         )
+    if arguments.program != "training-step" and not arguments.dry_run:
+        raise UserError(f"--program {arguments.program} is for --dry-run: add it")
     if arguments.start_from is not None:
         training = dataclasses.replace(
             arguments.settings.training, start_from=str(arguments.start_from)

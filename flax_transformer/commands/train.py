@@ -57,12 +57,13 @@ def diagnose(arguments: TrainArguments) -> None:
 
 
 def dry_run(arguments: TrainArguments) -> None:
-    """Compiles the step that training would run, and says what it needs."""
+    """Compiles the step that training would run, or a search, and says what it needs."""
     from flax_transformer.dry_run.topology import prepare_environment
 
     if arguments.topology:
         prepare_environment()  # before jax is loaded, which reads it
 
-    from flax_transformer.dry_run.report import judge
+    from flax_transformer.dry_run.report import judge, judge_search
 
-    judge(arguments.settings, arguments.topology)
+    of_search = arguments.program == "beam-search"
+    (judge_search if of_search else judge)(arguments.settings, arguments.topology)

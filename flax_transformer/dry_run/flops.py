@@ -50,14 +50,32 @@ def model_flops(config: Config, params: Any) -> ModelFlops:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [entry.key for entry in path]
         if names[0] in ("encoder", "decoder") and names[-1] not in _VECTORS:
-            # A recurrent decoder's only attention is the one to the source.
-            looks_at_source = {"cross_attention", "attention"} & {*names}
-            of_memory = looks_at_source and names[-1] in _OF_SOURCE
-            products += leaf.size * (source if names[0] == "encoder" or of_memory else target)
+            products += leaf.size * (source if _multiplies_source(names) else target)
         elif names[-1] == "table":
             products += leaf.size * target
     attended = _attended_numbers(config.model, batch.source_length, batch.target_length)
     return ModelFlops(6.0 * products, 12.0 * batch.rows * attended)
+
+
+def step_numbers(params: Any) -> int:
+    """Returns how many numbers of matrices a position of the target multiplies.
+
+    Those are the decoder's, but for what attention makes of the source, and the output matrix.
+    """
+    numbers = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [entry.key for entry in path]
+        of_decoder = names[0] == "decoder" and names[-1] not in _VECTORS
+        if names[-1] == "table" or (of_decoder and not _multiplies_source(names)):
+            numbers += leaf.size
+    return numbers
+
+
+def _multiplies_source(names: list[str]) -> bool:
+    """Returns whether the matrix at `names` in the parameters multiplies the source."""
+    # A recurrent decoder's only attention is the one to the source.
+    looks_at_source = {"cross_attention", "attention"} & {*names}
+    return names[0] == "encoder" or bool(looks_at_source and names[-1] in _OF_SOURCE)
 
 
 def _attended_numbers(model: TransformerConfig | RecurrentConfig, source: int, target: int) -> int:

@@ -38,10 +38,15 @@ def bytes_moved(program: Program) -> int:
     return sum(size for _, size in movements(program))
 
 
-def movements(program: Program) -> Iterator[tuple[Instruction, int]]:
-    """Yields the instructions that touch main memory, each with its bytes in one step."""
+def movements(
+    program: Program, start: Computation | None = None
+) -> Iterator[tuple[Instruction, int]]:
+    """Yields the instructions that touch main memory, each with its bytes in one step.
+
+    start: by default all of the program; else a computation, such as the body of a loop
+    """
     found: dict[str, list[tuple[Instruction, int]]] = {}
-    for computation, times in program.runs():
+    for computation, times in program.runs(start):
         if computation.name not in found:
             sizes = (
                 (each, _instruction_bytes(program, computation, each))

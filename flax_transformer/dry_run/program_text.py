@@ -120,12 +120,14 @@ class Program:
             elif current is not None and (instruction := _instruction(line)):
                 current.instructions[instruction.name] = instruction
 
-    def runs(self) -> Iterator[tuple[Computation, int]]:
+    def runs(self, start: Computation | None = None) -> Iterator[tuple[Computation, int]]:
         """Yields every computation that runs on its own, not inside a fusion, and how often.
 
         One that is called from several places comes several times. Of branches each counts once.
+
+        start: by default the whole program; else a computation, which runs once
         """
-        yield from self._runs(self.entry, 1)
+        yield from self._runs(start or self.entry, 1)
 
     def _runs(self, computation: Computation, times: int) -> Iterator[tuple[Computation, int]]:
         yield computation, times

@@ -11,6 +11,7 @@ from flax_transformer.dry_run.chips import CHIPS, Chip, interconnect_bandwidth
 from flax_transformer.dry_run.compilation import Memory, Step, TooLarge, compile_step
 from flax_transformer.dry_run.remedies import remedies
 from flax_transformer.dry_run.roofline import roofline, utilisation
+from flax_transformer.dry_run.search import SOURCE_LENGTH, Search, compile_search
 from flax_transformer.dry_run.topology import topology_devices
 
 
@@ -34,6 +35,21 @@ def judge(config: Config, topology: str | None) -> None:
     if fits(step, chip) is False:
         print("\nto make it fit (each proposal is compiled, to be sure)...", flush=True)
         print("\n".join(describe_remedies(step, chip, devices)))
+
+
+def judge_search(config: Config, topology: str | None) -> None:
+    """Compiles beam search for `topology`, or for the devices at hand, and prints what it moves.
+
+    Raises `UserError` for a topology or mesh that cannot be used.
+    """
+    devices = jax.devices() if topology is None else topology_devices(topology)
+    chip = CHIPS.get(devices[0].device_kind)
+    name = chip.name if chip else devices[0].device_kind
+    print(f"Compiling the beam search for {len(devices)} x {name}...", flush=True)
+    print("\n".join(describe_search(compile_search(config, devices), chip)))
+    if topology is not None and devices[0].platform == "gpu":
+        unknown = "not known without the GPU: the time that each kernel takes to start"
+        print(f"{unknown}, and kernels that it would choose for products by timing them")
 
 
 def fits(step: Step, chip: Chip | None) -> bool | None:
@@ -158,6 +174,27 @@ def describe_unknown(step: Step) -> list[str]:
             "known, and the temporaries lack its workspace, as large as the queries in float32"
         )
     return [line for each in said for line in textwrap.wrap(each, 96)]
+
+
+def describe_search(found: Search, chip: Chip | None) -> list[str]:
+    """Describes what a position of a search moves, by the room in its cache."""
+    beams = found.config.decoding.beam_size
+    lines = [
+        f"{found.rows:,} sentences of {SOURCE_LENGTH} source slots on each chip; {beams} beams",
+        "",
+        "one position of all beams, on a chip",
+        f"  {'room in the cache':<20}{'memory':>12}{'weights + cache':>18}{'kernels':>9}",
+    ]
+    for each in found.positions:
+        room, kernels = f"{each.room:,} positions", f"{each.kernels:,}"
+        moved, floor = _scaled(each.bytes_moved, "B"), _scaled(each.floor, "B")
+        line = f"  {room:<20}{moved:>12}{floor:>18}{kernels:>9}"
+        if chip:
+            seconds = found.seconds(each, chip)
+            tokens = found.rows * found.mesh.size / seconds
+            line += f"  at least {_ms(seconds)}, so at most {tokens:,.0f} target tokens/s"
+        lines.append(line)
+    return [*lines, "weights + cache: each once, the least that a position can read"]
 
 
 def describe_remedies(step: Step, chip: Chip | None, devices: Any) -> list[str]:

@@ -15,8 +15,8 @@ class Ensemble:
     """Models of one vocabulary that answer the questions of a `Family` together.
 
     It is used as a module is: `ensemble.apply({"params": params}, ..., method="encode")`, where
-    `params` are a tuple of those of each model, and so are the memories, the features and the
-    caches. The models may be of different families and sizes.
+    `params` are a tuple of those of each model, and so are other collections, the memories, the
+    features and the caches. The models may be of different families and sizes.
 
     Probabilities are averaged, not their logarithms: a token that one model finds likely stays
     likely, as where one of them knows a word that the others do not.
@@ -27,17 +27,17 @@ class Ensemble:
 
     def apply(self, variables: Mapping[str, Any], *arguments: Any, method: str = "__call__") -> Any:
         """Returns what `method` gives of all models; logits (...,v) are log probabilities."""
-        params = variables["params"]
+        collections = zip(*variables.values(), strict=True)
+        of_models = [dict(zip(variables, own, strict=True)) for own in collections]
 
         def each(*of_model: Sequence[Any], shared: Sequence[Any] = ()) -> tuple:
-            columns = zip(self.models, params, *of_model, strict=True)
+            columns = zip(self.models, of_models, *of_model, strict=True)
             return tuple(
-                model.apply({"params": own}, *first, *shared, method=method)
-                for model, own, *first in columns
+                model.apply(own, *first, *shared, method=method) for model, own, *first in columns
             )
 
         match method, arguments:
-            case (("__call__" | "encode"), shared):
+            case (("__call__" | "encode" | "step_weights"), shared):
                 return each(shared=shared)
             case (("start_cache" | "grow_cache"), (of_model, *shared)):
                 return each(of_model, shared=shared)

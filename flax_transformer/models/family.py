@@ -17,6 +17,9 @@ Cache = Any
 """The state of a decoder in the middle of its target: a tree of arrays (1,b,w,...), or (1,b,1,...)
 where all beams share them, so that a search can move hypotheses without knowing what it moves."""
 
+STEP_WEIGHTS = "step_weights"
+"""The collection in which `decode_step` finds what `step_weights` returned, if it is given it."""
+
 
 class Family(Protocol):
     """The questions that every family of models answers, as methods of a Flax module.
@@ -62,6 +65,11 @@ class Family(Protocol):
 
     def grow_cache(self, cache: Cache, max_steps: int) -> Cache:
         """The same state with room for `max_steps` positions."""
+        ...
+
+    def step_weights(self) -> dict[str, Any]:
+        """What steps need of the parameters, prepared once for a whole search; `decode_step` does
+        without, by preparing it at every step."""
         ...
 
     def decode_step(

@@ -9,6 +9,11 @@ Letters: b batch, w beam width, s source, t target, d model, h heads, k head wid
 The parameters are those of the full pass (`Transformer.decode`), to which every step is equal. What
 earlier positions leave to later ones is their keys and values, in slots that `ops/beam_cache.py`
 draws; what the source leaves is its keys and values of every layer, computed once.
+
+A loop of steps prepares the parameters once:
+
+    step_weights = model.apply({"params": params}, method="step_weights")
+    model.apply({"params": params, STEP_WEIGHTS: step_weights}, ids, position, cache, method=...)
 """
 
 from typing import Any
@@ -17,6 +22,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from flax_transformer.models.family import STEP_WEIGHTS
 from flax_transformer.models.transformer import DecoderLayer, Transformer
 from flax_transformer.ops import beam_cache
 from flax_transformer.ops.kernels import ops_for
@@ -37,7 +43,10 @@ class IncrementalTransformer(Transformer):
         max_steps        t, the positions for which there is room
         leaves           (1,b,w,...); those that all beams share (1,b,1,...)
         """
-        layers = [_start_layer(layer, memory, max_steps, beam_size) for layer in self._layers()]
+        layers = [
+            _start_layer(self._layer(params), memory, max_steps, beam_size)
+            for params in self._layer_params()
+        ]
         return {
             "layers": layers,
             "ancestors": beam_cache.empty_ancestors(memory.shape[0], beam_size, max_steps),
@@ -70,28 +79,44 @@ class IncrementalTransformer(Transformer):
         """
         chex.assert_rank([ids, position], [2, 0])
         (b, w), mask = ids.shape, cache["source_mask"][0]
+        weights = self.variables.get(STEP_WEIGHTS) or self.step_weights()
         ancestors = beam_cache.mark_own(cache["ancestors"], position)
         source_mask = jnp.broadcast_to(mask, (b, w, mask.shape[-1]))
         x = self.embedding(ids, jnp.full((b, w), position), ancestors.shape[3])  # bwd
         layers = []
-        for layer, old in zip(self._layers(), cache["layers"], strict=True):
-            x, new, weights = _step_layer(layer, x, old, position, ancestors, source_mask)
+        for params, old in zip(weights["layers"], cache["layers"], strict=True):
+            layer = self._layer(params)
+            x, new, attention = _step_layer(layer, x, old, position, ancestors, source_mask)
             layers.append(new)
         cache = cache | {"layers": layers, "ancestors": ancestors}
         x = self.output.features(self.decoder_norm(x) if self.config.norm == "pre" else x)
-        return self.logits(x), cache, weights.mean(axis=1)
+        return self.scores(x, weights["table"]), cache, attention.mean(axis=1)
 
-    def _layers(self) -> list[DecoderLayer]:
-        """The decoder's layers one by one.
+    def step_weights(self) -> dict[str, Any]:
+        """What every step reads of the parameters: each layer's own, and the output table, with
+        matrices in the type of products.
 
-        A step is so short that what a scan copies, each layer's cache and parameters, would show.
+        A step is so short that it would show if it cut them out of the stacks, or rounded them:
+        XLA leaves both in a search's loop.
         """
-        layer = DecoderLayer(self.config, parent=None)
+        return {
+            "layers": [self._rounded(params) for params in self._layer_params()],
+            "table": self._rounded(self.output_table()),
+        }
+
+    def _layer_params(self) -> list[Any]:
+        """The parameters of each layer. A scan over layers would copy their caches too."""
         stacked = self.decoder.variables["params"]
-        return [
-            layer.bind({"params": jax.tree.map(lambda leaf, i=i: leaf[i], stacked)})
-            for i in range(self.config.num_decoder_layers)
-        ]
+        layers = range(self.config.num_decoder_layers)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in layers]
+
+    def _rounded(self, params: Any) -> Any:
+        """`params` as products take them; vectors stay as they are."""
+        dtype = jnp.dtype(self.config.compute_dtype)
+        return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
+
+    def _layer(self, params: Any) -> DecoderLayer:
+        return DecoderLayer(self.config, parent=None).bind({"params": params})
 
 
 def _start_layer(layer: DecoderLayer, memory: jax.Array, max_steps: int, beam_size: int) -> Cache:

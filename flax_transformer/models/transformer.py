@@ -232,5 +232,9 @@ class Transformer(nn.Module):
 
     def logits(self, features: jax.Array) -> jax.Array:
         """Scores (b,t,v) of every token before the softmax, for features (b,t,d) (Section 3.4)."""
+        return self.scores(features, self.output_table())
+
+    def scores(self, features: jax.Array, table: jax.Array) -> jax.Array:
+        """`logits` by the given output table (v,d)."""
         einsum = ops_for(self.config).einsum
-        return einsum("btd,vd->btv", features, self.output_table(), out_dtype=jnp.float32)
+        return einsum("btd,vd->btv", features, table, out_dtype=jnp.float32)

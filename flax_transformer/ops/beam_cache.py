@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from flax_transformer.ops.einsum import einsum, einsum_reference
 from flax_transformer.ops.rounding import times
+from flax_transformer.parallel import collectives
 
 EMPTY = -1
 
@@ -52,7 +53,7 @@ def cache_dtype(compute_dtype: str) -> jnp.dtype:
     """Returns the type in which keys and values are kept."""
     # XLA's CPU backend has no bfloat16 product with a batch axis: it would convert the whole cache
     # to float32 at each step. The numbers are those of `compute_dtype` either way.
-    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else compute_dtype)
+    return jnp.dtype(jnp.float32 if collectives.platform() == "cpu" else compute_dtype)
 
 
 def source_slots(key: jax.Array, value: jax.Array, dtype) -> tuple[jax.Array, jax.Array]:

@@ -3,7 +3,7 @@
 Letters: b batch, s source length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.config import Config, DecodingConfig
 from flax_transformer.decoding.beam_search import Lengthen, beam_search
@@ -24,6 +25,8 @@ from flax_transformer.decoding.rules import Rule, forbid, minimum_length, no_rep
 from flax_transformer.decoding.sampling import Sampler, number_sentences, sample
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.models.ensemble import Ensemble
+from flax_transformer.models.family import STEP_WEIGHTS
+from flax_transformer.parallel.sharding import AXES
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 
@@ -60,6 +63,8 @@ def search(
     memory = apply(ids, segments, positions, method="encode")
     cache = apply(memory, segments, stages(max_steps)[0], decoding.beam_size, method="start_cache")
     lengths = segments.sum(axis=1)
+    variables: dict[str, Any] = {"params": params, STEP_WEIGHTS: apply(method="step_weights")}
+    apply_step = partial(model.apply, variables)
     max_lengths = jnp.where(lengths > 1, lengths + decoding.extra_length, 0)
     shared: dict[str, Any] = {
         "max_steps": max_steps,
@@ -72,7 +77,7 @@ def search(
     }
     if decoding.sampling:
         return sample(
-            partial(apply, method="decode_step"),
+            partial(apply_step, method="decode_step"),
             cache,
             max_lengths,
             number_sentences(ids),
@@ -83,7 +88,7 @@ def search(
         )
     with_attention = "_with_attention" if decoding.coverage_penalty else ""
     return beam_search(
-        partial(apply, method=f"decode_step{with_attention}"),
+        partial(apply_step, method=f"decode_step{with_attention}"),
         cache,
         max_lengths,
         segments != 0,
@@ -95,6 +100,30 @@ def search(
         record=record,
         **shared,
     )
+
+
+def jit_search(search: Callable[..., Hypotheses], mesh: Mesh) -> Any:
+    """Returns `search` as a jitted function of (params, arrays with a row for each sentence).
+
+    Every device searches for its own rows with whole parameters, whatever axis it is on, and leaves
+    the loop when those are done. Devices may exchange nothing inside it: they would wait for one
+    that has left. So no axis is left to XLA.
+    """
+    rows = PartitionSpec(AXES)
+
+    def search_rows(params: Any, arrays: tuple) -> Hypotheses:
+        return search(params, *arrays)
+
+    on_devices = jax.shard_map(
+        search_rows,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), rows),
+        out_specs=rows,
+        axis_names=set(AXES),
+        check_vma=False,
+    )
+    # Every process gets all results, so that each can write them down.
+    return jax.jit(on_devices, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def lengthening_of(decoding: DecodingConfig) -> Lengthen | None:

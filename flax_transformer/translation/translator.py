@@ -37,7 +37,7 @@ from flax_transformer.translation.hypotheses import (
 from flax_transformer.translation.long_lines import Piece
 from flax_transformer.translation.prefixes import cut_to_begin
 from flax_transformer.translation.required import cut_to_hold
-from flax_transformer.translation.search import search
+from flax_transformer.translation.search import jit_search, search
 
 
 class Counts(NamedTuple):
@@ -111,33 +111,10 @@ class Translator:
         self._row_sharding = NamedSharding(self._mesh, PartitionSpec(AXES))
         forbidden = tokenizer.target.encode_phrases(config.decoding.forbidden)
         find = partial(search, model, config, forbidden=forbidden)
-        self._search = self._on_mesh(find)
-        self._recorded_search = self._on_mesh(partial(find, record=True))
+        self._search = jit_search(find, self._mesh)
+        self._recorded_search = jit_search(partial(find, record=True), self._mesh)
         self._programs: dict[Program, jax.stages.Compiled] = {}
         self.counts = Counts()
-
-    def _on_mesh(self, search: Callable[..., Hypotheses]) -> Any:
-        """Returns `search` as a jitted function of (params, arrays with a row for each sentence).
-
-        Every device searches for its own rows with whole parameters, whatever axis it is on, and
-        leaves the loop when those are done. Devices may exchange nothing inside it: they would wait
-        for one that has left. So no axis is left to XLA.
-        """
-        rows = self._row_sharding.spec
-
-        def search_rows(params: Any, arrays: tuple) -> Hypotheses:
-            return search(params, *arrays)
-
-        on_devices = jax.shard_map(
-            search_rows,
-            mesh=self._mesh,
-            in_specs=(PartitionSpec(), rows),
-            out_specs=rows,
-            axis_names=set(AXES),
-            check_vma=False,
-        )
-        # Every process gets all results, so that each can write them down.
-        return jax.jit(on_devices, out_shardings=NamedSharding(self._mesh, PartitionSpec()))
 
     @property
     def compiled_shapes(self) -> list[tuple[int, int]]:

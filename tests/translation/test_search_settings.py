@@ -17,6 +17,7 @@ from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.errors import UserError
 from flax_transformer.models import build_model
+from flax_transformer.models.family import STEP_WEIGHTS
 from flax_transformer.parallel.sharding import build_mesh
 from flax_transformer.text.sentences import TrainedLengths
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
@@ -181,8 +182,9 @@ def plain_search(network, params, ids):
     memory = apply(ids, segments, positions, method="encode")
     cache = apply(memory, segments, most, DECODING.beam_size, method="start_cache")
     lengths = segments.sum(axis=1)
+    step_weights = {STEP_WEIGHTS: apply(method="step_weights")}
     return beam_search(
-        partial(apply, method="decode_step"), cache,
+        partial(network.apply, {"params": params} | step_weights, method="decode_step"), cache,
         jnp.where(lengths > 1, lengths + DECODING.extra_length, 0), segments != 0, max_steps=most,
         beam_size=DECODING.beam_size, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID,
         scoring=Scoring(), grow=partial(apply, method="grow_cache"),

@@ -115,6 +115,10 @@ class Seq2Seq(nn.Module):
         """Returns the same `cache`, which has room for any number of positions."""
         return cache
 
+    def step_weights(self) -> dict[str, Any]:
+        """Returns nothing: a step takes its parameters as they are."""
+        return {}
+
     def decode_step(
         self, ids: jax.Array, position: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
