@@ -31,6 +31,7 @@ from flax_transformer.data.training_data import TrainingData, prepare_training_d
 from flax_transformer.files.whole_file import write_whole
 from flax_transformer.inspection.drawing import COLORS, Picture
 from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.runtime.quick_compilation import OPTIMISED
 from flax_transformer.text.tokenizer import Tokenizer
 from flax_transformer.training.state import TrainState, create_state
 from flax_transformer.training.step import jit_train_step
@@ -45,8 +46,6 @@ WORKDIR = Path(os.environ.get("FLAX_TRANSFORMER_WORKDIR", _DOCS.parent / "runs" 
 
 _LAB = Path(os.environ.get("FLAX_TRANSFORMER_LAB", _DOCS / "_work" / "full"))
 _SHORT_STEPS = 8
-_OPTIMISED = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": True}
-"""For XLA: what runs often, or is timed, is compiled well where all else is compiled quickly."""
 
 jax.config.update("jax_compilation_cache_dir", str(_LAB / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -219,7 +218,7 @@ def train(config: ft.Config = SMALL) -> Trained:
 
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Returns a jitted function as a program for such arguments, quick where it has much to do."""
-    return function.lower(*arguments).compile({} if SHORT else _OPTIMISED)
+    return function.lower(*arguments).compile({} if SHORT else OPTIMISED)
 
 
 def smoothed(values: Sequence[float], width: int = 20) -> list[float]:

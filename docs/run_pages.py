@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from flax_transformer.runtime.quick_compilation import QUICK_FLAGS
+
 _RUNS = re.compile(r"\{code-cell\}|\"cell_type\": \"code\"|\{eval\}`")
 _NEEDS_QUICK_START = re.compile(r"quick_start|FLAX_TRANSFORMER_WORKDIR")
 _TRAINS = re.compile(r"\btrain(?:ed_once)?\(")
 _FAULT = re.compile(r"^(?P<place>\S+?)(?::\d+)?: (?:WARNING|ERROR|CRITICAL)")
-_COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-"""For XLA: most of a page's time goes into compiling programs that run for a second."""
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -49,7 +49,8 @@ class Build:
         from sphinx.application import Sphinx
         from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-        os.environ["XLA_FLAGS"] = _COMPILE_QUICKLY
+        # Most of a page's time goes into compiling programs that run for a second.
+        os.environ["XLA_FLAGS"] = QUICK_FLAGS
         warnings = io.StringIO()
         with patch_docutils(), docutils_namespace(), _one_page_at_a_time():
             app = Sphinx(

@@ -10,12 +10,9 @@ import sys
 import tempfile
 from functools import partial
 
-# Tests compile much and compute little, so XLA's slower optimisations are not worth their time, nor
-# are its newer emitters, without which it compiles a step in a half to a quarter of the time.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_cpu_use_fusion_emitters=false"
-)
+from flax_transformer.runtime.quick_compilation import QUICK_FLAGS
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK_FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Commands that tests start must not write into the user's cache, but into one of the tests' own,
 # which is the same for all processes among which the tests are divided.

@@ -21,6 +21,7 @@ from flax_transformer.config import MeshConfig
 from flax_transformer.config.json import load_config
 from flax_transformer.data.builtin import generate
 from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.runtime.quick_compilation import QUICK_FLAGS
 from flax_transformer.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +66,7 @@ def start(place: Path, workdir: str, *flags: str) -> subprocess.Popen:
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(place / "cache"),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": QUICK_FLAGS,
     }
     words = ["train.py", "--config", str(place / "tiny.py"), "--workdir", str(place / workdir)]
     return subprocess.Popen(

@@ -24,6 +24,7 @@ from flax_transformer.data.builtin import generate
 from flax_transformer.errors import DivergedError, LostProcessError, UserError
 from flax_transformer.parallel import hosts
 from flax_transformer.parallel.sharding import build_mesh
+from flax_transformer.runtime.quick_compilation import QUICK_FLAGS
 from flax_transformer.training import run_settings
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.run import Run
@@ -88,8 +89,7 @@ def start(place: Path, *workdirs: str, seconds_a_step: float = 0) -> list[subpro
     coordinator = free_address()
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-        "--xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {QUICK_FLAGS}",
         **({"SECONDS_A_STEP": str(seconds_a_step)} if seconds_a_step else {}),
     }
     processes = []
