@@ -83,8 +83,8 @@ class EnsembleArguments(DecodingArguments):
     """What every command is told that several models can do together."""
 
     ensemble: tuple[Path, ...] = ()
-    """Folders of further runs with the same vocabulary. At each step, tokens have the mean of the
-    probabilities that all the models give them."""
+    """Folders of further runs, or a shipped model, with the same vocabulary. At each step, tokens
+    have the mean of the probabilities that all the models give them."""
 
 
 @dataclass(frozen=True, kw_only=True)

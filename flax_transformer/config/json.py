@@ -31,6 +31,7 @@ def save_config(config: Config, path: Path) -> None:
 
 def load_config(path: Path) -> Config:
     """Reads what `save_config` wrote; raises `UserError`, which names the file and the mistake."""
+    values: Any = None
     try:
         text = read_ordinary(path, _MOST_BYTES).decode()
         values = json.loads(text, object_pairs_hook=_object, parse_int=_whole_number)
@@ -45,6 +46,11 @@ def load_config(path: Path) -> Config:
         reason = error.strerror or str(error)
     except ValueError as error:  # what json and the settings themselves refuse
         reason = str(error)
+    if isinstance(values, dict) and "model_type" in values:
+        raise UserError(
+            f"{path} is that of a model in Hugging Face's format; to use it here: "
+            f"flax-transformer import --from {path.parent} --workdir OUT"
+        )
     raise UserError(
         f"{path} cannot be read: {reason}\n"
         "Correct it, or delete it: training with the run's settings writes it anew."

@@ -10,6 +10,7 @@ import jax
 from flax_transformer.checkpoints.loading import load_parameters
 from flax_transformer.config import Config, MeshConfig
 from flax_transformer.config.json import load_config
+from flax_transformer.config.shipped import model_folder
 from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.errors import UserError, require
 from flax_transformer.models import build_model
@@ -31,7 +32,8 @@ class TrainedModel:
     """The parameters of a work directory that `config.decoding` chooses, and what they can do.
 
     workdir:    where the run left it
-    others:     work directories of the other models, where it is an ensemble
+    others:     work directories of the other models, or names of shipped ones, where it is an
+                ensemble
     config:     the settings of the run, `config.decoding` those of the search
     risk_metric: by which samples are ranked, if they are
     params:     float32, unboxed, whole on every device
@@ -57,8 +59,8 @@ class TrainedModel:
         config:     as `load_config` reads it from there; its `decoding` may be changed
         rows_ahead: where programs are to be compiled before lines need them, the numbers of lines
                     that these are for, ascending; see `programs_ahead`
-        others:     work directories of models that translate with this one, as an ensemble; their
-                    parameters, chosen likewise, make `params` a tuple
+        others:     work directories or shipped models' names, of models that translate with this
+                    one, as an ensemble; their parameters, chosen likewise, make `params` a tuple
         risk_metric: by which the samples that `config.decoding` asks for are ranked, those most
                     like the others first; None leaves them as they were drawn
 
@@ -96,7 +98,7 @@ class TrainedModel:
     def _join(self, others: Sequence[Path]) -> None:
         """Makes this model an ensemble with those of `others`."""
         members = [(self.module, self.params)]
-        for workdir in others:
+        for workdir in map(model_folder, others):
             config = dataclasses.replace(
                 load_config(workdir / CONFIG_FILE), decoding=self.config.decoding
             )

@@ -187,6 +187,12 @@ def test_what_is_no_file_is_named_and_never_waited_for(path):
         load_config(path.parent / "absent" / "config.json")
 
 
+def test_a_hugging_face_folder_is_told_the_way_in(path):
+    path.write_text('{"model_type": "marian", "d_model": 512}')
+    with pytest.raises(UserError, match=f"import --from {path.parent} --workdir OUT$"):
+        load_config(path)
+
+
 def test_an_unreadable_file_is_named(path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")

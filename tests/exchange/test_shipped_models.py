@@ -1,6 +1,7 @@
 """The models that come with the package: small, whole, described, and usable by name."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from flax_transformer.commands.command_line import TranslatingArguments, parse_d
 from flax_transformer.config import DecodingConfig
 from flax_transformer.config.shipped import load_config_file, model_folder, shipped_models
 from flax_transformer.errors import UserError
+from flax_transformer.translation.trained_model import TrainedModel
 
 NAME = "en-fr-small"
 MEGABYTES = 12
@@ -55,6 +57,12 @@ def test_by_name_wherever_a_model_is_named(tmp_path, monkeypatch):
     assert model_folder(NAME) == shipped_models()[NAME]
     (tmp_path / NAME).mkdir()  # what the user has comes first
     assert str(model_folder(NAME)) == NAME
+
+
+def test_by_name_in_an_ensemble(model):
+    together = TrainedModel(model_folder(NAME), model.config, others=[Path(NAME)])
+    lines = ["I am hungry."]
+    assert together.translate(lines) == model.translate(lines), "with itself it is itself"
 
 
 def parse(*words):
