@@ -101,14 +101,15 @@ def compile_search(config: Config, devices: Any = None) -> Search:
 def _bodies(program: Program, config: Config, rows: int, max_steps: int) -> list[Computation]:
     """Returns the bodies of the loops that search with all rows, the one with least room first.
 
-    There are other loops: those in which the last few sentences go on.
+    There are other loops: those in which the last few sentences go on, and what XLA makes loops of.
     """
-    carried = f"s32[{rows},{config.decoding.beam_size},{max_steps}]"  # the hypotheses
+    beams = config.decoding.beam_size
+    carried = (f"s32[{rows},{beams}]", f"s32[{rows},{beams},{max_steps}]")  # last ids, all ids
     return [
         program.computations[each.called("body")[0]]
         for computation, _ in program.runs()
         for each in computation.instructions.values()
-        if each.opcode == "while" and carried in each.shape
+        if each.opcode == "while" and all(array in each.shape for array in carried)
     ]
 
 

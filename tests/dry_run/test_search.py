@@ -58,6 +58,12 @@ def test_a_position_moves_more_than_the_floor_and_more_with_more_room(found):
     assert min(first.kernels, second.kernels) > 50
 
 
+def test_the_loop_of_the_last_few_sentences_is_another(config):
+    decoding = dataclasses.replace(config.decoding, batch_tokens=64 * SOURCE_LENGTH)
+    found = compile_search(dataclasses.replace(config, decoding=decoding), jax.devices()[:1])
+    assert found.rows == 64 and [each.room for each in found.positions] == [32, 40]
+
+
 def test_a_recurrent_model_needs_the_same_room_throughout(small_config):
     config = on_one_device(recurrent(small_config, "multi_head"))
     first, second = compile_search(config, jax.devices()[:1]).positions
