@@ -223,11 +223,15 @@ def test_checkpoints_bind_as_the_library_writes_them(small_config, tmp_path):
         open_workdir(tmp_path, other)
 
 
-def test_a_folder_of_another_program_is_left_alone(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match=r"config\.json cannot be read: model_type is no setting"):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("model_type", "in Hugging Face's format"), ("kind", "cannot be read: kind is no setting")],
+)
+def test_a_folder_of_another_program_is_left_alone(tmp_path, setting, message):
+    (tmp_path / "config.json").write_text(json.dumps({setting: "bert"}))
+    with pytest.raises(UserError, match=rf"config\.json .*{message}"):
         open_workdir(tmp_path, Config())
-    assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "bert"}
+    assert json.loads((tmp_path / "config.json").read_text()) == {setting: "bert"}
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "file/run", "loop"])
