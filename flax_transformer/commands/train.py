@@ -63,7 +63,6 @@ def dry_run(arguments: TrainArguments) -> None:
     if arguments.topology:
         prepare_environment()  # before jax is loaded, which reads it
 
-    from flax_transformer.dry_run.report import judge, judge_search
+    from flax_transformer.dry_run.report import judge
 
-    of_search = arguments.program == "beam-search"
-    (judge_search if of_search else judge)(arguments.settings, arguments.topology)
+    judge(arguments.settings, arguments.topology, arguments.program)

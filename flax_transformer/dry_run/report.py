@@ -15,15 +15,20 @@ from flax_transformer.dry_run.search import SOURCE_LENGTH, Search, compile_searc
 from flax_transformer.dry_run.topology import topology_devices
 
 
-def judge(config: Config, topology: str | None) -> None:
-    """Compiles the step for `topology`, or for the devices at hand, and prints what it needs.
+def judge(config: Config, topology: str | None, program: str = "training-step") -> None:
+    """Compiles a program for `topology`, or for the devices at hand, and prints what it needs.
+
+    program: training-step, or beam-search
 
     Raises `UserError` for a topology, mesh or rows that cannot be used.
     """
     devices = jax.devices() if topology is None else topology_devices(topology)
     chip = CHIPS.get(devices[0].device_kind)
     name = chip.name if chip else devices[0].device_kind
-    print(f"Compiling the training step for {len(devices)} x {name}...", flush=True)
+    words = program.replace("-", " ")
+    print(f"Compiling the {words} for {len(devices)} x {name}...", flush=True)
+    if program == "beam-search":
+        return _judge_search(config, devices, chip, topology is not None)
     step = compile_step(config, devices)
     print("\n".join([*describe_work(step), *describe_memory(step, chip)]), flush=True)
     if chip is None:
@@ -37,19 +42,11 @@ def judge(config: Config, topology: str | None) -> None:
         print("\n".join(describe_remedies(step, chip, devices)))
 
 
-def judge_search(config: Config, topology: str | None) -> None:
-    """Compiles beam search for `topology`, or for the devices at hand, and prints what it moves.
-
-    Raises `UserError` for a topology or mesh that cannot be used.
-    """
-    devices = jax.devices() if topology is None else topology_devices(topology)
-    chip = CHIPS.get(devices[0].device_kind)
-    name = chip.name if chip else devices[0].device_kind
-    print(f"Compiling the beam search for {len(devices)} x {name}...", flush=True)
+def _judge_search(config: Config, devices: Any, chip: Chip | None, is_absent: bool) -> None:
     print("\n".join(describe_search(compile_search(config, devices), chip)))
-    if topology is not None and devices[0].platform == "gpu":
-        unknown = "not known without the GPU: the time that each kernel takes to start"
-        print(f"{unknown}, and kernels that it would choose for products by timing them")
+    if is_absent and devices[0].platform == "gpu":
+        print("not known without the GPU: the time that each kernel takes to start, and kernels")
+        print("that it would choose for products by timing them")
 
 
 def fits(step: Step, chip: Chip | None) -> bool | None:

@@ -90,7 +90,7 @@ class IncrementalTransformer(Transformer):
             layers.append(new)
         cache = cache | {"layers": layers, "ancestors": ancestors}
         x = self.output.features(self.decoder_norm(x) if self.config.norm == "pre" else x)
-        return self.scores(x, weights["table"]), cache, attention.mean(axis=1)
+        return self.logits(x, weights["table"]), cache, attention.mean(axis=1)
 
     def step_weights(self) -> dict[str, Any]:
         """What every step reads of the parameters: each layer's own, and the output table, with

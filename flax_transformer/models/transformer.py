@@ -230,11 +230,7 @@ class Transformer(nn.Module):
         """The matrix (v,d) whose product with features gives logits: the embedding, tied."""
         return self.output.table(self.embedding.table)
 
-    def logits(self, features: jax.Array) -> jax.Array:
+    def logits(self, features: jax.Array, table: jax.Array | None = None) -> jax.Array:
         """Scores (b,t,v) of every token before the softmax, for features (b,t,d) (Section 3.4)."""
-        return self.scores(features, self.output_table())
-
-    def scores(self, features: jax.Array, table: jax.Array) -> jax.Array:
-        """`logits` by the given output table (v,d)."""
-        einsum = ops_for(self.config).einsum
+        table, einsum = self.output_table() if table is None else table, ops_for(self.config).einsum
         return einsum("btd,vd->btv", features, table, out_dtype=jnp.float32)

@@ -28,7 +28,6 @@ from flax_transformer.ops.layer_stack import stack_layers, stack_layers_referenc
 from flax_transformer.ops.lookup import lookup, lookup_reference
 from flax_transformer.ops.lstm import State, lstm, lstm_reference
 from flax_transformer.ops.recurrence import scan_over_time, scan_over_time_reference
-from flax_transformer.ops.relu import relu, relu_reference
 
 
 class Ops(NamedTuple):
@@ -36,7 +35,6 @@ class Ops(NamedTuple):
 
     einsum: Callable[..., jax.Array]
     add_bias: Callable[..., jax.Array]
-    relu: Callable[..., jax.Array]
     layer_norm: Callable[..., jax.Array]
     dropout: Callable[..., jax.Array]
     lookup: Callable[..., jax.Array]
@@ -54,7 +52,6 @@ class Ops(NamedTuple):
 FAST = Ops(
     einsum=einsum,
     add_bias=add_bias,
-    relu=relu,
     layer_norm=layer_norm,
     dropout=dropout,
     lookup=lookup,
@@ -71,7 +68,6 @@ FAST = Ops(
 REFERENCE = Ops(
     einsum=einsum_reference,
     add_bias=add_bias_reference,
-    relu=relu_reference,
     layer_norm=layer_norm_reference,
     dropout=dropout_reference,
     lookup=lookup_reference,

@@ -8,29 +8,21 @@ ACTIVATION = "activation"
 """Names the result for remat policies: the product after it needs it too."""
 
 
-def relu_reference(x: jax.Array) -> jax.Array:
-    """Computes `relu` in its plain line."""
-    return jax.nn.relu(x)
-
-
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
     """Computes max(0, x) at every element, with the gradient 0 where x is 0.
 
-    Replaces (`relu_reference`):
-
-        jax.nn.relu(x)
-
-    The gradient of that line needs `x` too. Where it does not, a GPU's library makes a product, its
-    bias and this in one call, and the backward pass reads one array where it read two and wrote
-    one: 6% less traffic in a step of the base model on an H100.
+    Stands for `jax.nn.relu(x)`, and is the same to the last bit. Its gradient needs `x` too. Where
+    it does not, a GPU's library makes a product, its bias and this in one call, and the backward
+    pass reads one array where it read two and wrote one: 6% less traffic in a step of the base
+    model on an H100.
     """
-    return relu_reference(x)
+    return jax.nn.relu(x)
 
 
 def _forward(x):
     # Not `relu` itself, inside which a remat policy would not find the name.
-    y = checkpoint_name(relu_reference(x), ACTIVATION)
+    y = checkpoint_name(jax.nn.relu(x), ACTIVATION)
     return y, y
 
 
