@@ -37,4 +37,4 @@ def test_each_has_its_settings(model):
 
 
 def test_there_are_questions():
-    assert len(QUESTIONS) == 9
+    assert len(QUESTIONS) == 10
