@@ -14,10 +14,8 @@ from flax.linen.initializers import normal, zeros
 from flax_transformer.config import RecurrentConfig, TransformerConfig
 from flax_transformer.models.parameters import with_axes
 from flax_transformer.ops.kernels import ops_for
-from flax_transformer.ops.relu import relu
 
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": relu,
+_LATER_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "swish": jax.nn.swish,
 }
@@ -75,7 +73,9 @@ class Output(nn.Module):
 
 def activate(config: TransformerConfig, hidden: jax.Array) -> jax.Array:
     """The paper's max(0, x), or what came after it."""
-    return _ACTIVATIONS[config.activation](hidden)
+    if config.activation == "relu":
+        return ops_for(config).relu(hidden)
+    return _LATER_ACTIVATIONS[config.activation](hidden)
 
 
 def scaled(config: TransformerConfig, vectors: jax.Array) -> jax.Array:

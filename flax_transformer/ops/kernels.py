@@ -12,14 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.config import RecurrentConfig, TransformerConfig
+from flax_transformer.ops import beam_cache
 from flax_transformer.ops.add_bias import add_bias, add_bias_reference
 from flax_transformer.ops.attention import attention, attention_reference
-from flax_transformer.ops.beam_cache import (
-    attend_to_prefix,
-    attend_to_prefix_reference,
-    attend_to_source,
-    attend_to_source_reference,
-)
 from flax_transformer.ops.cross_entropy import LossSums, cross_entropy, cross_entropy_reference
 from flax_transformer.ops.dropout import dropout, dropout_reference
 from flax_transformer.ops.einsum import einsum, einsum_reference
@@ -28,6 +23,7 @@ from flax_transformer.ops.layer_stack import stack_layers, stack_layers_referenc
 from flax_transformer.ops.lookup import lookup, lookup_reference
 from flax_transformer.ops.lstm import State, lstm, lstm_reference
 from flax_transformer.ops.recurrence import scan_over_time, scan_over_time_reference
+from flax_transformer.ops.relu import relu
 
 
 class Ops(NamedTuple):
@@ -35,6 +31,7 @@ class Ops(NamedTuple):
 
     einsum: Callable[..., jax.Array]
     add_bias: Callable[..., jax.Array]
+    relu: Callable[..., jax.Array]
     layer_norm: Callable[..., jax.Array]
     dropout: Callable[..., jax.Array]
     lookup: Callable[..., jax.Array]
@@ -52,13 +49,14 @@ class Ops(NamedTuple):
 FAST = Ops(
     einsum=einsum,
     add_bias=add_bias,
+    relu=relu,
     layer_norm=layer_norm,
     dropout=dropout,
     lookup=lookup,
     attention=attention,
     stack_layers=stack_layers,
-    attend_to_prefix=attend_to_prefix,
-    attend_to_source=attend_to_source,
+    attend_to_prefix=beam_cache.attend_to_prefix,
+    attend_to_source=beam_cache.attend_to_source,
     lstm=lstm,
     scan_over_time=scan_over_time,
     recompute=jax.checkpoint,
@@ -68,13 +66,14 @@ FAST = Ops(
 REFERENCE = Ops(
     einsum=einsum_reference,
     add_bias=add_bias_reference,
+    relu=jax.nn.relu,
     layer_norm=layer_norm_reference,
     dropout=dropout_reference,
     lookup=lookup_reference,
     attention=attention_reference,
     stack_layers=stack_layers_reference,
-    attend_to_prefix=attend_to_prefix_reference,
-    attend_to_source=attend_to_source_reference,
+    attend_to_prefix=beam_cache.attend_to_prefix_reference,
+    attend_to_source=beam_cache.attend_to_source_reference,
     lstm=lstm_reference,
     scan_over_time=scan_over_time_reference,
     recompute=lambda function: function,
