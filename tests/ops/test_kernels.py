@@ -171,7 +171,7 @@ def test_every_function_has_a_reference_that_its_docstring_shows():
     for name in FAST._fields:
         fast, plain = getattr(FAST, name), getattr(REFERENCE, name)
         assert fast is not plain
-        if name == "recompute":
+        if name == "recompute" or plain is jax.nn.relu:
             continue  # jax's own
         assert plain.__name__ == f"{fast.__name__}_reference"
         assert plain.__module__ == fast.__module__
