@@ -11,7 +11,7 @@ from flax_transformer.dry_run.chips import CHIPS, Chip, interconnect_bandwidth
 from flax_transformer.dry_run.compilation import Memory, Step, TooLarge, compile_step
 from flax_transformer.dry_run.remedies import remedies
 from flax_transformer.dry_run.roofline import roofline, utilisation
-from flax_transformer.dry_run.search import SOURCE_LENGTH, Search, compile_search
+from flax_transformer.dry_run.search import Search, compile_search
 from flax_transformer.dry_run.topology import topology_devices
 
 
@@ -175,9 +175,9 @@ def describe_unknown(step: Step) -> list[str]:
 
 def describe_search(found: Search, chip: Chip | None) -> list[str]:
     """Describes what a position of a search moves, by the room in its cache."""
-    beams = found.config.decoding.beam_size
+    beams, slots = found.config.decoding.beam_size, found.source_length
     lines = [
-        f"{found.rows:,} sentences of {SOURCE_LENGTH} source slots on each chip; {beams} beams",
+        f"{found.rows:,} sentences of {slots} source slots on each chip; {beams} beams",
         "",
         "one position of all beams, on a chip",
         f"  {'room in the cache':<20}{'memory':>12}{'weights + cache':>18}{'kernels':>9}",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flax_transformer.config import Config
-from flax_transformer.decoding.lengths import longest_target
+from flax_transformer.decoding.lengths import longest_source, longest_target
 from flax_transformer.decoding.loop import stages
 from flax_transformer.dry_run.chips import Chip
 from flax_transformer.dry_run.flops import step_numbers
@@ -26,7 +26,7 @@ from flax_transformer.translation.batching import most_rows
 from flax_transformer.translation.search import jit_search, search
 
 SOURCE_LENGTH = 32
-"""Source slots of each sentence: sentences of about 25 words have as many tokens."""
+"""Source slots of each sentence, where positions reach so far: 25 words have about as many."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Search:
     mesh: jax.sharding.Mesh
     rows: int
     """b, sentences on each chip."""
+    source_length: int
+    """s, slots of each."""
     positions: list[Position]
     """One for each room that a cache has in turn."""
 
@@ -78,24 +80,25 @@ def compile_search(config: Config, devices: Any = None) -> Search:
     config = decoding_config(config, mesh.devices.flat[0])
     model = build_model(config.model, config.tokenizer.vocabulary_size)
     params = abstract_params(config, mesh)
-    rows = most_rows(config, SOURCE_LENGTH, mesh.size)
+    length = min(SOURCE_LENGTH, longest_source(config))
+    rows = most_rows(config, length, mesh.size)
     sharding = NamedSharding(mesh, PartitionSpec(AXES))
-    ids = jax.ShapeDtypeStruct((rows, SOURCE_LENGTH), jnp.int32, sharding=sharding)
+    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=sharding)
     jitted = jit_search(partial(search, model, config), mesh)
     program = Program(jitted.lower(params, (ids,)).compile().as_text())
     rows //= mesh.size
-    max_steps = longest_target(config, SOURCE_LENGTH)
+    max_steps = longest_target(config, length)
     rooms, bodies = stages(max_steps), _bodies(program, config, rows, max_steps)
     numbers, beams = step_numbers(params), rows * config.decoding.beam_size
     weights = numbers * jnp.dtype(config.model.compute_dtype).itemsize
     positions = []
     for room, body in zip(rooms, bodies, strict=True):
         moved = list(movements(program, body))
-        cache = on_mesh(mesh, partial(_cache_bytes, model, config))(params, rows, room)
+        cache = on_mesh(mesh, partial(_cache_bytes, model, config))(params, (rows, length), room)
         total = sum(size for _, size in moved)
         operations = 2.0 * numbers * beams
         positions.append(Position(room, total, weights, cache, len(moved), operations))
-    return Search(config, mesh, rows, positions)
+    return Search(config, mesh, rows, length, positions)
 
 
 def _bodies(program: Program, config: Config, rows: int, max_steps: int) -> list[Computation]:
@@ -113,13 +116,13 @@ def _bodies(program: Program, config: Config, rows: int, max_steps: int) -> list
     ]
 
 
-def _cache_bytes(model: Any, config: Config, params: Any, rows: int, room: int) -> int:
+def _cache_bytes(model: Any, config: Config, params: Any, shape: tuple, room: int) -> int:
     def start(params: Any, ids: jax.Array) -> Any:
         apply, segments = partial(model.apply, {"params": params}), jnp.ones_like(ids)
         memory = apply(ids, segments, segments, method="encode")
         return apply(memory, segments, room, config.decoding.beam_size, method="start_cache")
 
-    ids = jax.ShapeDtypeStruct((rows, SOURCE_LENGTH), jnp.int32)
+    ids = jax.ShapeDtypeStruct(shape, jnp.int32)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     cache = jax.eval_shape(start, params, ids)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))

@@ -64,6 +64,15 @@ def test_the_loop_of_the_last_few_sentences_is_another(config):
     assert found.rows == 64 and [each.room for each in found.positions] == [32, 40]
 
 
+def test_no_sentence_is_longer_than_its_positions(config):
+    learned = dataclasses.replace(config.model, positions="learned")
+    batch = dataclasses.replace(config.batch, source_length=24, target_length=24)
+    found = compile_search(
+        dataclasses.replace(config, model=learned, batch=batch), jax.devices()[:1]
+    )
+    assert (found.source_length, [each.room for each in found.positions]) == (24, [24])
+
+
 def test_a_recurrent_model_needs_the_same_room_throughout(small_config):
     config = on_one_device(recurrent(small_config, "multi_head"))
     first, second = compile_search(config, jax.devices()[:1]).positions
@@ -93,7 +102,7 @@ def test_what_is_said_of_it():
         room=32, bytes_moved=3350 * 10**6, weights=10**9, cache=10**8, kernels=161, operations=1e9
     )
     config = Config(decoding=DecodingConfig(beam_size=5))
-    found = Search(config, SimpleNamespace(size=1), 128, [position])
+    found = Search(config, SimpleNamespace(size=1), 128, 32, [position])
     said = "\n".join(describe_search(found, h100))
     assert "128 sentences" in said and "5 beams" in said
     assert "3.35 GB" in said and "1.10 GB" in said and "161" in said
