@@ -1,4 +1,4 @@
-"""A dry run: the training step is compiled and judged, and nothing is trained."""
+"""A dry run: the training step, or a beam search, is compiled and judged; nothing is computed."""
 
 import math
 import textwrap
