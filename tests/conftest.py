@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import partial
 
 from flax_transformer.runtime.quick_compilation import QUICK_FLAGS
@@ -79,11 +80,16 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown():
-    """A failed test's training would take the processor from the tests after it."""
+    """A failed test's training would take the processor from the tests after it, and a pipe that it
+    left open would be told in one of them."""
     for process in started:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+            process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with suppress(OSError):  # what is left to write has no reader
+                    pipe.close()
     started.clear()
 
 

@@ -188,9 +188,11 @@ class Guard:
                 message["headers"] = [*message["headers"], *_missing(message["headers"])]
             await send(message)
 
+        self._metrics.in_progress += 1
         try:
             await self._answer(scope, receive, send_guarded)
         finally:
+            self._metrics.in_progress -= 1
             self._metrics.count_request(scope["path"], status, time.perf_counter() - start)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -48,15 +48,17 @@ class Histogram:
 class Metrics:
     """Counts since the start; of one thread, the event loop's.
 
-    requests:  by path and status; a path that is not known counts as "other"
-    seconds:   from a request's head to its answer, by path
-    batches:   sentences of each batch
-    sentences: translated
-    tokens:    of the best translations, end symbols included
+    requests:    by path and status; a path that is not known counts as "other"
+    in_progress: requests whose answer is not out yet
+    seconds:     from a request's head to its answer, by path
+    batches:     sentences of each batch
+    sentences:   translated
+    tokens:      of the best translations, end symbols included
     """
 
     def __init__(self, paths: Iterable[str]):
         self.requests: Counter[tuple[str, int]] = Counter()
+        self.in_progress = 0
         self.seconds = {path: Histogram(_SECONDS) for path in (*paths, "other")}
         self.batches = Histogram(_SENTENCES)
         self.sentences = 0
@@ -88,6 +90,7 @@ class Metrics:
             for (path, status), count in sorted(self.requests.items())
         ]
         add("requests_total", "counter", "Requests answered.", counted)
+        one("requests_in_progress", "gauge", "Requests that wait for an answer.", self.in_progress)
         one("sentences_total", "counter", "Lines translated.", self.sentences)
         one("tokens_total", "counter", "Target tokens of their translations.", self.tokens)
         one("waiting_lines", "gauge", "Lines that wait for the model.", waiting)

@@ -35,8 +35,9 @@ PROGRAM = "from flax_transformer.commands.main import main; main()"
 LINES = ["The cat sees the dog.", "", "We eat bread and apples.", "naïve 😀 \x00 <b>", "a" * 300]
 LIMITS = Limits(
     lines=40, line_characters=400, inspected_tokens=12, body_bytes=20_000, waiting_lines=200,
-    connections=40, read_seconds=1.0, stop_seconds=10.0,
+    connections=40, read_seconds=60.0, stop_seconds=60.0,
 )  # fmt: skip
+IMPATIENT = dataclasses.replace(LIMITS, read_seconds=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,17 @@ def started(workdir, model, compilations):
     assert started.error is None
 
 
+@pytest.fixture(scope="module")
+def impatient(started):
+    """Gives clients a second, in which a busy machine may not send a whole request."""
+    model = started.service.model
+    impatient = Started(Service(lambda: model, IMPATIENT, [2], most_lines=8))
+    impatient.wait_until_warm()
+    yield impatient
+    impatient.stop()
+    assert impatient.error is None
+
+
 @pytest.fixture
 def client(started):
     with httpx.Client(base_url=started.url, timeout=60, trust_env=False) as client:
@@ -87,7 +99,10 @@ def client(started):
 
 
 def translate(client, lines, **options) -> list:
-    answer = client.post("/translate", json={"lines": lines, **options})
+    return translations_of(client.post("/translate", json={"lines": lines, **options}))
+
+
+def translations_of(answer: httpx.Response) -> list:
     assert answer.status_code == 200, answer.text
     return answer.json()["translations"]
 
@@ -194,7 +209,7 @@ def test_answers_do_not_depend_on_what_else_is_asked(started, model):
     async def ask():
         async with httpx.AsyncClient(base_url=started.url, timeout=60, trust_env=False) as client:
             answers = [client.post("/translate", json={"lines": lines}) for lines in asked]
-            return [each.json()["translations"] for each in await asyncio.gather(*answers)]
+            return [translations_of(each) for each in await asyncio.gather(*answers)]
 
     batches = started.service.metrics.batches.count
     assert asyncio.run(ask()) == wanted
@@ -264,21 +279,18 @@ def test_large_bodies_are_refused(client, started):
     [
         ([b"GET /health HTT"], 408),  # a head that does not go on
         ([b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-          b"Content-Length: 99\r\n\r\n", *[b" "] * 30], 408),
+          b"Content-Length: 999\r\n\r\n", *[b" "] * 600], 408),
         ([b"HELO there\r\n\r\n"], 400),
-        ([b"GET /health HTTP/1.1\r\nHost: localhost\r\n", *[b"X: y\r\n"] * 30], 408),
+        ([b"GET /health HTTP/1.1\r\nHost: localhost\r\n", *[b"X: y\r\n"] * 600], 408),
         ([b""] * 15, 408),  # nothing at all
     ],
 )  # fmt: skip
-def test_slow_clients_are_ended(started, parts, status):
-    start = time.perf_counter()
-    with socket.create_connection(started.address, timeout=5) as connection:
-        connection.settimeout(5)
+def test_slow_clients_are_ended(impatient, parts, status):
+    with socket.create_connection(impatient.address, timeout=30) as connection:
         threading.Thread(target=dribble, args=(connection, parts), daemon=True).start()
         received = read_all(connection)
     assert f" {status} ".encode() in received.split(b"\r\n")[0]
     assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]
-    assert time.perf_counter() - start < 4
 
 
 def test_connections_are_limited(started):
@@ -325,6 +337,8 @@ def test_what_was_done_is_counted(client, started):
     assert re.search(r"^flax_transformer_warm 1$", text, re.MULTILINE)
     assert f"flax_transformer_sentences_total {before + len(LINES)}\n" in text
     assert "\nflax_transformer_waiting_lines 0\n" in text
+    # This one; those whose clients have left may still be there.
+    until(lambda: "\nflax_transformer_requests_in_progress 1\n" in client.get("/metrics").text)
 
 
 def test_a_server_listens_while_it_warms_up_and_answers_what_it_has_taken_in(started):
@@ -379,7 +393,7 @@ def test_defects_are_answered_and_told(client, started, monkeypatch, capfd):
     assert client.post("/translate", json={"lines": ["a"]}).status_code == 200
 
 
-def test_malformed_requests_are_refused_and_survived(started, client, monkeypatch, capfd):
+def test_malformed_requests_are_refused_and_survived(impatient, monkeypatch, capfd):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.serve import malformed
 
@@ -387,13 +401,14 @@ def test_malformed_requests_are_refused_and_survived(started, client, monkeypatc
     asked = [next(drawn) for _ in range(144)]
     assert len({request.kind for request in asked}) == 10
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda each: malformed.send(started.address, each, 20), asked))
+        answers = list(pool.map(lambda each: malformed.send(impatient.address, each, 60), asked))
     verdicts = [malformed.judge(answer) for answer in answers]
     for request, verdict in zip(asked, verdicts, strict=True):
         assert malformed.FAULT not in verdict, (verdict, request.kind, request.parts[0][:300])
     assert {"400", "404", "405", "413", "422"} <= set(verdicts)
     assert capfd.readouterr().err == ""
-    assert len(translate(client, LINES)) == len(LINES)
+    answer = httpx.post(f"{impatient.url}/translate", json={"lines": LINES}, trust_env=False)
+    assert len(translations_of(answer)) == len(LINES)
 
 
 def test_sigterm_lets_requests_be_answered(workdir, started):
@@ -414,20 +429,20 @@ def test_sigterm_lets_requests_be_answered(workdir, started):
         until(lambda: client.get("/health").status_code == 200, 300)
 
         def ask(number):
-            lines = [f"{number} the cat sees"] * 50
+            lines = [f"{number} the cat sees"] * 100
             answer = httpx.post(
                 f"{url}/translate", json={"lines": lines}, trust_env=False, timeout=60
             )
-            return answer.status_code, len(answer.json()["translations"])
+            return len(translations_of(answer))
 
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask, number) for number in range(8)]
-            waiting = re.compile(r"waiting_lines (\d{3,})")
-            until(lambda: waiting.search(client.get("/metrics").text))
+            # It takes in nothing that comes later. One of them is for /metrics itself.
+            until(lambda: "requests_in_progress 9\n" in client.get("/metrics").text)
             process.send_signal(signal.SIGTERM)
-            assert [each.result() for each in asked] == [(200, 50)] * 8
+            assert [each.result() for each in asked] == [100] * 8
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (128 + signal.SIGTERM, "")
     assert f"curl {url}/translate" in output
     assert re.search(r"stopped; \d+ requests: \d+ x 200", output)
-    assert "400 lines of" in output
+    assert "800 lines of" in output
