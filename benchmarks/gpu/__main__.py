@@ -36,7 +36,10 @@ _TINY_MODEL = (
     "--model.num-heads 2 --model.d-ff 64"
 )
 _TINY_BATCH = "--batch.rows 8 --batch.source-length 32 --batch.target-length 32"
-_TINY_KERNELS = "--rows 2 --length 64 --d-model 128 --num-heads 2 --vocabulary-size 500"
+_TINY_KERNELS = (
+    "--rows 2 --length 64 --d-model 128 --num-heads 2 --vocabulary-size 500 --timed-rows 2 "
+    "--timed-calls 1"
+)
 _TINY_SEARCH = f"{_TINY_MODEL} --sentences 16 --repeats 1 --decoding.batch-tokens 256"
 _SEARCH = "--sentences 4000 --decoding.batch-tokens 65536"
 

@@ -5,7 +5,8 @@
 The model's own operations in bfloat16, as it trains with them, and their reference in bfloat16 are
 both compared with the reference in float32: outputs and the gradients of all arrays. A kernel may
 be as far from it as plain bfloat16 is, twice over. What packed neighbours must not see is compared
-exactly. Ends with code 2 where something is wrong.
+exactly. Ends with code 2 where something is wrong. Then times attention, with its gradient, beside
+cuDNN's where that takes it, and beside the formula.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.recording import RECORDS, Recorded, append_record
+from benchmarks.timing import Seconds, in_turns
 from flax_transformer.commands.command_line import parse_arguments, run_command
 from flax_transformer.config import TransformerConfig
 from flax_transformer.errors import require
 from flax_transformer.models.transformer import scaled_dot_product_attention
+from flax_transformer.ops import attention_cudnn
+from flax_transformer.ops.attention import visible
 from flax_transformer.ops.kernels import Ops, ops_for
+from flax_transformer.parallel import collectives
 
 _TIMES = 2.0
 _SLACK = 1e-3
@@ -39,6 +44,10 @@ class Arguments(Recorded):
     d_model: int = 512
     num_heads: int = 8
     vocabulary_size: int = 37_000
+    timed_rows: int = 64
+    """Rows of the attention that is timed."""
+    timed_calls: int = 20
+    """Calls of each kind of attention in a turn, of which there are ten."""
     record: Path = RECORDS / "gpu_kernels.json"
 
 
@@ -69,7 +78,40 @@ def main(words: Sequence[str]) -> None:
     figures["neighbours_unseen"] = not seen
     print(f"{'packed neighbours':<28}{'SEEN' if seen else 'exactly unseen'}")
     require(not wrong and not seen, f"these kernels are wrong on this device: {wrong or 'packing'}")
+    figures["attention_ms"] = {}
+    for name, seconds in time_attention(arguments).items():
+        figures["attention_ms"][name] = 1000 * seconds.median
+        print(f"{'attention, ' + name:<28}{1000 * seconds.median:8.3f} ms with its gradient")
     append_record(arguments, ("jax", "jaxlib"), figures)
+
+
+def time_attention(arguments: Arguments) -> dict[str, Seconds]:
+    """Returns what a causal attention over packed rows and its gradient take, by who computes it:
+    what the model takes here, the formula, and cuDNN where it takes these arrays."""
+    b, t = arguments.timed_rows, arguments.length
+    shape = (b, t, arguments.num_heads, arguments.d_model // arguments.num_heads)
+    keys = jax.random.split(jax.random.key(0), 3)
+    arrays = [jax.random.normal(key, shape, jnp.bfloat16) for key in keys]
+    segments = packed_segments(b, t)
+    chosen = {"as the model takes it": "fast", "the formula": "reference"}
+    contenders: dict[str, Callable[..., jax.Array]] = {}
+    for name, kernels in chosen.items():
+        ops = ops_in("bfloat16", kernels)
+        contenders[name] = partial(_attention, ops, "bfloat16", segments=segments, causal=True)
+    if collectives.platform() == "gpu" and attention_cudnn.fits(*arrays[:2]):
+        mask = visible(segments, segments, causal=True)
+        contenders["cuDNN"] = partial(attention_cudnn.cudnn_attention, mask=mask)
+
+    def calls(compute: Callable[..., jax.Array]) -> Callable[[], object]:
+        gradient = jax.jit(
+            jax.grad(lambda *x: compute(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+        )
+        return lambda: jax.block_until_ready(
+            [gradient(*arrays) for _ in range(arguments.timed_calls)]
+        )
+
+    turns = in_turns({name: calls(each) for name, each in contenders.items()}, repeats=10)
+    return {name: seconds / arguments.timed_calls for name, seconds in turns.items()}
 
 
 def ops_in(dtype: str, kernels: str) -> Ops:

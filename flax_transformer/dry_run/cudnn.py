@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.ops import attention_gpu
+from flax_transformer.ops import attention_cudnn
 
 CALL = "__cudnn$fmha"
 """What calls to cuDNN's attention are named in a lowered program, among other words."""
@@ -39,7 +39,7 @@ def _hindrance(device: Any) -> str:
     heads = jax.ShapeDtypeStruct((2, 128, 2, 64), jnp.bfloat16, sharding=sharding)
     mask = jax.ShapeDtypeStruct((2, 128, 128), jnp.bool, sharding=sharding)
     try:
-        lowered = jax.jit(attention_gpu.gpu_attention).lower(heads, heads, heads, mask)
+        lowered = jax.jit(attention_cudnn.cudnn_attention).lower(heads, heads, heads, mask)
         lowered.compile(_OPTIONS)
     except jax.errors.JaxRuntimeError as error:
         return _reason(str(error))

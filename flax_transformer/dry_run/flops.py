@@ -7,7 +7,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from flax_transformer.config import Config, RecurrentConfig, TransformerConfig
-from flax_transformer.ops.attention_gpu import BACKWARD_CALL, FORWARD_CALL
+from flax_transformer.ops.attention_cudnn import BACKWARD_CALL, FORWARD_CALL
 
 _VECTORS = ("bias", "scale", "b1", "b2", "vector", "coverage")
 _OF_SOURCE = ("key", "value", "matrix")
@@ -98,7 +98,7 @@ def traced_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:
 
     Those inside cuDNN's attention are not in the trace: they follow from its arrays. Every turn of
     a loop counts, as does what remat computes again. Of branches the dearest counts; a loop of
-    unknown length counts once.
+    unknown length counts once, and a kernel that holds one with what it says of itself.
     """
     return sum(_equation_flops(equation) for equation in jaxpr.eqns)
 
@@ -119,7 +119,9 @@ def _equation_flops(equation: JaxprEqn) -> float:
     ]
     if equation.primitive.name == "cond":
         return max(inner)
-    return _turns(equation) * sum(inner)
+    found = _turns(equation) * sum(inner)
+    estimate = equation.params.get("cost_estimate")
+    return max(found, estimate.flops) if found and estimate else found
 
 
 def _shapes(equation: JaxprEqn) -> list[tuple[int, ...]]:

@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from flax_transformer.ops import attention_gpu
-from flax_transformer.ops.einsum import MATRIX_PRODUCT
+from flax_transformer.ops import attention_cudnn
 from flax_transformer.parallel import collectives, sharding
 
 Formula = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -58,21 +56,19 @@ def attention(
     key_segments    (b,s)
     result          (b,t,h,k)
 
-    On an accelerator its fused kernel computes this and never stores the scores. Elsewhere, or
-    where the kernel does not take these shapes, `formula` does. A mask is made only where `formula`
-    or cuDNN needs one.
+    On an accelerator a fused kernel computes this and never stores the scores: ours, or where it
+    does not take these shapes, cuDNN's. `formula` does where there is none. A mask is made only
+    where `formula` or cuDNN needs one.
     """
     segments = (query_segments, key_segments)
-    platform = collectives.platform()
-    if platform == "tpu" and _tpu_kernel_fits(query, key):
-        from flax_transformer.ops import attention_tpu  # not above: Pallas takes long to load
-
-        kernel = functools.partial(attention_tpu.tpu_attention, causal=causal)
-        run = collectives.local_shard_map(kernel, (_HEADS, _HEADS, _HEADS, _ROWS, _ROWS), _HEADS)
-        return checkpoint_name(run(query, key, value, *segments), MATRIX_PRODUCT)
+    if (kernel := _kernel(query, key)) is not None:
+        run = collectives.local_shard_map(
+            functools.partial(kernel, causal=causal), (_HEADS, _HEADS, _HEADS, _ROWS, _ROWS), _HEADS
+        )
+        return run(query, key, value, *segments)
     mask = visible(*segments, causal)
-    if platform == "gpu" and attention_gpu.fits(query, key):
-        return attention_gpu.gpu_attention(query, key, value, mask)
+    if collectives.platform() == "gpu" and attention_cudnn.fits(query, key):
+        return attention_cudnn.cudnn_attention(query, key, value, mask)
     return formula(query, key, value, mask)
 
 
@@ -82,11 +78,17 @@ def visible(query_segments: jax.Array, key_segments: jax.Array, causal: bool) ->
     return same & jnp.tril(jnp.ones(same.shape[1:], bool))[None] if causal else same
 
 
-def _tpu_kernel_fits(query: jax.Array, key: jax.Array) -> bool:
-    """Returns whether the kernel takes what each device has of queries and keys."""
-    from flax_transformer.ops import attention_tpu
+def _kernel(query: jax.Array, key: jax.Array) -> Callable[..., jax.Array] | None:
+    """Returns the platform's kernel, if it takes what each device has of queries and keys."""
+    platform = collectives.platform()
+    if platform not in ("gpu", "tpu"):
+        return None
+    from flax_transformer.ops import attention_gpu, attention_tpu  # Pallas takes long to load
 
     own_query, own_key = (collectives.local_shard(x, _HEADS) for x in (query, key))
     if own_query is None or own_key is None:
-        return False
-    return attention_tpu.fits(own_query, own_key)
+        return None
+    if platform == "gpu":
+        fitting = attention_gpu.fits(own_query, own_key)
+        return attention_gpu.gpu_attention if fitting else None
+    return attention_tpu.tpu_attention if attention_tpu.fits(own_query, own_key) else None

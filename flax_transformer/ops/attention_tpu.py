@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from flax_transformer.ops.einsum import MATRIX_PRODUCT
 from flax_transformer.ops.rounding import times
 
 KERNEL_BYTES = 16 * 2**20
@@ -85,7 +87,7 @@ def tpu_attention(
     flat = query.reshape(b, t, h * k), key.reshape(b, s, h * k), value.reshape(b, s, h * k)
     segments = query_segments[:, None, :], key_segments[:, None, :]
     heads = _attention(*flat, *segments, Shape(h, causal))
-    return heads.reshape(b, t, h, k)
+    return checkpoint_name(heads.reshape(b, t, h, k), MATRIX_PRODUCT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

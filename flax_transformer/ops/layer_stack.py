@@ -7,7 +7,7 @@ import jax
 from jax.extend.core import Primitive
 
 from flax_transformer.config import TransformerConfig
-from flax_transformer.ops.attention_gpu import FORWARD_CALL
+from flax_transformer.ops.attention_cudnn import FORWARD_CALL
 from flax_transformer.ops.einsum import MATRIX_PRODUCT
 from flax_transformer.ops.relu import ACTIVATION
 from flax_transformer.parallel import collectives
@@ -16,13 +16,14 @@ TAPPED = "attention_weights"
 """Collection into which each layer sows its attention weights, if they are read; else empty."""
 
 
-def _is_gpu_attention(primitive: Primitive, *_: Any, **__: Any) -> bool:
+def _is_attention_of_cudnn(primitive: Primitive, *_: Any, **__: Any) -> bool:
     return primitive.name == FORWARD_CALL
 
 
 _SAVED = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT, ACTIVATION), _is_gpu_attention
+        jax.checkpoint_policies.save_only_these_names(MATRIX_PRODUCT, ACTIVATION),
+        _is_attention_of_cudnn,
     ),
     "everything": jax.checkpoint_policies.nothing_saveable,
 }

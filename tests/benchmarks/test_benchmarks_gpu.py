@@ -12,7 +12,10 @@ from flax_transformer.errors import UserError
 from flax_transformer.ops import kernels as ops_kernels
 
 ROOT = Path(__file__).parents[2]
-TINY = "--rows 2 --length 64 --d-model 32 --num-heads 2 --vocabulary-size 100"
+TINY = (
+    "--rows 2 --length 64 --d-model 32 --num-heads 2 --vocabulary-size 100 --timed-rows 2 "
+    "--timed-calls 1"
+)
 
 
 @pytest.fixture
@@ -36,7 +39,9 @@ def test_kernels_that_are_right_are_recorded(kernels, tmp_path, capsys):
     kernels.main([*TINY.split(), "--record", str(record)])
     figures = json.loads(record.read_text())[0]["figures"]
     assert figures["neighbours_unseen"] and len(figures["errors"]) == 4
-    assert "WRONG" not in capsys.readouterr().out
+    assert figures["attention_ms"].keys() == {"as the model takes it", "the formula"}
+    said = capsys.readouterr().out
+    assert "WRONG" not in said and "ms with its gradient" in said
 
 
 def wrong_loss(*arguments, **settings):

@@ -24,7 +24,7 @@ from flax_transformer.dry_run.report import describe_roofline, describe_unknown,
 from flax_transformer.dry_run.roofline import roofline
 from flax_transformer.dry_run.topology import topology_devices
 from flax_transformer.errors import UserError
-from flax_transformer.ops import attention_gpu
+from flax_transformer.ops import attention_cudnn
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_operations_of_cudnn_follow_from_its_arrays(monkeypatch):
     mask = jax.ShapeDtypeStruct((2, 128, 256), jnp.bool)
 
     def total(*arguments):
-        return attention_gpu.gpu_attention(*arguments).astype(jnp.float32).sum()
+        return attention_cudnn.cudnn_attention(*arguments).astype(jnp.float32).sum()
 
     gradient = jax.grad(total, argnums=(0, 1, 2))
     product = 2 * 2 * 4 * 128 * 256 * 64

@@ -31,25 +31,74 @@ print(jit_train_step(config, mesh, state).lower(state, batch, key).compile().as_
 """
 
 
-@pytest.mark.skipif(plugin_package() is None, reason="needs jax's plugin: pip install '.[cuda13]'")
-@pytest.mark.parametrize("topology", ["a100:1", "h100:1", "h100:2"])
-def test_a_step_is_made_of_them(topology):
+needs_plugin = pytest.mark.skipif(
+    plugin_package() is None, reason="needs jax's plugin: pip install '.[cuda13]'"
+)
+
+
+def printed(code: str, *words: str, flags: str) -> str:
+    """What a process of its own prints: who has loaded jax cannot prepare its environment."""
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED, topology],
-        env=os.environ.copy(), capture_output=True, text=True, timeout=500,
+        [sys.executable, "-c", code, *words],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    program = [line for line in done.stdout.splitlines() if "custom-call(" in line]
+    return done.stdout
+
+
+@needs_plugin
+@pytest.mark.parametrize("topology", ["a100:1", "h100:1", "h100:2"])
+def test_a_step_is_made_of_them(topology):
+    program = [line for line in printed(COMPILED, topology, flags=os.environ["XLA_FLAGS"]).splitlines() if "custom-call(" in line]
 
     def calls(*words: str) -> int:
         return sum(all(word in line for word in words) for line in program)
 
     triton = "xla.gpu.triton"
     # Three attentions, each once in either direction, though remat computes other things again.
-    assert calls('"__cudnn$fmhaScaleBiasSoftmax"') == 3
-    assert calls('"__cudnn$fmhaScaleBiasSoftmaxBackward"') == 3
+    assert calls(triton, "/attention/pallas_call") == 3
+    assert calls(triton, "/attention_gradient/pallas_call") == 3
+    assert calls("__cudnn$fmha") == 0
     assert calls(triton, "layer_norm_gradient") == 5  # two of the encoder's layer, three after
     assert calls(triton, "cross_entropy_statistics") == 1
     assert calls(triton, "cross_entropy_gradient") == 1
     # max(0, x W + b) is one call, twice.
     assert calls('"__cublas$lt$matmul"', '"epilogue":"BIAS_RELU"') == 2
+
+
+ATTENTION = """
+import sys
+from flax_transformer.dry_run.topology import prepare_environment, topology_devices
+prepare_environment()
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from flax_transformer.config import MeshConfig
+from flax_transformer.ops.attention_gpu import gpu_attention
+from flax_transformer.parallel.sharding import build_mesh, on_mesh
+
+mesh = build_mesh(MeshConfig(), topology_devices(sys.argv[1]))
+
+def describe(*shape, dtype=jnp.bfloat16):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+
+def both(query, key, value, segments, cotangent):
+    heads, pull = jax.vjp(lambda *x: gpu_attention(*x, segments, segments, True), query, key, value)
+    return heads, pull(cotangent)
+
+for width in 32, 64, 128:
+    x, segments = describe(8, 256, 4, width), describe(8, 256, dtype=jnp.int32)
+    jax.jit(on_mesh(mesh, both)).lower(x, x, x, segments, x).compile()
+    print(width)
+"""
+
+
+@needs_plugin
+@pytest.mark.parametrize("topology", ["a100:1", "h100:1", "b200:1"])
+def test_attention_needs_no_more_registers_than_there_are(topology):
+    """What spills lies in memory, and is read and written in every turn of the kernel's loop.
+
+    Compiled as for users, not quickly as for tests.
+    """
+    refuse = "--xla_gpu_fail_ptx_compilation_on_register_spilling=true"
+    assert printed(ATTENTION, topology, flags=refuse).split() == ["32", "64", "128"]

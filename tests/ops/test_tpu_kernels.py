@@ -6,10 +6,9 @@ import importlib.util
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax.experimental import pallas as pl
-from support.samples import equation_1, packed_attention
+from support.samples import draw, draw_segments, equation_1, packed_attention
 
 from flax_transformer.config import MeshConfig, TransformerConfig
 from flax_transformer.dry_run import topology
@@ -26,17 +25,6 @@ def as_on_tpu(monkeypatch):
     """Who asks for the platform hears tpu; kernels are interpreted."""
     monkeypatch.setattr(pl, "pallas_call", functools.partial(pl.pallas_call, interpret=True))
     monkeypatch.setattr(collectives, "platform", lambda: "tpu")
-
-
-def draw(*shape, seed=0):
-    values = np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(values, jnp.bfloat16)
-
-
-def draw_segments(b, t, seed):
-    """Three sentences and padding in each row."""
-    numbers = np.sort(np.random.default_rng(seed).integers(1, 5, (b, t)))
-    return jnp.asarray(numbers % 4, jnp.int32)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flax_transformer.config import Config, RecurrentConfig
@@ -54,6 +55,17 @@ def recurrent(config: Config, variant: str, **model) -> Config:
     settings = {"d_model": 16, "dropout": 0.0, "compute_dtype": "float32"}
     settings |= RECURRENT[variant] | model
     return dataclasses.replace(config, model=RecurrentConfig(**settings))
+
+
+def draw(*shape, seed=0) -> jax.Array:
+    """Normal numbers in bfloat16."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.bfloat16)
+
+
+def draw_segments(b, t, seed, sentences=3) -> jax.Array:
+    """So many sentences and padding in each row."""
+    numbers = np.sort(np.random.default_rng(seed).integers(1, sentences + 2, (b, t)))
+    return jnp.asarray(numbers % (sentences + 1), jnp.int32)
 
 
 def equation_1(query, key, value, mask) -> jax.Array:
