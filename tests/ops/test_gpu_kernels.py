@@ -50,7 +50,8 @@ def printed(code: str, *words: str, flags: str) -> str:
 @needs_plugin
 @pytest.mark.parametrize("topology", ["a100:1", "h100:1", "h100:2"])
 def test_a_step_is_made_of_them(topology):
-    program = [line for line in printed(COMPILED, topology, flags=os.environ["XLA_FLAGS"]).splitlines() if "custom-call(" in line]
+    lines = printed(COMPILED, topology, flags=os.environ["XLA_FLAGS"]).splitlines()
+    program = [line for line in lines if "custom-call(" in line]
 
     def calls(*words: str) -> int:
         return sum(all(word in line for word in words) for line in program)
