@@ -152,7 +152,8 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
     name = _KERNELS.get(collectives.platform())
     kernels = name and importlib.import_module(f"flax_transformer.ops.{name}")
     if kernels and settings.dtype == jnp.bfloat16 and kernels.fits(tokens.features):
-        sums, gradients = _by_kernels(kernels, settings, differentiate, tokens, table)
+        by_kernels = _by_tpu_kernels if collectives.platform() == "tpu" else _by_gpu_kernels
+        sums, gradients = by_kernels(kernels, settings, differentiate, tokens, table)
     else:
         sums, gradients = _by_chunks(settings, differentiate, tokens, table)
     sums = jax.tree.map(lambda x: collectives.sum_over(sharding.BATCH_AXES, x), sums)
@@ -163,17 +164,44 @@ def _on_device(settings: _Settings, differentiate: bool, features, table, target
     return sums, gradients
 
 
-def _by_kernels(
+def _by_tpu_kernels(
     kernels: Any, settings: _Settings, differentiate: bool, tokens: _Tokens, table: jax.Array
 ):
     features, table = tokens.features.astype(settings.dtype), table.astype(settings.dtype)
-    statistics = kernels.statistics(features, table, tokens.targets)
-    sums, normalizer = _sums(settings, tokens, table, *statistics)
+    found = _over_all_words(*kernels.statistics(features, table, tokens.targets))
+    sums = _sums(settings, tokens, table, found)
     if not differentiate:
         return sums, ()
     return sums, kernels.gradients(
-        features, table, tokens.targets, normalizer, tokens.weights, _shares(settings)
+        features, table, tokens.targets, found.normalizer, tokens.weights, _shares(settings)
     )
+
+
+def _by_gpu_kernels(
+    kernels: Any, settings: _Settings, differentiate: bool, tokens: _Tokens, table: jax.Array
+):
+    tokens = tokens._replace(features=tokens.features.astype(settings.dtype))
+    table = table.astype(settings.dtype)
+
+    def add_chunk(carry, chunk: _Tokens):
+        true = collectives.sum_over(_WORDS, kernels.target_logits(*chunk[:2], table))
+        others = kernels.other_words(*chunk[:2], table, true, differentiate)
+        exp_sum = 1 + collectives.sum_over(_WORDS, others.exp_sum)
+        best = collectives.maximum_over(_WORDS, others.maximum) <= 0
+        sums = _sums(settings, chunk, table, _OfTokens(true + jnp.log(exp_sum), true, best))
+        dfeatures, dtable = (), ()
+        if differentiate:
+            dfeatures, dtable = kernels.gradients(
+                *chunk, table, others.exponentials, exp_sum, _shares(settings)
+            )
+        return jax.tree.map(jnp.add, carry, (sums, dtable)), dfeatures
+
+    n, d = tokens.features.shape
+    count = kernels.chunks(n, len(table)) if differentiate else 1
+    chunks = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tokens)
+    start = (_nothing(), jnp.zeros(table.shape, jnp.float32) if differentiate else ())
+    (sums, dtable), dfeatures = jax.lax.scan(add_chunk, start, chunks)
+    return sums, (dfeatures.reshape(n, d), dtable) if differentiate else ()
 
 
 def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table):
@@ -194,13 +222,16 @@ def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table)
     # convert both operands to float32. A loop hides from it that this one was transposed. Without a
     # loop it would transpose it back, and then lack the product.
     transposed = jnp.swapaxes(chunks.features.astype(settings.dtype), 1, 2) if length < n else None
-    nothing = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
     dtable: Any = jnp.zeros(table.shape[::-1], jnp.float32) if differentiate else ()
-    start = (nothing, dtable)
+    start = (_nothing(), dtable)
     (sums, dtable), dfeatures = jax.lax.scan(add_chunk, start, (chunks, transposed))
     if not differentiate:
         return sums, ()
     return sums, (dfeatures.reshape(-1, tokens.features.shape[1])[:n], dtable.T)
+
+
+def _nothing() -> LossSums:
+    return LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
 
 
 def _chunk_length(n: int, v: int) -> int:
@@ -228,13 +259,14 @@ def _chunk(settings: _Settings, differentiate: bool, tokens: _Tokens, transposed
     here = (tokens.targets >= 0) & (tokens.targets < table.shape[0])
     true = jnp.take_along_axis(logits, tokens.targets[:, None], axis=1, mode="clip")[:, 0]
     true = jnp.where(here, true, 0.0)
-    sums, normalizer = _sums(settings, tokens, table, maximum, exponentials.sum(axis=1), true)
+    found = _over_all_words(maximum, exponentials.sum(axis=1), true)
+    sums = _sums(settings, tokens, table, found)
     if not differentiate:
         return sums, (), ()
     target_share, every_word_share = _shares(settings)
     word = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
     expected = jnp.where(word == tokens.targets[:, None], target_share, 0.0) + every_word_share
-    probabilities = exponentials * jnp.exp(maximum - normalizer)[:, None]
+    probabilities = exponentials * jnp.exp(maximum - found.normalizer)[:, None]
     dlogits = (probabilities - expected) * tokens.weights[:, None]
     dfeatures = einsum("nv,vd->nd", dlogits, table, dtype, jnp.float32)
     if transposed is None:
@@ -250,28 +282,41 @@ def _shares(settings: _Settings) -> tuple[float, float]:
     return 1 - smoothing, smoothing / settings.vocabulary_size
 
 
-def _sums(settings: _Settings, tokens: _Tokens, table, maximum, exp_sum, true):
-    """Returns the sums, and log(sum(exp(logits))) (n,) over the whole vocabulary.
+class _OfTokens(NamedTuple):
+    """What the loss needs to know of each token's logits, over the whole vocabulary: (n,) each."""
 
-    Takes these of this device's shard of the vocabulary, each (n,):
+    normalizer: jax.Array
+    """log(sum(exp(logits)))"""
+    true: jax.Array
+    """The target's logit."""
+    best: jax.Array
+    """Whether no other word's logit is higher."""
+
+
+def _over_all_words(maximum: jax.Array, exp_sum: jax.Array, true: jax.Array) -> _OfTokens:
+    """Puts together what the devices found, each in its shard of the vocabulary, (n,) each:
 
     maximum  the largest logit
     exp_sum  the sum of exp(logit - largest)
-    true     the target's logit
+    true     the target's logit, 0 where it is not in this shard
     """
     highest = collectives.maximum_over(_WORDS, maximum)
     exp_sum = collectives.sum_over(_WORDS, exp_sum * jnp.exp(maximum - highest))
     true = collectives.sum_over(_WORDS, true)
+    return _OfTokens(highest + jnp.log(exp_sum), true, true >= highest)
+
+
+def _sums(settings: _Settings, tokens: _Tokens, table, found: _OfTokens) -> LossSums:
+    """Sums the loss, given the table's shard of this device."""
     # The sum of the logits is the product with the sum of the table's rows.
     row_sum = table.astype(settings.dtype).astype(jnp.float32).sum(axis=0)
     features = tokens.features.astype(settings.dtype).astype(jnp.float32)
     logit_sum = collectives.sum_over(_WORDS, (features * row_sum[None]).sum(axis=1))
-    normalizer = highest + jnp.log(exp_sum)
     target_share, every_word_share = _shares(settings)
     losses = LossSums(
-        loss=normalizer - target_share * true - every_word_share * logit_sum,
-        nll=normalizer - true,
-        correct=(true >= highest).astype(jnp.float32),
-        tokens=jnp.ones_like(true),
+        loss=found.normalizer - target_share * found.true - every_word_share * logit_sum,
+        nll=found.normalizer - found.true,
+        correct=found.best.astype(jnp.float32),
+        tokens=jnp.ones_like(found.true),
     )
-    return jax.tree.map(lambda x: (x * tokens.weights).sum(), losses), normalizer
+    return jax.tree.map(lambda x: (x * tokens.weights).sum(), losses)

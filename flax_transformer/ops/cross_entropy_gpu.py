@@ -1,16 +1,16 @@
-"""Cross entropy over a large vocabulary on a GPU, without ever writing the logits to memory.
+"""Cross entropy over a large vocabulary on a GPU, whose logits are computed once.
 
 Letters: n tokens, d model width, v vocabulary.
 Logits of 37,000 words in float32 are the largest arrays of a training step, and would be written
-once and read four times. Here a kernel computes them tile by tile and leaves, of each tile, what it
-adds to the statistics of each token. A second kernel computes the tiles again and writes the loss'
-gradient of the logits, in bfloat16, as the two products with it take it. cuBLAS computes these
-products faster than a kernel would that makes the gradient again for each of the two.
-Source of the tiles' sums: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax".
+once and read four times. Here a kernel computes them tile by tile. Of a tile it leaves what it adds
+to the statistics of each token, and exp(logit - the target's logit) in bfloat16. The loss' gradient
+of the logits is, but for the target, such an exponential times a number of the token, less a
+constant. So both products with it take the exponentials: one scales its result by token, the other
+its features.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,87 +19,104 @@ from jax.experimental.pallas import triton
 
 from flax_transformer.ops import gpus
 
-_TOKENS, _WORDS, _DEPTH = 128, 256, 64  # of a tile; and how much of d is in fast memory at a time
-_GRADIENT_BYTES = 2**30
-"""The most that the gradient of the logits may take; more tokens go in chunks."""
+_TOKENS, _WORDS, _DEPTH = 128, 128, 64  # of a tile; and how much of d is in fast memory at a time
+_BYTES = 2**30
+"""The most that the exponentials may take; more tokens go in chunks."""
 _NEVER = -1e30
+_HIGHEST = 60.0
+"""A logit that is higher than the target's by more counts as if it were so much higher: where the
+target's probability is under exp(-60). So their sums stay far from exp(88), where float32 ends."""
+
+
+class OtherWords(NamedTuple):
+    """What the words beside each token's target come to; logits count from the target's."""
+
+    maximum: jax.Array
+    """(n,) the largest logit"""
+    exp_sum: jax.Array
+    """(n,) sum(exp(logit))"""
+    exponentials: jax.Array | None
+    """(n,v) exp(logit) in bfloat16, and 0 for the target; v as the table is filled up"""
 
 
 def fits(features: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """Returns whether the kernels take `features` (n,d)."""
+    """Returns whether the kernel takes `features` (n,d)."""
     n, d = features.shape
     return n % _TOKENS == d % _DEPTH == 0 and gpus.all_are(gpus.have_large_shared_memory)
 
 
-def statistics(features: jax.Array, table: jax.Array, targets: jax.Array) -> list[jax.Array]:
-    """Returns three statistics of each token's logits features . table^T, each (n,) float32.
+def chunks(n: int, num_words: int) -> int:
+    """Returns how many chunks `n` tokens go in: as few as keep their exponentials small."""
+    tiles, v = n // _TOKENS, num_words + -num_words % _WORDS
+    fitting = max(1, _BYTES // (2 * v * _TOKENS))
+    return next(count for count in range(-(-tiles // fitting), tiles + 1) if tiles % count == 0)
+
+
+def target_logits(features: jax.Array, targets: jax.Array, table: jax.Array) -> jax.Array:
+    """Returns the logit of each target (n,) that is among the words of `table` (v,d), else 0."""
+    rows = table.at[targets].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return (features.astype(jnp.float32) * rows.astype(jnp.float32)).sum(axis=1)
+
+
+def other_words(
+    features: jax.Array, targets: jax.Array, table: jax.Array, true: jax.Array, keep: bool
+) -> OtherWords:
+    """Computes the logits features . table^T of every word but the target.
 
     features  (n,d) bfloat16
-    table     (v,d) bfloat16
     targets   (n,) int32, counted from the table's first row; they may lie outside of it
-    results   the largest logit; sum(exp(logit - largest)); the target's logit, 0 if the target is
-              not among these words
+    table     (v,d) bfloat16
+    true      (n,) the target's logit
+    keep      whether to keep the exponentials, for `gradients`
     """
-    shape = (pl.cdiv(len(table), _WORDS), len(features))
-    kernel = functools.partial(_statistics_kernel, len(table), len(features) // _TOKENS)
-    maxima, exp_sums, trues = _call(
-        kernel,
-        (features, _filled(table), targets),
-        (jax.ShapeDtypeStruct(shape, jnp.float32),) * 3,
-        "cross_entropy_statistics",
+    filled = _filled(table)
+    parts = jax.ShapeDtypeStruct((len(filled) // _WORDS, len(features)), jnp.float32)
+    kept = jax.ShapeDtypeStruct((len(features), len(filled)), features.dtype)
+    kernel = functools.partial(_kernel, len(table), len(features) // _TOKENS)
+    maxima, exp_sums, *exponentials = _call(
+        kernel, (features, filled, targets, true), (parts, parts, *[kept] * keep), "cross_entropy"
     )
-    maximum = maxima.max(axis=0)
-    exp_sum = (exp_sums * jnp.exp(maxima - maximum[None])).sum(axis=0)
-    return [maximum, exp_sum, trues.sum(axis=0)]
+    return OtherWords(maxima.max(axis=0), exp_sums.sum(axis=0), *exponentials or [None])
 
 
 def gradients(
     features: jax.Array,
-    table: jax.Array,
     targets: jax.Array,
-    normalizer: jax.Array,
     weights: jax.Array,
+    table: jax.Array,
+    exponentials: jax.Array,
+    exp_sum: jax.Array,
     shares: tuple[float, float],
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the loss' gradients of features (n,d) and table (v,d), in float32.
 
-    normalizer  (n,), the logarithm of the sum of exp(logits) over the whole vocabulary
-    weights     (n,), which scale the tokens' losses
-    shares      the labels' probability of the target beyond other words', and that of every word
+    weights       (n,), which scale the tokens' losses
+    exponentials  of `OtherWords`
+    exp_sum       (n,), the sum of exp(logit - the target's logit) over the whole vocabulary
+    shares        the labels' probability of the target beyond other words', and that of every word
+
+    The gradient of a logit is weight (exponential / exp_sum - share of every word); the target's
+    exponential is 1, and makes up here for its share of the label too.
     """
-    filled = _filled(table)
-
-    def add_chunk(dtable, chunk):
-        dlogits = _logits_gradient(len(table), shares, chunk, filled)
-        multiply = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-        dtable += multiply("nv,nd->vd", dlogits, chunk[0])
-        return dtable, multiply("nv,vd->nd", dlogits, filled)
-
-    n, d = features.shape
-    chunks = _chunks(n, len(filled))
-    split = jax.tree.map(
-        lambda x: x.reshape(chunks, -1, *x.shape[1:]), (features, targets, normalizer, weights)
-    )
-    dtable, dfeatures = jax.lax.scan(add_chunk, jnp.zeros(filled.shape, jnp.float32), split)
-    return dfeatures.reshape(n, d), dtable[: len(table)]
+    target_share, every_word_share = shares
+    tokens = jnp.arange(len(targets))
+    exponentials = exponentials.at[tokens, targets].set(
+        (1 - target_share * exp_sum).astype(exponentials.dtype),
+        mode="drop", unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False,
+    )  # fmt: skip
+    scale, filled = weights / exp_sum, _filled(table)
+    multiply = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    row_sum = table.astype(jnp.float32).sum(axis=0)
+    dfeatures = multiply("nv,vd->nd", exponentials, filled) * scale[:, None]
+    dfeatures -= every_word_share * weights[:, None] * row_sum[None]
+    scaled = features.astype(jnp.float32) * scale[:, None]
+    dtable = multiply("nv,nd->vd", exponentials, scaled.astype(features.dtype))[: len(table)]
+    weighed = (features.astype(jnp.float32) * weights[:, None]).sum(axis=0)
+    return dfeatures, dtable - every_word_share * weighed[None]
 
 
 def _filled(table: jax.Array) -> jax.Array:
     return jnp.pad(table, ((0, -len(table) % _WORDS), (0, 0)))
-
-
-def _chunks(n: int, v: int) -> int:
-    """Returns how many chunks `n` tokens go in: as few as keep the gradient small."""
-    tiles = n // _TOKENS
-    fitting = max(1, _GRADIENT_BYTES // (2 * v * _TOKENS))
-    return next(count for count in range(-(-tiles // fitting), tiles + 1) if tiles % count == 0)
-
-
-def _logits_gradient(num_words: int, shares, rows, table: jax.Array) -> jax.Array:
-    features = rows[0]
-    kernel = functools.partial(_gradient_kernel, num_words, len(features) // _TOKENS, shares)
-    result = jax.ShapeDtypeStruct((len(features), len(table)), table.dtype)
-    return _call(kernel, (features, table, *rows[1:]), result, "cross_entropy_gradient")
 
 
 def _call(kernel, arrays: tuple[jax.Array, ...], results: Any, name: str) -> Any:
@@ -110,7 +127,7 @@ def _call(kernel, arrays: tuple[jax.Array, ...], results: Any, name: str) -> Any
         kernel,
         grid=(n // _TOKENS * (v // _WORDS),),
         out_shape=results,
-        compiler_params=triton.CompilerParams(num_warps=8, num_stages=3),
+        compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
         cost_estimate=pl.CostEstimate(
             flops=2 * n * v * d, transcendentals=n * v, bytes_accessed=moved
         ),
@@ -118,19 +135,14 @@ def _call(kernel, arrays: tuple[jax.Array, ...], results: Any, name: str) -> Any
     )(*arrays)
 
 
-def _place(token_tiles: int) -> tuple[Any, Any]:
-    """Returns the tile's place along tokens and along words.
-
-    Tiles of the same words come one after the other, since all features stay in the chip's cache.
-    """
+def _kernel(
+    num_words: int, token_tiles: int, features, table, targets, true, maxima, exp_sums, *kept
+):
+    """Tiles of the same words come one after the other, since all features stay in the chip's
+    cache."""
     tile = pl.program_id(0)
-    return tile % token_tiles, tile // token_tiles
-
-
-def _logits(num_words: int, place, features, table, targets):
-    """Returns a tile of logits (n,v), which words exist, which are targets, and its tokens."""
-    tokens = pl.ds(place[0] * _TOKENS, _TOKENS)
-    words = pl.ds(place[1] * _WORDS, _WORDS)
+    token_tile, word_tile = tile % token_tiles, tile // token_tiles
+    tokens, words = pl.ds(token_tile * _TOKENS, _TOKENS), pl.ds(word_tile * _WORDS, _WORDS)
 
     def add(step, total):
         depth = pl.ds(step * _DEPTH, _DEPTH)
@@ -139,29 +151,11 @@ def _logits(num_words: int, place, features, table, targets):
 
     nothing = jnp.zeros((_TOKENS, _WORDS), jnp.float32)
     logits = jax.lax.fori_loop(0, features.shape[1] // _DEPTH, add, nothing)
-    word = place[1] * _WORDS + jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
-    return logits, word < num_words, word == targets[tokens][:, None], tokens
-
-
-def _statistics_kernel(
-    num_words: int, token_tiles: int, features, table, targets, maxima, exp_sums, trues
-):
-    place = _place(token_tiles)
-    logits, exists, true, tokens = _logits(num_words, place, features, table, targets)
-    candidates = jnp.where(exists, logits, _NEVER)
-    maximum = candidates.max(axis=1)
-    maxima[place[1], tokens] = maximum
-    exp_sums[place[1], tokens] = jnp.exp(candidates - maximum[:, None]).sum(axis=1)
-    trues[place[1], tokens] = jnp.where(true, logits, 0.0).sum(axis=1)
-
-
-def _gradient_kernel(
-    num_words: int, token_tiles: int, shares, features, table, targets, normalizer, weights, result
-):
-    place = _place(token_tiles)
-    logits, exists, true, tokens = _logits(num_words, place, features, table, targets)
-    target_share, every_word_share = shares
-    gradient = jnp.exp(logits - normalizer[tokens][:, None]) - every_word_share
-    gradient = (gradient - jnp.where(true, target_share, 0.0)) * weights[tokens][:, None]
-    words = pl.ds(place[1] * _WORDS, _WORDS)
-    result[tokens, words] = jnp.where(exists, gradient, 0.0).astype(result.dtype)
+    word = word_tile * _WORDS + jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+    other = (word < num_words) & (word != targets[tokens][:, None])
+    logits = jnp.where(other, jnp.minimum(logits - true[tokens][:, None], _HIGHEST), _NEVER)
+    exponentials = jnp.exp(logits)
+    maxima[word_tile, tokens] = logits.max(axis=1)
+    exp_sums[word_tile, tokens] = exponentials.sum(axis=1)
+    for array in kept:
+        array[tokens, words] = exponentials.astype(array.dtype)

@@ -27,7 +27,8 @@ def _forward(x):
 
 
 def _backward(y, gradient):
-    return (jnp.where(y > 0, gradient, 0),)
+    # Of `y > 0` XLA would make `x > 0`, and keep `x` for it.
+    return (jnp.where((y == 0) | jnp.isnan(y), 0, gradient),)
 
 
 relu.defvjp(_forward, _backward)
