@@ -9,6 +9,7 @@ Source: Dao et al. 2022, "FlashAttention"; Dao 2023, "FlashAttention-2".
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +21,25 @@ from jax.experimental.pallas import triton
 from flax_transformer.ops import gpus
 from flax_transformer.ops.einsum import MATRIX_PRODUCT
 
-_BLOCK = 64  # queries, and keys, that a program multiplies at a time
 _WIDTHS = (32, 64, 128)  # of a head: tiles of others do not exist, or do not fit the registers
 _NEVER = -1e30  # finite, so that a query that may see nothing stays free of NaN
+
+
+class Tiles(NamedTuple):
+    """How the programs of a kernel cut up their head."""
+
+    held: int
+    """Positions of the block that a program holds."""
+    met: int
+    """Positions of each block that it meets."""
+    num_warps: int
+    num_stages: int
+
+
+_SHORTEST = 64  # of the blocks that divide both lengths
+# The fastest of 16 on an H200, rows full or of many sentences (benchmarks/notebook.md).
+_FORWARD, _GRADIENT = Tiles(64, 32, 4, 3), Tiles(64, 64, 4, 2)
+_WIDE = Tiles(64, 64, 8, 2)  # of either, for a head 128 wide
 
 
 class Rows(NamedTuple):
@@ -43,7 +60,7 @@ class Rows(NamedTuple):
 def fits(query: jax.Array | jax.ShapeDtypeStruct, key: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Returns whether the kernels take queries (b,t,h,k) and keys (b,s,h,k) of one device."""
     (_, t, _, k), s = query.shape, key.shape[1]
-    whole_blocks = t % _BLOCK == s % _BLOCK == 0
+    whole_blocks = t % _SHORTEST == s % _SHORTEST == 0
     taken = whole_blocks and k in _WIDTHS and query.dtype == jnp.bfloat16
     return taken and gpus.all_are(gpus.run_kernels)
 
@@ -73,21 +90,25 @@ def _keep(rows: Rows, causal: bool):
 
 
 def _heads_and_normalizer(rows: Rows, causal: bool) -> tuple[jax.Array, jax.Array]:
-    """Returns (b,t,h,k), and the logarithm of the sum of exp(scores), float32 (b,h,t)."""
+    """Returns (b,t,h,k), and the binary logarithm of the sum of exp(scores), float32 (b,h,t)."""
     b, t, h, _ = rows.query.shape
     results = (rows.query, jax.ShapeDtypeStruct((b, h, t), jnp.float32))
-    of_queries, _ = _blocks_to_meet(rows, causal)
-    kernel = functools.partial(_forward_kernel, causal)
-    return _call(kernel, rows, (), of_queries, results, "attention", products=2)
+    tiles = _FORWARD if rows.query.shape[3] <= 64 else _WIDE
+    to_meet = _keys_to_meet(rows, causal, tiles)
+    kernel = functools.partial(_forward_kernel, causal, tiles)
+    return _call(kernel, rows, (), to_meet, results, tiles, "attention", products=2)
 
 
 def _differentiate(causal: bool, kept, dheads: jax.Array) -> tuple[Rows]:
     rows, heads, normalizer = kept
-    to_meet = jnp.concatenate(_blocks_to_meet(rows, causal), axis=2)
-    kernel = functools.partial(_gradient_kernel, causal)
+    tiles = _GRADIENT if rows.query.shape[3] <= 64 else _WIDE
+    to_meet = [_keys_to_meet(rows, causal, tiles), _queries_to_meet(rows, causal, tiles)]
+    # The mean of the weights' gradient, by the weights.
+    mean = (dheads.astype(jnp.float32) * heads.astype(jnp.float32)).sum(axis=3).swapaxes(1, 2)
+    kernel = functools.partial(_gradient_kernel, causal, tiles)
     dquery, dkey, dvalue = _call(
-        kernel, rows, (heads, normalizer, dheads), to_meet, tuple(rows[:3]),
-        "attention_gradient", products=7,
+        kernel, rows, (mean, normalizer, dheads), jnp.concatenate(to_meet, axis=2),
+        tuple(rows[:3]), tiles, "attention_gradient", products=7,
     )  # fmt: skip
     return (Rows(dquery, dkey, dvalue, None, None),)
 
@@ -95,36 +116,67 @@ def _differentiate(causal: bool, kept, dheads: jax.Array) -> tuple[Rows]:
 _attention.defvjp(_keep, _differentiate)
 
 
-def _blocks_to_meet(rows: Rows, causal: bool) -> tuple[jax.Array, jax.Array]:
-    """Returns which blocks of keys each block of queries meets, and which of queries each of keys:
-    the first, and the one after the last; int32 (2,b,blocks) each.
+def _keys_to_meet(rows: Rows, causal: bool, tiles: Tiles) -> jax.Array:
+    """Returns which blocks of keys each block of queries meets, int32 (4,b,blocks): the first, and
+    the one after the last; the same of a run of blocks of which each query sees each key."""
+    return _places(*_meet(rows, causal, tiles.held, tiles.met))
+
+
+def _queries_to_meet(rows: Rows, causal: bool, tiles: Tiles) -> jax.Array:
+    """Returns the same of the blocks of queries that each block of keys meets."""
+    return _places(*(x.swapaxes(1, 2) for x in _meet(rows, causal, tiles.met, tiles.held)))
+
+
+def _meet(rows: Rows, causal: bool, t: int, s: int) -> tuple[jax.Array, jax.Array]:
+    """Returns which blocks of `t` queries and of `s` keys meet, and in which each query sees each
+    key, bool (b,blocks,blocks).
 
     Blocks in which none of its sentences stands are left out at both ends. Sentences follow each
     other, so between the ends there is hardly another.
     """
     queries, keys = (
         # Padding, 0, stands at the end of a row, so that here it is the largest.
-        (segments.astype(jnp.uint32) - 1).reshape(len(segments), -1, _BLOCK)
-        for segments in (rows.query_segments, rows.key_segments)
+        (segments.astype(jnp.uint32) - 1).reshape(len(segments), -1, size)
+        for segments, size in ((rows.query_segments, t), (rows.key_segments, s))
     )
-    not_before = queries.min(axis=2)[:, :, None] <= keys.max(axis=2)[:, None]
-    not_after = queries.max(axis=2)[:, :, None] >= keys.min(axis=2)[:, None]
-    meet = not_before & not_after
+    first_query, last_query = queries.min(axis=2)[:, :, None], queries.max(axis=2)[:, :, None]
+    first_key, last_key = keys.min(axis=2)[:, None], keys.max(axis=2)[:, None]
+    meet = (first_query <= last_key) & (last_query >= first_key)
+    whole = (first_query == last_key) & (last_query == first_key)  # so all four are the same
     if causal:
-        meet &= jnp.tril(jnp.ones(meet.shape[1:], bool))[None]
-    return _ends(meet), _ends(meet.swapaxes(1, 2))
+        query, key = (jnp.arange(meet.shape[1]) * t)[:, None], (jnp.arange(meet.shape[2]) * s)[None]
+        meet &= (query + t - 1 >= key)[None]
+        whole &= (query >= key + s - 1)[None]
+    return meet, whole
 
 
-def _ends(meet: jax.Array) -> jax.Array:
-    """Returns of each row of `meet` (b,blocks,others) the first true place, and that after the
-    last; both 0 where there is none."""
-    begin = jnp.argmax(meet, axis=2)
-    end = meet.shape[2] - jnp.argmax(meet[:, :, ::-1], axis=2)
-    return jnp.stack([begin, jnp.where(meet.any(axis=2), end, 0)]).astype(jnp.int32)
+def _places(meet: jax.Array, whole: jax.Array) -> jax.Array:
+    """Returns of each row of `meet` (b,blocks,others) the first true place and that after the last,
+    and of `whole` both ends of the first run of true places; 0 and 0 where there is none."""
+    count = meet.shape[2]
+    last = count - jnp.argmax(meet[:, :, ::-1], axis=2)
+    begin = jnp.argmax(whole, axis=2)
+    ended = ~whole & (jnp.arange(count)[None, None] > begin[:, :, None])
+    end = jnp.where(ended.any(axis=2), jnp.argmax(ended, axis=2), count)
+    return jnp.stack(
+        [
+            jnp.argmax(meet, axis=2),
+            jnp.where(meet.any(axis=2), last, 0),
+            begin,
+            jnp.where(whole.any(axis=2), end, 0),
+        ]
+    ).astype(jnp.int32)
 
 
 def _call(
-    kernel, rows: Rows, others: tuple, to_meet: jax.Array, results: Any, name: str, products: int
+    kernel,
+    rows: Rows,
+    others: tuple,
+    to_meet: jax.Array,
+    results: Any,
+    tiles: Tiles,
+    name: str,
+    products: int,
 ) -> Any:
     """Runs `kernel` for every block of `to_meet`, head and row.
 
@@ -137,7 +189,9 @@ def _call(
         kernel,
         grid=(to_meet.shape[2], h, b),
         out_shape=results,
-        compiler_params=triton.CompilerParams(num_warps=4 if k <= 64 else 8, num_stages=2),
+        compiler_params=triton.CompilerParams(
+            num_warps=tiles.num_warps, num_stages=tiles.num_stages
+        ),
         cost_estimate=pl.CostEstimate(
             flops=2 * products * b * h * t * s * k,
             transcendentals=b * h * t * s,
@@ -154,32 +208,41 @@ class _Head(NamedTuple):
     head: Any
     causal: bool
 
-    def block(self, array, number):
+    def block(self, array, place):
         """Returns a block (t,k) of an array (b,t,h,k)."""
-        return array[self.row, _positions(number), self.head]
+        return array[self.row, place, self.head]
 
-    def store(self, array, number, values):
-        array[self.row, _positions(number), self.head] = values.astype(array.dtype)
+    def store(self, array, place, values):
+        array[self.row, place, self.head] = values.astype(array.dtype)
 
-    def scores(self, rows: Rows, query_block, query, key_block, key):
-        """Returns the scores (t,s) of two blocks, in float32, and which of them count."""
-        scores = _multiply("tk,sk->ts", query, key) * query.shape[1] ** -0.5
-        of_query = rows.query_segments[self.row, _positions(query_block)]
-        of_key = rows.key_segments[self.row, _positions(key_block)]
+    def visible(self, rows: Rows, queries, keys):
+        """Returns which queries of a place may see which keys of another, bool (t,s)."""
+        of_query, of_key = rows.query_segments[self.row, queries], rows.key_segments[self.row, keys]
         visible = of_query[:, None] == of_key[None, :]
         if self.causal:
-            t, s = (jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis) for axis in (0, 1))
-            visible &= query_block * _BLOCK + t >= key_block * _BLOCK + s
-        return scores, visible
+            t, s = (jax.lax.broadcasted_iota(jnp.int32, visible.shape, axis) for axis in (0, 1))
+            visible &= queries.start + t >= keys.start + s
+        return visible
 
     def meet(self, to_meet, block, add, sums):
-        """Returns `sums` after `add(other, sums)` for each block that `block` has to meet."""
-        begin, end = (to_meet[which, self.row, block] for which in range(2))
-        return jax.lax.fori_loop(begin, end, add, sums)
+        """Returns `sums` after `add(other, whole, sums)` for each block that `block` has to meet:
+        first for those that are seen as a `whole`, which need no mask."""
+        begin, end, first, last = (to_meet[which, self.row, block] for which in range(4))
+        sums = jax.lax.fori_loop(first, last, lambda i, sums: add(i, True, sums), sums)
+
+        def add_rest(other, sums):
+            return add(jnp.where(other < first, other, other + (last - first)), False, sums)
+
+        return jax.lax.fori_loop(begin, end - (last - first), add_rest, sums)
 
 
-def _positions(block):
-    return pl.ds(block * _BLOCK, _BLOCK)
+def _positions(block, size):
+    return pl.ds(block * size, size)
+
+
+def _scores(query, key):
+    """Returns the scores (t,s) of two blocks as powers of 2, which a GPU computes faster."""
+    return _multiply("tk,sk->ts", query, key) * (query.shape[1] ** -0.5 * math.log2(math.e))
 
 
 def _multiply(subscripts: str, one, other):
@@ -190,76 +253,87 @@ def _multiply(subscripts: str, one, other):
 
 
 def _forward_kernel(
-    causal: bool, query, key, value, query_segments, key_segments, to_meet, heads, normalizer
-):
+    causal: bool, tiles: Tiles, query, key, value, query_segments, key_segments, to_meet, heads,
+    normalizer,
+):  # fmt: skip
     rows = Rows(query, key, value, query_segments, key_segments)
     block, head = pl.program_id(0), _Head(pl.program_id(2), pl.program_id(1), causal)
-    own = head.block(query, block)
+    place = _positions(block, tiles.held)
+    own = head.block(query, place)
 
-    def add(other, sums):
+    def add(other, whole, sums):
         """Goes on with the softmax of each query as Milakov and Gimelshein 2018 do."""
-        scores, visible = head.scores(rows, block, own, other, head.block(key, other))
-        scores = jnp.where(visible, scores, _NEVER)
+        keys = _positions(other, tiles.met)
+        scores = _scores(own, head.block(key, keys))
+        if not whole:
+            scores = jnp.where(head.visible(rows, place, keys), scores, _NEVER)
         before, total, weighted = sums
         maximum = jnp.maximum(before, scores.max(axis=1))
-        weights = jnp.exp(scores - maximum[:, None])
-        factor = jnp.exp(before - maximum)
-        product = _multiply("ts,sk->tk", weights, head.block(value, other))
+        weights = jnp.exp2(scores - maximum[:, None])
+        factor = jnp.exp2(before - maximum)
+        product = _multiply("ts,sk->tk", weights, head.block(value, keys))
         total = total * factor + weights.sum(axis=1)
         return maximum, total, weighted * factor[:, None] + product
 
-    start = jnp.full(_BLOCK, _NEVER), jnp.zeros(_BLOCK), jnp.zeros(own.shape, jnp.float32)
+    start = (
+        jnp.full(tiles.held, _NEVER), jnp.zeros(tiles.held), jnp.zeros(own.shape, jnp.float32)
+    )  # fmt: skip
     maximum, total, weighted = head.meet(to_meet, block, add, start)
     total = jnp.where(total == 0, 1, total)  # where nothing was met
-    head.store(heads, block, weighted / total[:, None])
-    normalizer[head.row, head.head, _positions(block)] = maximum + jnp.log(total)
+    head.store(heads, place, weighted / total[:, None])
+    normalizer[head.row, head.head, place] = maximum + jnp.log2(total)
 
 
-def _gradient_kernel(causal: bool, *references):
+def _gradient_kernel(causal: bool, tiles: Tiles, *references):
     """The programs of one head stand side by side, so that what they share is read once."""
-    rows, (heads, normalizer, dheads, to_meet, *results) = Rows(*references[:5]), references[5:]
+    rows, (mean, normalizer, dheads, to_meet, *results) = Rows(*references[:5]), references[5:]
     dquery, dkey, dvalue = results
-    place, head = pl.program_id(0), _Head(pl.program_id(2), pl.program_id(1), causal)
-    query_blocks = rows.query.shape[1] // _BLOCK
+    block, head = pl.program_id(0), _Head(pl.program_id(2), pl.program_id(1), causal)
+    query_blocks = rows.query.shape[1] // tiles.held
 
-    def weights_and_dscores(query_block, query, key_block, key, value):
+    def weights_and_dscores(queries, query, keys, key, value, whole):
         """Returns weights (t,s), the gradient of the scores before their scaling, and that of the
         heads (t,k)."""
-        scores, visible = head.scores(rows, query_block, query, key_block, key)
-        normal = normalizer[head.row, head.head, _positions(query_block)]
-        weights = jnp.where(visible, jnp.exp(scores - normal[:, None]), 0.0)
-        gradient, found = head.block(dheads, query_block), head.block(heads, query_block)
-        # The mean of the weights' gradient, by the weights.
-        mean = (gradient.astype(jnp.float32) * found.astype(jnp.float32)).sum(axis=1)
+        normal = normalizer[head.row, head.head, queries]
+        weights = jnp.exp2(_scores(query, key) - normal[:, None])
+        if not whole:
+            weights = jnp.where(head.visible(rows, queries, keys), weights, 0.0)
+        gradient = head.block(dheads, queries)
         dweights = _multiply("tk,sk->ts", gradient, value)
-        return weights, weights * (dweights - mean[:, None]), gradient
+        of_mean = dweights - mean[head.row, head.head, queries][:, None]
+        return weights, weights * of_mean, gradient
 
-    @pl.when(place < query_blocks)
+    @pl.when(block < query_blocks)
     def _():
+        place = _positions(block, tiles.held)
         own = head.block(rows.query, place)
 
-        def add(other, total):
-            key, value = head.block(rows.key, other), head.block(rows.value, other)
-            _, dscores, _ = weights_and_dscores(place, own, other, key, value)
+        def add(other, whole, total):
+            keys = _positions(other, tiles.met)
+            key, value = head.block(rows.key, keys), head.block(rows.value, keys)
+            _, dscores, _ = weights_and_dscores(place, own, keys, key, value, whole)
             return total + _multiply("ts,sk->tk", dscores, key)
 
-        total = head.meet(to_meet, place, add, jnp.zeros(own.shape, jnp.float32))
+        total = head.meet(to_meet, block, add, jnp.zeros(own.shape, jnp.float32))
         head.store(dquery, place, total * own.shape[1] ** -0.5)
 
-    @pl.when(place >= query_blocks)
+    @pl.when(block >= query_blocks)
     def _():
-        block = place - query_blocks
-        key, value = head.block(rows.key, block), head.block(rows.value, block)
+        place = _positions(block - query_blocks, tiles.held)
+        key, value = head.block(rows.key, place), head.block(rows.value, place)
 
-        def add(other, totals):
-            query = head.block(rows.query, other)
-            weights, dscores, gradient = weights_and_dscores(other, query, block, key, value)
+        def add(other, whole, totals):
+            queries = _positions(other, tiles.met)
+            query = head.block(rows.query, queries)
+            weights, dscores, gradient = weights_and_dscores(
+                queries, query, place, key, value, whole
+            )
             return (
                 totals[0] + _multiply("ts,tk->sk", dscores, query),
                 totals[1] + _multiply("ts,tk->sk", weights, gradient),
             )
 
         nothing = jnp.zeros(key.shape, jnp.float32)
-        totals = head.meet(to_meet, place, add, (nothing, nothing))
-        head.store(dkey, block, totals[0] * key.shape[1] ** -0.5)
-        head.store(dvalue, block, totals[1])
+        totals = head.meet(to_meet, block, add, (nothing, nothing))
+        head.store(dkey, place, totals[0] * key.shape[1] ** -0.5)
+        head.store(dvalue, place, totals[1])

@@ -12,9 +12,10 @@ from jax.experimental.pallas import triton
 
 from flax_transformer.ops import gpus
 
-_ROWS = 64
+_ROWS = 16
 """Rows of one program, which takes them in steps."""
-_NUMBERS = 8192  # per step, which registers hold
+_NUMBERS = 2048  # per step, which registers hold
+_NUM_WARPS = 4  # the fastest of 12 such choices on an H200 (benchmarks/notebook.md)
 _WIDEST = 4096
 
 
@@ -38,7 +39,7 @@ def gradients(
     """
     d = x.shape[2]
     n = x.size // d
-    step = min(_ROWS, _NUMBERS // d)
+    step = min(_ROWS, max(1, _NUMBERS // d))
     parts = jax.ShapeDtypeStruct((n // _ROWS, d), jnp.float32)
     results = (jax.ShapeDtypeStruct((n, d), x.dtype), parts, parts)
 
@@ -67,7 +68,7 @@ def gradients(
         kernel,
         grid=(n // _ROWS,),
         out_shape=results,
-        compiler_params=triton.CompilerParams(num_warps=8, num_stages=2),
+        compiler_params=triton.CompilerParams(num_warps=_NUM_WARPS, num_stages=2),
         cost_estimate=pl.CostEstimate(
             flops=20 * x.size,
             transcendentals=n,

@@ -79,7 +79,12 @@ def test_sums_in_stages_are_sums(monkeypatch, platform, shape):
 
 @pytest.mark.parametrize(
     ("d", "mesh"),
-    [(128, MeshConfig(data=1)), (1024, MeshConfig(data=1)), (128, MeshConfig(data=2, model=4))],
+    [
+        (128, MeshConfig(data=1)),
+        (1024, MeshConfig(data=1)),
+        (4096, MeshConfig(data=1)),
+        (128, MeshConfig(data=2, model=4)),
+    ],
 )
 def test_the_kernel_for_gpus_gives_the_same_gradients(monkeypatch, d, mesh):
     monkeypatch.setattr(pl, "pallas_call", functools.partial(pl.pallas_call, interpret=True))
