@@ -96,8 +96,7 @@ def measurements(arguments: Arguments) -> list[tuple[str, list[str], Path]]:
     add("kernels", "gpu.kernels", *(_TINY_KERNELS.split() if small else ()))
     for name, config in CONFIGS.items():
         settings = ["--config", config, *(f"{_TINY_MODEL} {_TINY_BATCH}".split() if small else ())]
-        if name == "base":  # which has room to keep all that its gradient needs
-            settings += ["--model.remat", "nothing"]
+        settings += ["--model.remat", "nothing"]  # there is room for all that the gradient needs
         step = [*settings, "--compute-dtypes", "bfloat16", *peer("torch")]
         once = ("--steps", "1", "--repeats", "1") if small else ()
         add(f"step_{name}", "train_step", *step, *once)

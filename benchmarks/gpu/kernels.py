@@ -31,8 +31,9 @@ from flax_transformer.ops.kernels import Ops, ops_for
 from flax_transformer.parallel import collectives
 
 _TIMES = 2.0
-_SLACK = 1e-3
-"""Of the largest value: what may come on top, where the reference happens to be exact."""
+_SLACK = 2**-8
+"""Of the largest value: what may come on top. A kernel rounds to bfloat16 what is then multiplied,
+and the reference may keep it in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,8 @@ def compare(case: Case) -> dict[str, list[float]]:
 
 
 def _weights(shape: tuple[int, ...]) -> jax.Array:
-    """Weights of a sum, so that no gradient is the same everywhere."""
-    return jnp.cos(jnp.arange(np.prod(shape, dtype=int), dtype=jnp.float32)).reshape(shape)
+    """Weights of a sum, so that no gradient is the same everywhere, and none cancels."""
+    return 1.5 + jnp.cos(jnp.arange(np.prod(shape, dtype=int), dtype=jnp.float32)).reshape(shape)
 
 
 def cases(arguments: Arguments) -> dict[str, Case]:
