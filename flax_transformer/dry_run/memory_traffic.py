@@ -31,6 +31,8 @@ _ESTIMATE = re.compile(r'"cost_estimate":\{[^}]*"bytes_accessed":"(\d+)"')
 _LIBRARY_CALL = re.compile(r'custom_call_target="__cu(blas|dnn|b)\$')
 _SLICES = {"dynamic-slice", "slice", "gather"}
 _RENAMES = {"bitcast", "reshape"}
+_UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
+"""Which operand takes its place in the first one, by operation."""
 
 
 def bytes_moved(program: Program) -> int:
@@ -75,8 +77,8 @@ def _instruction_bytes(program: Program, computation: Computation, each: Instruc
         return read + _bytes_written(program, inside, each)
     if each.opcode in _SLICES:
         return 2 * _held(each)
-    if each.opcode in ("dynamic-update-slice", "scatter"):
-        return 2 * _held(operands[-1] if each.opcode == "scatter" else operands[1])
+    if each.opcode in _UPDATES:
+        return 2 * _held(operands[_UPDATES[each.opcode]])
     estimate = _ESTIMATE.search(each.attributes)
     read = sum(_held(operand) for operand in operands)
     once = read + sum(x.bytes for x in _without_workspace(each) if x.space == 0)
@@ -95,8 +97,9 @@ def _bytes_read(program: Program, inside: Computation, value: Instruction) -> in
     for user in inside.users[value.name]:
         if user.opcode in _SLICES and user.operands[0] == value.name:
             read += sum(array.bytes for array in user.arrays)
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-            continue  # written in place
+        elif user.opcode in _UPDATES and user.operands[0] == value.name:
+            if user.opcode == "scatter":  # which adds, as a rule
+                read += _update_bytes(inside, user)
         elif user.opcode in _RENAMES:
             read += _bytes_read(program, inside, user)
         elif user.opcode == "fusion":
@@ -134,9 +137,8 @@ def _result_bytes(program: Program, inside: Computation, result: Instruction) ->
     """Returns the bytes that are written of `result`, which the computation of a fusion returns."""
     while result.opcode in _RENAMES:
         result = inside.instructions[result.operands[0]]
-    if result.opcode == "dynamic-update-slice":
-        update = inside.instructions[result.operands[1]]
-        return sum(array.bytes for array in update.arrays)
+    if result.opcode in _UPDATES:
+        return _update_bytes(inside, result)
     if result.opcode == "fusion":
         inner = program.computations[result.called("calls")[0]]
         if inner.root.opcode != "tuple":
@@ -147,6 +149,11 @@ def _result_bytes(program: Program, inside: Computation, result: Instruction) ->
             place, arrays = result.tuple_index, _without_workspace(call)
             return arrays[place].bytes if place < len(arrays) else 0
     return sum(array.bytes for array in result.arrays)
+
+
+def _update_bytes(inside: Computation, each: Instruction) -> int:
+    update = inside.instructions[each.operands[_UPDATES[each.opcode]]]
+    return sum(array.bytes for array in update.arrays)
 
 
 def _without_workspace(each: Instruction) -> list[Array]:

@@ -126,6 +126,38 @@ ENTRY %main (q: bf16[4,128,2,64], k: bf16[4,64,2,64], v: bf16[4,64,2,64], m: bf1
 """  # noqa: E501
 
 
+# Adds rows to some of a table, in place.
+SCATTER = """HloModule jit_s, is_scheduled=true
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%fused_scatter (table: f32[4000,64], rows: bf16[32,64], ids: s32[32]) -> f32[4000,64] {
+  %table = f32[4000,64]{1,0} parameter(0)
+  %ids = s32[32]{0} parameter(2)
+  %places = s32[32,1]{1,0} bitcast(%ids)
+  %rows = bf16[32,64]{1,0} parameter(1)
+  %wide = f32[32,64]{1,0} convert(%rows)
+  %updates = f32[32,1,64]{2,1,0} bitcast(%wide)
+  ROOT %scatter = f32[4000,64]{1,0} scatter(%table, %places, %updates), update_window_dims={1,2}, inserted_window_dims={}, scatter_dims_to_operand_dims={0}, index_vector_dim=1, to_apply=%add
+}
+
+ENTRY %main (t: f32[4000,64], r: bf16[32,64], i: s32[32]) -> f32[4000,64] {
+  %t = f32[4000,64]{1,0} parameter(0)
+  %r = bf16[32,64]{1,0} parameter(1)
+  %i = s32[32]{0} parameter(2)
+  ROOT %input_scatter_fusion = f32[4000,64]{1,0} fusion(%t, %r, %i), kind=kInput, calls=%fused_scatter
+}
+"""  # noqa: E501
+
+
+def test_a_scatter_moves_its_updates_and_the_rows_that_they_are_added_to():
+    assert bytes_moved(Program(SCATTER)) == 2 * 32 * 64 * 4 + 32 * 64 * 2 + 32 * 4
+
+
 def test_a_chain_of_elementwise_operations_reads_and_writes_once():
     assert bytes_moved(Program(CHAIN)) == 2 * 64 * 256 * 4
 
