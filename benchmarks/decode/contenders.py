@@ -1,7 +1,9 @@
 """What takes turns in translating: our search with a cache and without, and CTranslate2."""
 
+import ctypes
 import importlib
 import os
+import types
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.loop import stages
 from flax_transformer.decoding.scoring import Scoring
-from flax_transformer.errors import UserError
+from flax_transformer.errors import UserError, require
 from flax_transformer.models import build_model
 from flax_transformer.models.family import STEP_WEIGHTS
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
@@ -58,13 +60,25 @@ def contenders_of(arguments: Arguments, params: Any, batches: int) -> dict[str, 
 def check_peer(config: Config) -> None:
     """Raises `UserError` where the peer is missing or cannot run this model."""
     try:
-        importlib.import_module("ctranslate2")
+        missing = missing_library(importlib.import_module("ctranslate2"))
     except ImportError as error:
         raise UserError(f"--peer ctranslate2: {error}; pip install ctranslate2") from None
+    require(missing is None, f"--peer ctranslate2: {missing}")
     if config.model.norm != "post" or config.model.positions != "sinusoidal":
         raise UserError("--peer ctranslate2 runs the paper's model: norm post, sinusoidal")
     if {config.model.encoder_heads, config.model.decoder_heads, config.model.cross_heads} != {None}:
         raise UserError("--peer ctranslate2 runs no pruned model: name one with all its heads")
+
+
+def missing_library(ctranslate2: types.ModuleType) -> str | None:
+    """Returns what CTranslate2 lacks where there is a GPU, and the remedy."""
+    if not ctranslate2.get_cuda_device_count():
+        return None
+    try:
+        ctypes.CDLL("libcublas.so.12")
+    except OSError as error:
+        return f"{error}; pip install nvidia-cublas-cu12, its lib folder in LD_LIBRARY_PATH"
+    return None
 
 
 def ours(config: Config, params: Any, *, with_cache: bool) -> Translate:

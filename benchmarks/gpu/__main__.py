@@ -15,14 +15,15 @@ Nothing else should run on the machine. `--small` does the same at a size that s
 speed, on whatever device there is.
 """
 
+import functools
 import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.decode.contenders import missing_library
 from benchmarks.recording import RECORDS, Recorded, append_record, read_record
 from benchmarks.stages import Deadline, OutOfTimeError, run_stage
 from flax_transformer.commands.command_line import parse_arguments, run_command
@@ -106,9 +107,17 @@ def measurements(arguments: Arguments) -> list[tuple[str, list[str], Path]]:
     return found
 
 
+@functools.cache
 def peer(package: str) -> tuple[str, ...]:
-    """Returns the words that measure another library too, where it is installed."""
-    return ("--peer", package) if importlib.util.find_spec(package) else ()
+    """Returns the words that measure another library too, where it is installed and can run."""
+    if importlib.util.find_spec(package) is None:
+        return ()
+    if package == "ctranslate2":
+        missing = missing_library(importlib.import_module(package))
+        if missing is not None:
+            print(f"== without CTranslate2: {missing}")
+            return ()
+    return ("--peer", package)
 
 
 def folder(arguments: Arguments) -> Path:
@@ -161,7 +170,7 @@ def collect(arguments: Arguments) -> dict[str, Any]:
     found = {name: latest(arguments, name) for name, *_ in measurements(arguments)}
     if arguments.europarl is not None:
         folder_of_scores = folder(arguments) / "europarl" / "evaluation"
-        read = partial(Path.read_text, encoding="utf-8")
+        read = functools.partial(Path.read_text, encoding="utf-8")
         found["europarl"] = {
             name: json.loads(read(folder_of_scores / f"{name}.json"))["bleu"]
             for name in ("test", *TESTS)

@@ -1,9 +1,11 @@
 """The decoding benchmark as a command, at a size that says nothing about speed."""
 
+import ctypes
 import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -116,9 +118,19 @@ def test_batches_hold_every_sentence_in_few_shapes(decode):
     assert 25 < np.mean([len(source) for source in sources]) < 35
 
 
+def refuse(name: str):
+    """As `ctypes.CDLL` where the library is missing."""
+    raise OSError(f"{name}: no such file")
+
+
 def test_what_cannot_be_measured_is_said_before_any_work(decode, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     with pytest.raises(UserError, match="pip install ctranslate2"):
+        decode.main([*TINY.split(), "--peer", "ctranslate2"])
+    with_gpu = SimpleNamespace(get_cuda_device_count=lambda: 1)
+    monkeypatch.setitem(sys.modules, "ctranslate2", with_gpu)
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    with pytest.raises(UserError, match=r"libcublas\.so\.12: no such file; pip install"):
         decode.main([*TINY.split(), "--peer", "ctranslate2"])
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="--source"):
