@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from flax_transformer.ops import gpus
+from flax_transformer.ops import gpus, packed_blocks
 from flax_transformer.ops.einsum import MATRIX_PRODUCT
 
 _WIDTHS = (32, 64, 128)  # of a head: tiles of others do not exist, or do not fit the registers
@@ -94,7 +94,8 @@ def _heads_and_normalizer(rows: Rows, causal: bool) -> tuple[jax.Array, jax.Arra
     b, t, h, _ = rows.query.shape
     results = (rows.query, jax.ShapeDtypeStruct((b, h, t), jnp.float32))
     tiles = _FORWARD if rows.query.shape[3] <= 64 else _WIDE
-    to_meet = _keys_to_meet(rows, causal, tiles)
+    segments = rows.query_segments, rows.key_segments
+    to_meet = packed_blocks.keys_to_meet(*segments, causal, tiles.held, tiles.met)
     kernel = functools.partial(_forward_kernel, causal, tiles)
     return _call(kernel, rows, (), to_meet, results, tiles, "attention", products=2)
 
@@ -102,7 +103,11 @@ def _heads_and_normalizer(rows: Rows, causal: bool) -> tuple[jax.Array, jax.Arra
 def _differentiate(causal: bool, kept, dheads: jax.Array) -> tuple[Rows]:
     rows, heads, normalizer = kept
     tiles = _GRADIENT if rows.query.shape[3] <= 64 else _WIDE
-    to_meet = [_keys_to_meet(rows, causal, tiles), _queries_to_meet(rows, causal, tiles)]
+    segments = rows.query_segments, rows.key_segments
+    to_meet = [
+        packed_blocks.keys_to_meet(*segments, causal, tiles.held, tiles.met),
+        packed_blocks.queries_to_meet(*segments, causal, tiles.met, tiles.held),
+    ]
     # The mean of the weights' gradient, by the weights.
     mean = (dheads.astype(jnp.float32) * heads.astype(jnp.float32)).sum(axis=3).swapaxes(1, 2)
     kernel = functools.partial(_gradient_kernel, causal, tiles)
@@ -114,58 +119,6 @@ def _differentiate(causal: bool, kept, dheads: jax.Array) -> tuple[Rows]:
 
 
 _attention.defvjp(_keep, _differentiate)
-
-
-def _keys_to_meet(rows: Rows, causal: bool, tiles: Tiles) -> jax.Array:
-    """Returns which blocks of keys each block of queries meets, int32 (4,b,blocks): the first, and
-    the one after the last; the same of a run of blocks of which each query sees each key."""
-    return _places(*_meet(rows, causal, tiles.held, tiles.met))
-
-
-def _queries_to_meet(rows: Rows, causal: bool, tiles: Tiles) -> jax.Array:
-    """Returns the same of the blocks of queries that each block of keys meets."""
-    return _places(*(x.swapaxes(1, 2) for x in _meet(rows, causal, tiles.met, tiles.held)))
-
-
-def _meet(rows: Rows, causal: bool, t: int, s: int) -> tuple[jax.Array, jax.Array]:
-    """Returns which blocks of `t` queries and of `s` keys meet, and in which each query sees each
-    key, bool (b,blocks,blocks).
-
-    Blocks in which none of its sentences stands are left out at both ends. Sentences follow each
-    other, so between the ends there is hardly another.
-    """
-    queries, keys = (
-        # Padding, 0, stands at the end of a row, so that here it is the largest.
-        (segments.astype(jnp.uint32) - 1).reshape(len(segments), -1, size)
-        for segments, size in ((rows.query_segments, t), (rows.key_segments, s))
-    )
-    first_query, last_query = queries.min(axis=2)[:, :, None], queries.max(axis=2)[:, :, None]
-    first_key, last_key = keys.min(axis=2)[:, None], keys.max(axis=2)[:, None]
-    meet = (first_query <= last_key) & (last_query >= first_key)
-    whole = (first_query == last_key) & (last_query == first_key)  # so all four are the same
-    if causal:
-        query, key = (jnp.arange(meet.shape[1]) * t)[:, None], (jnp.arange(meet.shape[2]) * s)[None]
-        meet &= (query + t - 1 >= key)[None]
-        whole &= (query >= key + s - 1)[None]
-    return meet, whole
-
-
-def _places(meet: jax.Array, whole: jax.Array) -> jax.Array:
-    """Returns of each row of `meet` (b,blocks,others) the first true place and that after the last,
-    and of `whole` both ends of the first run of true places; 0 and 0 where there is none."""
-    count = meet.shape[2]
-    last = count - jnp.argmax(meet[:, :, ::-1], axis=2)
-    begin = jnp.argmax(whole, axis=2)
-    ended = ~whole & (jnp.arange(count)[None, None] > begin[:, :, None])
-    end = jnp.where(ended.any(axis=2), jnp.argmax(ended, axis=2), count)
-    return jnp.stack(
-        [
-            jnp.argmax(meet, axis=2),
-            jnp.where(meet.any(axis=2), last, 0),
-            begin,
-            jnp.where(whole.any(axis=2), end, 0),
-        ]
-    ).astype(jnp.int32)
 
 
 def _call(

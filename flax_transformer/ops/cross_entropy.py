@@ -181,11 +181,11 @@ def _by_gpu_kernels(
     kernels: Any, settings: _Settings, differentiate: bool, tokens: _Tokens, table: jax.Array
 ):
     tokens = tokens._replace(features=tokens.features.astype(settings.dtype))
-    table = table.astype(settings.dtype)
+    num_words, table = len(table), kernels.filled(table.astype(settings.dtype))
 
     def add_chunk(carry, chunk: _Tokens):
         true = collectives.sum_over(_WORDS, kernels.target_logits(*chunk[:2], table))
-        others = kernels.other_words(*chunk[:2], table, true, differentiate)
+        others = kernels.other_words(*chunk[:2], table, num_words, true, differentiate)
         exp_sum = 1 + collectives.sum_over(_WORDS, others.exp_sum)
         best = collectives.maximum_over(_WORDS, others.maximum) <= 0
         sums = _sums(settings, chunk, table, _OfTokens(true + jnp.log(exp_sum), true, best))
@@ -201,7 +201,7 @@ def _by_gpu_kernels(
     chunks = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tokens)
     start = (_nothing(), jnp.zeros(table.shape, jnp.float32) if differentiate else ())
     (sums, dtable), dfeatures = jax.lax.scan(add_chunk, start, chunks)
-    return sums, (dfeatures.reshape(n, d), dtable) if differentiate else ()
+    return sums, (dfeatures.reshape(n, d), dtable[:num_words]) if differentiate else ()
 
 
 def _by_chunks(settings: _Settings, differentiate: bool, tokens: _Tokens, table):

@@ -36,7 +36,7 @@ class OtherWords(NamedTuple):
     exp_sum: jax.Array
     """(n,) sum(exp(logit))"""
     exponentials: jax.Array | None
-    """(n,v) exp(logit) in bfloat16, and 0 for the target; v as the table is filled up"""
+    """(n,v) exp(logit) in bfloat16, and 0 for the target and where there is no word"""
 
 
 def fits(features: jax.Array | jax.ShapeDtypeStruct) -> bool:
@@ -45,9 +45,14 @@ def fits(features: jax.Array | jax.ShapeDtypeStruct) -> bool:
     return n % _TOKENS == d % _DEPTH == 0 and gpus.all_are(gpus.have_large_shared_memory)
 
 
-def chunks(n: int, num_words: int) -> int:
+def filled(table: jax.Array) -> jax.Array:
+    """Fills up `table` (v,d) with rows of zeros, so that tiles divide it: what the others take."""
+    return jnp.pad(table, ((0, -len(table) % _WORDS), (0, 0)))
+
+
+def chunks(n: int, v: int) -> int:
     """Returns how many chunks `n` tokens go in: as few as keep their exponentials small."""
-    tiles, v = n // _TOKENS, num_words + -num_words % _WORDS
+    tiles = n // _TOKENS
     fitting = max(1, _BYTES // (2 * v * _TOKENS))
     return next(count for count in range(-(-tiles // fitting), tiles + 1) if tiles % count == 0)
 
@@ -59,22 +64,27 @@ def target_logits(features: jax.Array, targets: jax.Array, table: jax.Array) -> 
 
 
 def other_words(
-    features: jax.Array, targets: jax.Array, table: jax.Array, true: jax.Array, keep: bool
+    features: jax.Array,
+    targets: jax.Array,
+    table: jax.Array,
+    num_words: int,
+    true: jax.Array,
+    keep: bool,
 ) -> OtherWords:
     """Computes the logits features . table^T of every word but the target.
 
-    features  (n,d) bfloat16
-    targets   (n,) int32, counted from the table's first row; they may lie outside of it
-    table     (v,d) bfloat16
-    true      (n,) the target's logit
-    keep      whether to keep the exponentials, for `gradients`
+    features   (n,d) bfloat16
+    targets    (n,) int32, counted from the table's first row; they may lie outside of it
+    table      (v,d) bfloat16
+    num_words  how many rows of the table are words
+    true       (n,) the target's logit
+    keep       whether to keep the exponentials, for `gradients`
     """
-    filled = _filled(table)
-    parts = jax.ShapeDtypeStruct((len(filled) // _WORDS, len(features)), jnp.float32)
-    kept = jax.ShapeDtypeStruct((len(features), len(filled)), features.dtype)
-    kernel = functools.partial(_kernel, len(table), len(features) // _TOKENS)
+    parts = jax.ShapeDtypeStruct((len(table) // _WORDS, len(features)), jnp.float32)
+    kept = jax.ShapeDtypeStruct((len(features), len(table)), features.dtype)
+    kernel = functools.partial(_kernel, num_words, len(features) // _TOKENS)
     maxima, exp_sums, *exponentials = _call(
-        kernel, (features, filled, targets, true), (parts, parts, *[kept] * keep), "cross_entropy"
+        kernel, (features, table, targets, true), (parts, parts, *[kept] * keep), "cross_entropy"
     )
     return OtherWords(maxima.max(axis=0), exp_sums.sum(axis=0), *exponentials or [None])
 
@@ -104,19 +114,15 @@ def gradients(
         (1 - target_share * exp_sum).astype(exponentials.dtype),
         mode="drop", unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False,
     )  # fmt: skip
-    scale, filled = weights / exp_sum, _filled(table)
+    scale = weights / exp_sum
     multiply = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     row_sum = table.astype(jnp.float32).sum(axis=0)
-    dfeatures = multiply("nv,vd->nd", exponentials, filled) * scale[:, None]
+    dfeatures = multiply("nv,vd->nd", exponentials, table) * scale[:, None]
     dfeatures -= every_word_share * weights[:, None] * row_sum[None]
     scaled = features.astype(jnp.float32) * scale[:, None]
-    dtable = multiply("nv,nd->vd", exponentials, scaled.astype(features.dtype))[: len(table)]
+    dtable = multiply("nv,nd->vd", exponentials, scaled.astype(features.dtype))
     weighed = (features.astype(jnp.float32) * weights[:, None]).sum(axis=0)
     return dfeatures, dtable - every_word_share * weighed[None]
-
-
-def _filled(table: jax.Array) -> jax.Array:
-    return jnp.pad(table, ((0, -len(table) % _WORDS), (0, 0)))
 
 
 def _call(kernel, arrays: tuple[jax.Array, ...], results: Any, name: str) -> Any:

@@ -17,9 +17,8 @@ from support.samples import draw, draw_segments, equation_1, packed_attention
 from flax_transformer.batch import Batch
 from flax_transformer.config import MeshConfig
 from flax_transformer.dry_run.flops import traced_flops
-from flax_transformer.ops import attention_gpu
 from flax_transformer.ops.attention import visible
-from flax_transformer.ops.attention_gpu import Rows, fits, gpu_attention
+from flax_transformer.ops.attention_gpu import fits, gpu_attention
 from flax_transformer.parallel import collectives
 from flax_transformer.parallel.sharding import build_mesh, on_mesh
 from flax_transformer.training.step import loss_sums
@@ -103,50 +102,6 @@ def test_neighbours_in_the_row_are_exactly_unseen(as_on_gpu):
         return jax.tree.map(lambda x: np.where(own, x, 0), result)
 
     chex.assert_trees_all_equal(of_own(1), of_own(-3))
-
-
-def between(ends, count: int):
-    """Which of `count` places stand between ends (b,blocks) each."""
-    begin, end = (np.asarray(each)[:, :, None] for each in ends)
-    return (begin <= np.arange(count)) & (np.arange(count) < end)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("held", [64, 32])
-def test_blocks_meet_where_something_is_seen_and_hardly_elsewhere(held, causal):
-    shape = (3, 512, 1, 16)
-    rows = Rows(*[draw(*shape)] * 3, draw_segments(3, 512, 0, 16), draw_segments(3, 512, 1, 16))
-    mask = np.asarray(visible(rows.query_segments, rows.key_segments, causal))
-    tiles = attention_gpu.Tiles(held, 64, 4, 2)
-    of_queries = mask.reshape(3, 512 // held, held, 8, 64)
-    of_keys = mask.reshape(3, 8, 64, 512 // held, held).transpose(0, 3, 4, 1, 2)
-    for blocks, found in (
-        (of_queries, attention_gpu._keys_to_meet(rows, causal, tiles)),
-        (of_keys, attention_gpu._queries_to_meet(rows, causal, tiles)),
-    ):
-        needed, met = blocks.any(axis=(2, 4)), between(found[:2], 8)
-        assert not (needed & ~met).any()
-        # A block that only padding shares with its row's others is met by those alone.
-        assert met.sum() <= needed.sum() + 2 * 3 * 64 // held
-        whole = between(found[2:], 8)
-        assert not (whole & ~(blocks.all(axis=(2, 4)) & met)).any()
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_long_sentences_meet_most_blocks_without_a_mask(causal):
-    segments = jnp.asarray([[1] * 512, [1] * 300 + [2] * 212], jnp.int32)
-    rows = Rows(*[draw(2, 512, 1, 16)] * 3, segments, segments)
-    found = attention_gpu._keys_to_meet(rows, causal, attention_gpu.Tiles(64, 64, 4, 2))
-    # Of 300 and 212 positions 4 and 3 blocks are whole; of causal pairs those before the diagonal.
-    assert between(found[2:], 8).sum() == (28 + 6 + 3 if causal else 64 + 16 + 9)
-
-
-def test_a_sentence_that_comes_twice_in_a_row_is_masked_between():
-    segments = jnp.asarray([[1] * 64 + [2] * 64 + [1] * 64], jnp.int32)
-    rows = Rows(*[draw(1, 192, 1, 16)] * 3, segments, segments)
-    found = attention_gpu._keys_to_meet(rows, False, attention_gpu.Tiles(64, 64, 4, 2))
-    assert between(found[2:], 3).tolist() == [[[1, 0, 0], [0, 1, 0], [1, 0, 0]]]
-    assert between(found[:2], 3).tolist() == [[[1, 1, 1], [0, 1, 0], [1, 1, 1]]]
 
 
 @pytest.mark.parametrize(

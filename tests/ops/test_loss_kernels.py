@@ -70,7 +70,7 @@ def test_loss_and_gradients_equal_those_of_chunks(kernels, monkeypatch, v):
 def test_tokens_in_chunks_give_the_same_gradients(kernels, monkeypatch):
     expected_sums, expected = evaluate(700)
     monkeypatch.setattr(kernels, "_BYTES", 2 * 768 * 2 * 128)
-    assert kernels.chunks(B * T, 700) == 3, "two of the three tiles would fit, but not divide"
+    assert kernels.chunks(B * T, 768) == 3, "two of the three tiles would fit, but not divide"
     sums, gradients = evaluate(700)
     chex.assert_trees_all_close(sums, expected_sums, rtol=1e-6)
     assert_near(gradients, expected)
