@@ -49,7 +49,8 @@ import ctranslate2, sentencepiece
 source, target = (sentencepiece.SentencePieceProcessor(f"{folder}/{{side}}.spm")
                   for side in ("source", "target"))
 pieces = [source.encode("Hello.", out_type=str)]
-found = ctranslate2.Translator("{folder}").translate_batch(pieces)
+found = ctranslate2.Translator("{folder}").translate_batch(
+    pieces, beam_size={beam_size}, length_penalty={length_penalty}, patience={beam_size})
 print(target.decode(found[0].hypotheses[0]))""",
     "huggingface": """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -62,7 +63,11 @@ import flax_transformer
 model = flax_transformer.load("{folder}")
 print(model.translate(["Hello."]))""",
 }
-"""Lines of Python that open what was written."""
+"""Lines of Python that open what was written, and search as `translate` does.
+
+CTranslate2 stops at the first finished hypothesis that is best at that moment, and misses what a
+few more steps would find; with `patience` it searches until none can be better.
+"""
 
 
 def export_model(
@@ -105,9 +110,16 @@ def export_model(
             write_hugging_face(model, params, _spm(model), partial)
         else:
             _write_safetensors(model, partial, cast(StoredType, quantization or "float32"))
-        card = model_card(model, target, quantization, _USAGE[target].format(folder=folder.name))
+        card = model_card(model, target, quantization, _usage(model, target, folder.name))
         write_whole(partial / "README.md", card.encode())
-    return _USAGE[target].format(folder=folder)
+    return _usage(model, target, str(folder))
+
+
+def _usage(model: TrainedModel, target: Format, folder: str) -> str:
+    search = model.config.decoding
+    return _USAGE[target].format(
+        folder=folder, beam_size=search.beam_size, length_penalty=search.length_penalty
+    )
 
 
 def _pieces(model: TrainedModel) -> tuple[list[str], list[str]]:

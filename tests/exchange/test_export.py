@@ -144,6 +144,15 @@ def test_ctranslate2_gives_the_same_translations(imported, trained_workdir, tmp_
                 assert target.decode([ids]) == [mine[0].text]
 
 
+def test_the_lines_of_python_search_as_the_model_does(trained_workdir, tmp_path, capsys):
+    pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
+    model = ft.load(trained_workdir, beam_size=3, length_normalization="power", length_penalty=0.5)
+    usage = export_model(model, tmp_path / "out", "ctranslate2")
+    assert "beam_size=3, length_penalty=0.5, patience=3" in usage
+    exec(usage, {})
+    assert capsys.readouterr().out.strip()
+
+
 def test_bfloat16_for_ctranslate2_needs_torch(trained_workdir, tmp_path, monkeypatch):
     pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
     from ctranslate2.specs import model_spec
