@@ -48,15 +48,15 @@ _USAGE = {
 import ctranslate2, sentencepiece
 source, target = (sentencepiece.SentencePieceProcessor(f"{folder}/{{side}}.spm")
                   for side in ("source", "target"))
-pieces = [source.encode("Hello.", out_type=str)]
+pieces = [{source_begins}source.encode("Hello.", out_type=str)]
 found = ctranslate2.Translator("{folder}").translate_batch(
-    pieces, beam_size={beam_size}, length_penalty={length_penalty}, patience={beam_size})
-print(target.decode(found[0].hypotheses[0]))""",
+    pieces, {prefix}beam_size={beam_size}, length_penalty={length_penalty}, patience={beam_size})
+print(target.decode(found[0].hypotheses[0]{from_there}))""",
     "huggingface": """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 model = AutoModelForSeq2SeqLM.from_pretrained("{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
-found = model.generate(**tokenizer(["Hello."], return_tensors="pt"))
+found = model.generate(**tokenizer(["{named}Hello."], return_tensors="pt"))
 print(tokenizer.batch_decode(found, skip_special_tokens=True))""",
     "safetensors": """\
 import flax_transformer
@@ -116,9 +116,18 @@ def export_model(
 
 
 def _usage(model: TrainedModel, target: Format, folder: str) -> str:
-    search = model.config.decoding
+    tokenizer, search = model.tokenizer, model.config.decoding
+    source, translation = (side.pieces(side.before) for side in (tokenizer, tokenizer.target))
+    # They may begin with the names of the languages, which M2M-100's tokenizer in transformers puts
+    # there by itself.
     return _USAGE[target].format(
-        folder=folder, beam_size=search.beam_size, length_penalty=search.length_penalty
+        folder=folder,
+        source_begins=f"{source} + " if source else "",
+        prefix=f"target_prefix={[translation]},\n    " if translation else "",
+        from_there=f"[{len(translation)}:]" if translation else "",
+        named="" if translation else "".join(f"{symbol} " for symbol in source),
+        beam_size=search.beam_size,
+        length_penalty=search.length_penalty,
     )
 
 

@@ -109,7 +109,7 @@ def _generation(config: Config, theirs: dict[str, Any]) -> dict[str, Any]:
     return {name: theirs[name] for name in same} | {
         "num_beams": config.decoding.beam_size,
         "length_penalty": config.decoding.length_penalty,
-        "max_length": _LONGEST,
+        "max_length": min(_LONGEST, theirs["max_position_embeddings"]),
     }
 
 

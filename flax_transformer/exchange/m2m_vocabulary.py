@@ -136,7 +136,12 @@ def _m2m_100_files(pieces: Mapping[str, int]) -> dict[str, Any] | None:
         numbered = {piece: i for i, piece in enumerate(languages, len(texts))}
         stand_there = all(numbered.get(piece, i) == i for piece, i in pieces.items())
         if stand_there and sorted(texts.values()) == [*range(len(texts))]:
-            settings = {"tokenizer_class": "M2M100Tokenizer", "language_codes": name}
+            settings = {
+                "tokenizer_class": "M2M100Tokenizer",
+                "language_codes": name,
+                # Else transformers 5 takes them for text, and its translations begin with one.
+                "additional_special_tokens": languages,
+            }
             return {"vocab.json": texts, "tokenizer_config.json": settings}
     return None
 

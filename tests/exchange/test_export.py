@@ -144,13 +144,38 @@ def test_ctranslate2_gives_the_same_translations(imported, trained_workdir, tmp_
                 assert target.decode([ids]) == [mine[0].text]
 
 
-def test_the_lines_of_python_search_as_the_model_does(trained_workdir, tmp_path, capsys):
+def test_the_lines_of_python_search_as_the_model_does(trained_workdir, tmp_path):
     pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
     model = ft.load(trained_workdir, beam_size=3, length_normalization="power", length_penalty=0.5)
     usage = export_model(model, tmp_path / "out", "ctranslate2")
     assert "beam_size=3, length_penalty=0.5, patience=3" in usage
-    exec(usage, {})
-    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "languages"),
+    [
+        (write_marian, {}, ()),
+        (write_marian, {"languages": (">>fra<<", ">>deu<<")}, (None, "fra")),
+        (write_m2m, {}, ("en", "fr")),
+        (write_nllb, {}, ("eng_Latn", "fra_Latn")),
+    ],
+    ids=["one_language", "marian", "m2m", "nllb"],
+)
+@pytest.mark.parametrize(
+    ("target", "package"), [("ctranslate2", "ctranslate2"), ("huggingface", "transformers")]
+)
+def test_the_lines_of_python_name_the_languages(
+    target, package, write, options, languages, tmp_path, capsys
+):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    write(tmp_path / "theirs", **options)
+    import_model(tmp_path / "theirs", tmp_path / "ours", *languages)
+    model = ft.load(tmp_path / "ours", beam_size=1, extra_length=20)
+    exec(export_model(model, tmp_path / "out", target), {})
+    printed = capsys.readouterr().out.replace("▁", " ").strip(" ['")
+    # Theirs may go on where ours had to end.
+    (ours,) = model.translate(["Hello."])
+    assert len(ours) > 10 and printed.startswith(ours)
 
 
 def test_bfloat16_for_ctranslate2_needs_torch(trained_workdir, tmp_path, monkeypatch):
