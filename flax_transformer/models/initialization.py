@@ -32,7 +32,7 @@ def parameter_axes(config: Config) -> Any:
 
 @functools.cache  # it traces the whole model
 def _boxed(config: Config) -> Any:
-    return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
 def describe(boxed: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -13,7 +13,7 @@ from flax_transformer.models import build_model
 from flax_transformer.ops.cross_entropy import LossSums
 from flax_transformer.ops.kernels import ops_for
 from flax_transformer.parallel.sharding import on_mesh, replicated
-from flax_transformer.runtime.compiler_options import compiler_options
+from flax_transformer.runtime.compiler_options import step_options
 from flax_transformer.training.optimizer import build_optimizer
 from flax_transformer.training.state import TrainState, all_finite
 from flax_transformer.training.teacher_forcing import teacher_forcing_ratio
@@ -124,7 +124,7 @@ def jit_train_step(config: Config, mesh: jax.sharding.Mesh, state: TrainState) -
         functools.partial(on_mesh(mesh, train_step), config),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=step_options(mesh.devices.flat[0].platform),
     )
 
 

@@ -27,6 +27,7 @@ from flax_transformer.decoding.scoring import Scoring
 from flax_transformer.models.ensemble import Ensemble
 from flax_transformer.models.family import STEP_WEIGHTS
 from flax_transformer.parallel.sharding import AXES
+from flax_transformer.runtime.compiler_options import search_options
 from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 
@@ -123,7 +124,11 @@ def jit_search(search: Callable[..., Hypotheses], mesh: Mesh) -> Any:
         check_vma=False,
     )
     # Every process gets all results, so that each can write them down.
-    return jax.jit(on_devices, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(
+        on_devices,
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+        compiler_options=search_options(mesh.devices.flat[0].platform),
+    )
 
 
 def lengthening_of(decoding: DecodingConfig) -> Lengthen | None:

@@ -12,7 +12,12 @@ from support.samples import draw_pairs
 from flax_transformer.config import OptimizerConfig
 from flax_transformer.data.packing import lay_out
 from flax_transformer.data.token_cache import TokenizedPairs
-from flax_transformer.runtime.compiler_options import GPU_OPTIONS, compiler_options
+from flax_transformer.runtime.compiler_options import (
+    CPU_SEARCH,
+    GPU_STEP,
+    search_options,
+    step_options,
+)
 from flax_transformer.training.step import train_step, validation_step
 
 
@@ -98,9 +103,11 @@ def test_dropout_depends_on_key_and_step(state, small_config, packed_batch):
     )
 
 
-def test_a_gpu_gets_options_that_the_user_has_not_set(monkeypatch):
+def test_a_platform_gets_options_that_the_user_has_not_set(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
-    assert compiler_options("cpu") is None
-    assert compiler_options("gpu") == {"xla_gpu_dot_merger_threshold_mb": 0}
-    monkeypatch.delenv("XLA_FLAGS")
-    assert compiler_options("cuda") == GPU_OPTIONS
+    assert step_options("cpu") is None and search_options("gpu") is None
+    assert step_options("gpu") == {"xla_gpu_dot_merger_threshold_mb": 0}
+    assert search_options("cpu") == CPU_SEARCH
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=true")
+    assert step_options("cuda") == GPU_STEP
+    assert search_options("cpu") == {}
