@@ -4,6 +4,7 @@ A box is a module: its parameters with their shapes in the letters of the legend
 they hold in one layer, and the class that computes it.
 """
 
+import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,7 +148,9 @@ def _trace(config: Config) -> tuple[dict[str, type], Any]:
         return call(*arguments, **keywords)
 
     with nn.intercept_methods(note):
-        boxed = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+        # Traced anew, so that every call is noted.
+        draw = functools.partial(init_params.function, config)
+        boxed = jax.eval_shape(draw, jax.random.key(0))
     return found, boxed
 
 

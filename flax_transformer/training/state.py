@@ -1,6 +1,5 @@
 """What a training step changes: step, parameters and the optimizer's state."""
 
-import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ import optax
 
 from flax_transformer.config import Config
 from flax_transformer.models.initialization import describe, init_params
+from flax_transformer.runtime.traced_once import TracedOnce
 from flax_transformer.training.optimizer import build_optimizer
 
 
@@ -35,14 +35,10 @@ def create_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
 
 def abstract_state(config: Config, mesh: jax.sharding.Mesh) -> TrainState:
     """Describes shapes, types and shardings of the state; computes and stores nothing."""
-    return describe(_abstract(config), mesh)
+    return describe(_initialize.shapes(config), mesh)
 
 
-@functools.cache  # it traces the whole model
-def _abstract(config: Config) -> TrainState:
-    return jax.eval_shape(functools.partial(_initialize, config), jax.random.key(0))
-
-
+@TracedOnce
 def _initialize(config: Config, key: jax.Array) -> TrainState:
     """Draws a fresh state; its arrays are boxed with the logical names of their axes."""
     params = init_params(config, key)
