@@ -285,16 +285,18 @@ def test_a_large_model_fits_on_a_phone_and_into_two_megabytes(visit, files):
 
 def test_colours_follow_the_reader_and_paper_is_white(visit):
     page = visit("two")
-    canvas = page.locator(".map canvas").first
+    drawn = "document.querySelector('.map canvas').toDataURL()"
     seen = {}
     for name, media in {
         "light": {"color_scheme": "light"},
         "dark": {"color_scheme": "dark"},
         "paper": {"media": "print"},
     }.items():
+        before = page.evaluate(drawn)
         page.emulate_media(**media)
-        page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        if seen:  # it is drawn again soon after, in other colours
+            page.wait_for_function(f"before => {drawn} !== before", arg=before)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        seen[name] = (background, canvas.evaluate("canvas => canvas.toDataURL()"))
+        seen[name] = (background, page.evaluate(drawn))
     assert seen["light"] == seen["paper"] != seen["dark"]
     assert seen["light"][0] == "rgb(253, 253, 252)" and seen["dark"][1] != seen["light"][1]
