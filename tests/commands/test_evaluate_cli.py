@@ -55,7 +55,7 @@ def workdir(tmp_path_factory):
             beam_size=2, extra_length=2, batch_tokens=16, max_source_length=32
         ),
     )  # fmt: skip
-    save_untrained_run(directory, config, [*ENGLISH, *FRENCH])
+    save_untrained_run(directory, config, [*ENGLISH, *FRENCH], steps=(1000, 2000))
     return directory
 
 

@@ -126,7 +126,7 @@ def workdir(config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     folder.mkdir()
     texts = [text for pair in generate(400)["train"] for text in pair]
-    save_untrained_run(folder, config, texts)
+    save_untrained_run(folder, config, texts, steps=(1000, 2000))
     return folder
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import math
 
 import jax
 import numpy as np
@@ -44,33 +45,42 @@ def packed_rows(vocabulary_size: int) -> Batch:
     )  # fmt: skip
 
 
+def evaluate(small_config, dtype: str, kernels: str, remat: str = "nothing", **axes: int):
+    """Returns the kernels of a step by name, and its gradients and sums in float64."""
+    model = dataclasses.replace(
+        small_config.model, num_encoder_layers=1, num_decoder_layers=1, d_model=128,
+        num_heads=2, dropout=0.1, remat=remat, compute_dtype=dtype, kernels=kernels,
+    )  # fmt: skip
+    config = dataclasses.replace(small_config, model=model)
+    mesh = build_mesh(MeshConfig(**axes), jax.devices()[: math.prod(axes.values())])
+    state = create_state(config, mesh)
+    batch = packed_rows(config.tokenizer.vocabulary_size)
+    batch = jax.device_put(batch, batch_sharding(mesh))
+    step = jax.jit(on_mesh(mesh, functools.partial(mean_gradient, config)))
+    traced = step.trace(state, batch, jax.random.key(3))
+    gradients, sums = traced.lower().compile()(state, batch, jax.random.key(3))
+    names = collections.Counter(
+        each.params["name"]
+        for each in equations(traced.jaxpr, used_alone=True)
+        if each.primitive.name == "pallas_call"
+    )
+    return names, jax.tree.map(np.float64, jax.device_get((gradients, sums)))
+
+
+@pytest.fixture(scope="module")
+def plain_lines(small_config):
+    """What they give in float32 and in bfloat16."""
+    return [evaluate(small_config, dtype, "reference", data=1) for dtype in ("float32", "bfloat16")]
+
+
 @pytest.mark.parametrize(
     ("remat", "axes"), [("nothing", {"data": 1}), ("dots", {"data": 2, "model": 2})]
 )
-def test_loss_and_gradients_equal_those_of_the_plain_lines(as_on_gpu, small_config, remat, axes):
-    def evaluate(dtype: str, kernels: str):
-        model = dataclasses.replace(
-            small_config.model, num_encoder_layers=1, num_decoder_layers=1, d_model=128,
-            num_heads=2, dropout=0.1, remat=remat, compute_dtype=dtype, kernels=kernels,
-        )  # fmt: skip
-        config = dataclasses.replace(small_config, model=model)
-        mesh = build_mesh(MeshConfig(**axes), jax.devices()[: 4 if "model" in axes else 1])
-        state = create_state(config, mesh)
-        batch = packed_rows(config.tokenizer.vocabulary_size)
-        batch = jax.device_put(batch, batch_sharding(mesh))
-        step = jax.jit(on_mesh(mesh, functools.partial(mean_gradient, config)))
-        traced = step.trace(state, batch, jax.random.key(3))
-        gradients, sums = traced.lower().compile()(state, batch, jax.random.key(3))
-        names = collections.Counter(
-            each.params["name"]
-            for each in equations(traced.jaxpr, used_alone=True)
-            if each.primitive.name == "pallas_call"
-        )
-        return names, jax.tree.map(np.float64, jax.device_get((gradients, sums)))
-
-    none, (exact, exact_sums) = evaluate("float32", "reference")
-    _, (plain, _) = evaluate("bfloat16", "reference")
-    names, (fast, sums) = evaluate("bfloat16", "fast")
+def test_loss_and_gradients_equal_those_of_the_plain_lines(
+    plain_lines, as_on_gpu, small_config, remat, axes
+):
+    (none, (exact, exact_sums)), (_, (plain, _)) = plain_lines
+    names, (fast, sums) = evaluate(small_config, "bfloat16", "fast", remat, **axes)
     assert not none
     assert names == {
         "attention": 3, "attention_gradient": 3, "layer_norm_gradient": 5, "cross_entropy": 1,

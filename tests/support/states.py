@@ -25,17 +25,23 @@ def save_state(checkpoints: Checkpoints, state: TrainState, progress: Progress) 
 
 
 def save_untrained_run(
-    workdir: Path, config: Config, texts: Sequence[str], tags: Sequence[str] = ()
+    workdir: Path,
+    config: Config,
+    texts: Sequence[str],
+    tags: Sequence[str] = (),
+    steps: Sequence[int] = (2000,),
 ) -> None:
-    """A work directory as training leaves it, but for the training, with the vocabulary of
-    `texts`."""
+    """A work directory as training leaves it, but for the training, with the vocabulary of `texts`.
+
+    steps: of its checkpoints
+    """
     save_config(config, workdir / CONFIG_FILE)
     tokenizer = train_tokenizer(
         texts, config.tokenizer, workdir / TOKENIZER_FILE, seed=0, tags=tags
     )
     checkpoints = Checkpoints(workdir, config)
     state = create_state(config, build_mesh(config.mesh))
-    for step in (1000, 2000):
+    for step in steps:
         state = state._replace(step=jnp.int32(step))
         save_state(checkpoints, state, Progress(tokenizer=tokenizer.fingerprint))
     checkpoints.close()
