@@ -8,6 +8,7 @@ from typing import Any
 from flax_transformer.serving.limits import Limits
 from flax_transformer.serving.validation import Schema
 
+_NOTE = {"description": "How many lines are left empty, and why.", "type": "string"}
 _PIECES = {"type": "array", "items": {"type": "string"}}
 _WEIGHTS = {
     "description": "Weights by layer, head, row and column; null where the model has none.",
@@ -185,7 +186,7 @@ def _translations() -> Schema:
         "first.",
         "oneOf": [{"type": "string"}, hypotheses],
     }
-    return _object({"translations": {"type": "array", "items": translation}}, 1)
+    return _object({"translations": {"type": "array", "items": translation}, "note": _NOTE}, 1)
 
 
 def _scores() -> Schema:
@@ -197,7 +198,7 @@ def _scores() -> Schema:
         "chrf_signature": text,
         "translations": {"type": "array", "items": text},
     }
-    return _object(properties, len(properties))
+    return _object(properties | {"note": _NOTE}, len(properties))
 
 
 def _attention() -> Schema:

@@ -19,8 +19,9 @@ from flax_transformer.serving.metrics import Metrics
 from flax_transformer.serving.refusals import RefusedError
 from flax_transformer.serving.schemas import Operation, operations
 from flax_transformer.serving.warm_up import longest_to_attend, programs
-from flax_transformer.translation.hypotheses import Hypothesis
+from flax_transformer.translation.hypotheses import Hypothesis, count_untranslated
 from flax_transformer.translation.prefixes import cut_to_begin
+from flax_transformer.translation.search import describe_untranslated
 
 _COMPILERS = 8
 """Most programs that are compiled at a time: the compiler works on one with one core, mostly."""
@@ -128,8 +129,9 @@ class Service:
             cut_to_begin(lines, prefixes, self.model.config, self.model.tokenizer)  # or refuses
         found = await self._search(lines, prefixes, beam_size)
         if n_best == 1:
-            return {"translations": [best.text for best, *_ in found]}
-        return {"translations": [list(map(_as_json, each[:n_best])) for each in found]}
+            return {"translations": [best.text for best, *_ in found]} | self._note(found)
+        translations = [list(map(_as_json, each[:n_best])) for each in found]
+        return {"translations": translations} | self._note(found)
 
     async def score(self, values: dict[str, Any]) -> dict[str, Any]:
         sources, references = values["sources"], values["references"]
@@ -147,7 +149,7 @@ class Service:
             "chrf": score.chrf,
             "chrf_signature": score.chrf_signature,
             "translations": translations,
-        }
+        } | self._note(found)
 
     async def attention(self, values: dict[str, Any]) -> dict[str, Any]:
         source, target = values["source"], values.get("target")
@@ -178,6 +180,12 @@ class Service:
         self, lines: Sequence[str], prefixes: Sequence[str] | None, beam_size: int
     ) -> list[list[Hypothesis]]:
         return await self.batcher.translate([*map(_as_read, lines)], prefixes, beam_size)
+
+    def _note(self, found: Sequence[Sequence[Hypothesis]]) -> dict[str, str]:
+        """Returns what is to be said of lines that are left empty, if any."""
+        if not (count := count_untranslated(found)):
+            return {}
+        return {"note": describe_untranslated(count, self.model.config.decoding)}
 
     def _require_short(self, name: str, text: str, most: int) -> None:
         tokens = len(self.model.tokenizer.encode([text])[0]) + 1

@@ -1,5 +1,6 @@
 """Lines for which the rules of the search leave no translation: they are empty, and it is said."""
 
+import asyncio
 import dataclasses
 import math
 import sys
@@ -11,6 +12,8 @@ from support.states import save_untrained_run
 import flax_transformer as ft
 from flax_transformer.commands import translate
 from flax_transformer.data.builtin import generate
+from flax_transformer.serving.limits import Limits
+from flax_transformer.serving.service import Service
 from flax_transformer.translation import search as search_module
 
 MESSAGE = "1 line(s) are left empty: min_length 5 and no_repeat_ngram 1 leave their translations"
@@ -44,3 +47,23 @@ def test_python_warns_of_them_and_the_command_tells_of_them(workdir, capsys, mon
     translate.main(words)
     assert (workdir / "out").read_text() == "\n\n"
     assert MESSAGE in capsys.readouterr().err
+
+
+def test_the_server_notes_them(workdir, monkeypatch):
+    model = ft.load(workdir, beam_size=2, min_length=5, no_repeat_ngram=1)
+    service = Service(lambda: model, Limits(), [2])
+    service._model, service.is_warm = model, True
+
+    async def search(lines, prefixes, beam_size):
+        return model.search(lines)
+
+    monkeypatch.setattr(service.batcher, "translate", search)
+    asked = {
+        "/translate": service.translate({"lines": ["we eat bread", ""]}),
+        "/score": service.score({"sources": ["we eat bread", ""], "references": ["nous", ""]}),
+    }
+    for path, answering in asked.items():
+        with pytest.warns(UserWarning):
+            answer = asyncio.run(answering)
+        assert answer["translations"] == ["", ""] and MESSAGE in answer["note"]
+        assert answer.keys() <= service.operations[path].answer["properties"].keys()
