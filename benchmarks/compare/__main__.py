@@ -119,7 +119,8 @@ def score_system(config: Config, workdir: Path, sets: Sequence[TestSet]) -> None
     from flax_transformer.training.metrics import read_metrics
 
     last_step = read_metrics(workdir)[-1]["step"]
-    decoding = dataclasses.asdict(config.decoding)
+    # As a record gives it back: tuples become lists.
+    decoding = json.loads(json.dumps(dataclasses.asdict(config.decoding)))
 
     def is_scored(test_set: TestSet) -> bool:
         path = report_path(workdir, test_set)

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from flax_transformer.config import TextFiles
+from flax_transformer.config import Config, TextFiles
 from flax_transformer.data.builtin import generate
 from flax_transformer.errors import UserError
+from flax_transformer.evaluation import report
 from flax_transformer.parallel import console
 from flax_transformer.training.metrics import read_metrics
 from flax_transformer.training.train_loop import Trainer
+from flax_transformer.workdir import METRICS_FILE
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -137,6 +139,31 @@ def test_from_text_to_tables_with_a_stop_on_the_way(
     assert list(compare.train_and_score(arguments, shared, sets)) == list(expected)
     assert len(before) == 8
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_is_scored_is_not_scored_again(compare, tmp_path, monkeypatch):
+    from flax_transformer.evaluation import evaluation
+
+    config = Config()
+    sets = [
+        report.TestSet(name=name, origin={"sha256": name}, sources=[], references=[])
+        for name in ("one", "other")
+    ]
+    (tmp_path / METRICS_FILE).write_text(json.dumps({"kind": "training", "step": 9}) + "\n")
+    record = {
+        "checkpoints": [8, 9],
+        "decoding": dataclasses.asdict(config.decoding),
+        "test_set": sets[0].origin,
+    }
+    path = report.report_path(tmp_path, sets[0])
+    path.parent.mkdir()
+    path.write_text(json.dumps(record))
+    scored = []
+    monkeypatch.setattr(
+        evaluation, "report_on", lambda *arguments, samples: scored.append(arguments)
+    )
+    compare.score_system(config, tmp_path, sets)
+    assert [missing for *_, missing in scored] == [sets[1:]]
 
 
 def check_figures(entry: dict, curves: dict) -> None:
