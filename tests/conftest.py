@@ -79,6 +79,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("peer"):
+        for package in mark.args:
+            pytest.importorskip(package, reason=f"{package} is not installed")
+
+
 def pytest_runtest_teardown():
     """A failed test's training would take the processor from the tests after it, and a pipe that it
     left open would be told in one of them."""

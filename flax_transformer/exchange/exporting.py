@@ -63,7 +63,8 @@ import flax_transformer
 model = flax_transformer.load("{folder}")
 print(model.translate(["Hello."]))""",
 }
-"""Lines of Python that open what was written, and search as `translate` does.
+"""Lines of Python that open what was written, and search as `translate` does; but others divide by
+a power of the length, never as GNMT.
 
 CTranslate2 stops at the first finished hypothesis that is best at that moment, and misses what a
 few more steps would find; with `patience` it searches until none can be better.

@@ -1,6 +1,6 @@
 """The benchmarks as commands, at a size that says nothing about speed."""
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -210,7 +210,7 @@ def test_a_peer_is_a_file_that_prepares_steps(tmp_path, monkeypatch):
     assert "numpy" in entry["versions"] and not figures["packed"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+@pytest.mark.peer("torch")
 def test_torch_trains_the_same_model(tmp_path):
     record = tmp_path / "record.json"
     done = run("train_step", record, f"{TINY} --peer torch --compute-dtypes float32")

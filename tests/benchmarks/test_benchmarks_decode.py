@@ -66,8 +66,8 @@ def test_searches_with_and_without_cache_find_the_same(decode):
     np.testing.assert_allclose(found[0].scores, found[1].scores, rtol=1e-4)
 
 
+@pytest.mark.peer("ctranslate2")
 def test_ctranslate2_runs_the_same_model(decode, monkeypatch):
-    pytest.importorskip("ctranslate2")
     from benchmarks.decode.contenders import search
 
     flags = [*TINY.split(), "--model.compute-dtype", "float32", "--decoding.beam-size", "1"]
@@ -86,8 +86,8 @@ def test_ctranslate2_runs_the_same_model(decode, monkeypatch):
         assert row[: batch.longest - 1] == other[: batch.longest - 1]
 
 
+@pytest.mark.peer("ctranslate2")
 def test_a_vocabulary_map_holds_what_translates_what(monkeypatch):
-    pytest.importorskip("ctranslate2")
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.decode.peers.ctranslate2 import candidates_of
 

@@ -1,6 +1,5 @@
 """The benchmark of shorter numbers as a command, at a size that says nothing about speed."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from flax_transformer.data.builtin import generate
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("peer", [None, "ctranslate2"])
+@pytest.mark.parametrize(
+    "peer", [None, pytest.param("ctranslate2", marks=pytest.mark.peer("ctranslate2"))]
+)
 def test_the_command_measures_and_records(peer, small_config, tmp_path, monkeypatch, capsys):
-    if peer and importlib.util.find_spec(peer) is None:
-        pytest.skip("CTranslate2 is not installed")
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import quantization
 

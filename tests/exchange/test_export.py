@@ -112,8 +112,10 @@ def test_safetensors_hold_every_parameter_under_our_names(trained_workdir, tmp_p
     assert "BLEU" in card or "not scored" in card
 
 
+@pytest.mark.peer("ctranslate2")
 def test_ctranslate2_gives_the_same_translations(imported, trained_workdir, tmp_path):
-    ctranslate2 = pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
+    import ctranslate2
+
     for number, workdir in enumerate((imported / "ours", trained_workdir)):
         model = ft.load(workdir, extra_length=10, length_normalization="power", length_penalty=1.0)
         folder = tmp_path / str(number)
@@ -144,8 +146,8 @@ def test_ctranslate2_gives_the_same_translations(imported, trained_workdir, tmp_
                 assert target.decode([ids]) == [mine[0].text]
 
 
+@pytest.mark.peer("ctranslate2")
 def test_the_lines_of_python_search_as_the_model_does(trained_workdir, tmp_path):
-    pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
     model = ft.load(trained_workdir, beam_size=3, length_normalization="power", length_penalty=0.5)
     usage = export_model(model, tmp_path / "out", "ctranslate2")
     assert "beam_size=3, length_penalty=0.5, patience=3" in usage
@@ -162,12 +164,15 @@ def test_the_lines_of_python_search_as_the_model_does(trained_workdir, tmp_path)
     ids=["one_language", "marian", "m2m", "nllb"],
 )
 @pytest.mark.parametrize(
-    ("target", "package"), [("ctranslate2", "ctranslate2"), ("huggingface", "transformers")]
+    "target",
+    [
+        pytest.param("ctranslate2", marks=pytest.mark.peer("ctranslate2")),
+        pytest.param("huggingface", marks=pytest.mark.peer("torch", "transformers")),
+    ],
 )
 def test_the_lines_of_python_name_the_languages(
-    target, package, write, options, languages, tmp_path, capsys
+    target, write, options, languages, tmp_path, capsys
 ):
-    pytest.importorskip(package, reason=f"{package} is not installed")
     write(tmp_path / "theirs", **options)
     import_model(tmp_path / "theirs", tmp_path / "ours", *languages)
     model = ft.load(tmp_path / "ours", beam_size=1, extra_length=20)
@@ -178,8 +183,8 @@ def test_the_lines_of_python_name_the_languages(
     assert len(ours) > 10 and printed.startswith(ours)
 
 
+@pytest.mark.peer("ctranslate2")
 def test_bfloat16_for_ctranslate2_needs_torch(trained_workdir, tmp_path, monkeypatch):
-    pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
     from ctranslate2.specs import model_spec
 
     monkeypatch.setattr(model_spec, "torch_is_available", False)

@@ -10,6 +10,8 @@ from flax_transformer.exchange.importing import import_model
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.peer("torch", "transformers")
+
 LINES = SENTENCES[::90]
 
 

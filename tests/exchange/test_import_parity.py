@@ -17,6 +17,8 @@ from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.peer("torch", "transformers")
+
 LINES = SENTENCES[::43]  # fifty
 ODD = [
     "", " ", "\u00a0 two  spaces\t", "ﬁne ﬀ", "e\u0301", "한국어 東京", "😀👩‍👩‍👧", "▁under_score",

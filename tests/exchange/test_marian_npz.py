@@ -69,9 +69,10 @@ def write_npz(folder, tied=True, **options):
     return folder
 
 
+@pytest.mark.peer("ctranslate2")
 @pytest.mark.parametrize(("tied", "options"), [(True, {}), (False, PRE)], ids=["post", "pre"])
 def test_scores_are_those_of_ctranslate2(tmp_path, tied, options):
-    ctranslate2 = pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
+    import ctranslate2
     from ctranslate2.converters import MarianConverter
 
     folder = write_npz(tmp_path / "theirs", tied, **options)

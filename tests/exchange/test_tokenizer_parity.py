@@ -13,6 +13,8 @@ from flax_transformer.text.imported_tokenizer import ImportedTokenizer
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.peer("transformers")
+
 LINES = odd_lines(1000)
 TAUGHT = [*SENTENCES, *odd_lines(300, seed=1)]
 """What vocabularies are learned from, so that odd characters are pieces of text in some places."""

@@ -24,6 +24,8 @@ from flax_transformer.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.peer("torch", "transformers")
+
 VOCABULARY = 12
 """So few words that searches come to an end of their own accord."""
 

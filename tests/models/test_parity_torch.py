@@ -21,7 +21,10 @@ from flax_transformer.models import build_model
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 # Torch says so of its own default for the encoder of `nn.Transformer` with norm_first.
-pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+pytestmark = [
+    pytest.mark.peer("torch"),
+    pytest.mark.filterwarnings("ignore:enable_nested_tensor is True"),
+]
 
 ATTENTIONS = {
     "encoder": {"attention": "self_attn"},
